@@ -1,0 +1,41 @@
+# TwinCar's commands. `make help` lists them. Everything is installed into .venv; nothing else on the machine changes,
+# but for `make test`, which installs Debian's Chromium where no browser is found and it may.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help app test lint clean
+
+help:  ## list the commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+app: .venv/app  ## open the page (TWINCAR_MODEL=user/repo takes the model from the Hub)
+	$(BIN)/python app.py
+
+test: .venv/dev lint  ## run every test
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || \
+		{ apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; } || \
+		{ echo "The page is tested in Chromium: install Debian's package chromium, then run make test again."; exit 1; }
+	$(BIN)/python -m pytest
+
+lint: .venv/dev  ## check style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:  ## remove the environment and what tools left
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "TwinCar needs Python 3.11 or newer: make app PYTHON=python3.11"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+.venv/app: requirements.txt | .venv/bin/python
+	$(BIN)/python -m pip install --quiet -r requirements.txt
+	@touch $@
+
+.venv/dev: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet -e '.[dev]'
+	@touch $@

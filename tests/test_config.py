@@ -1,0 +1,56 @@
+"""The class names and how they are read."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from twincar.config import BODIES, STANFORD_CARS, canonical_class_name, parse_class_name
+
+
+def test_there_are_196_different_names_also_as_folders():
+    assert len(STANFORD_CARS) == 196
+    assert len({canonical_class_name(name) for name in STANFORD_CARS}) == 196
+    assert not any("/" in canonical_class_name(name) for name in STANFORD_CARS)
+
+
+@pytest.mark.parametrize("name", STANFORD_CARS)
+def test_every_name_reassembles(name):
+    car = parse_class_name(name)
+    assert car.class_name == name
+    assert car.make and car.model and 1990 <= car.year <= 2013
+    with_body = f"{car.make} {car.model} {car.body} {car.year}"
+    body_in_model = f"{car.make} {car.model} {car.year}"  # "Infiniti G Coupe IPL 2012", and names that tell no body
+    assert name == with_body or (name == body_in_model and (not car.body or car.body in car.model))
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "model", "body", "year"),
+    [
+        ("AM General Hummer SUV 2000", "AM General", "Hummer", "SUV", 2000),
+        ("Ram C/V Cargo Van Minivan 2012", "Ram", "C/V Cargo Van", "Minivan", 2012),
+        ("smart fortwo Convertible 2012", "smart", "fortwo", "Convertible", 2012),
+        ("Infiniti G Coupe IPL 2012", "Infiniti", "G Coupe IPL", "Coupe", 2012),
+        ("Aston Martin V8 Vantage", "Aston Martin", "V8 Vantage", "", None),
+        ("beetle", "beetle", "", "", None),
+        ("", "", "", "", None),
+    ],
+)
+def test_examples(name, make, model, body, year):
+    assert parse_class_name(name).as_dict() == {
+        "class_name": name, "make": make, "model": model, "body": body, "year": year,
+    }  # fmt: skip
+
+
+@given(st.text())
+def test_any_text_can_be_parsed(text):
+    car = parse_class_name(text)
+    assert car.class_name == text
+    assert car.body in ("", *BODIES)
+    assert car.year is None or 1900 <= car.year <= 2099
+
+
+@given(st.text())
+def test_canonical_names_stay_what_they_are(text):
+    once = canonical_class_name(text)
+    assert "/" not in once
+    assert canonical_class_name(once) == once

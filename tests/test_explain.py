@@ -1,0 +1,67 @@
+"""Grad-CAM++ from features equals pytorch-grad-cam's own run over the whole network."""
+
+import numpy as np
+import pytest
+import torch
+from pytorch_grad_cam import GradCAMPlusPlus
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+from tests.conftest import CLASSES, draw_car
+from twincar import Predictor
+from twincar.features import squash, to_batch
+from twincar.modeling import architectures, explain
+from twincar.modeling.hub import CarModel
+from twincar.photo import load_photo
+
+
+@pytest.mark.parametrize("head", architectures.HEADS)
+@pytest.mark.parametrize("name", sorted(architectures.BLOCKS))
+@pytest.mark.parametrize("flip", [False, True])
+def test_equals_the_library_over_the_whole_network(name, head, flip):
+    torch.manual_seed(1)
+    config = {
+        "architecture": {"name": name, "head": head, "dropout": 0.2},
+        "class_names": CLASSES,
+        "input": {"size": 96, "flip": flip},
+    }
+    model = CarModel(config).eval()
+    photo = draw_car(1, size=(96, 96))
+    answer = Predictor(model, device="cpu")(photo)
+    images = to_batch([squash(photo, 96)])
+    for class_name in (None, CLASSES[3]):
+        label = CLASSES.index(class_name or answer.top(1)[0].class_name)
+        network = CarModel(config).eval()
+        network.load_state_dict(model.state_dict())
+        with GradCAMPlusPlus(model=network, target_layers=[network.network.layer4]) as cam:
+            expected = cam(input_tensor=images, targets=[ClassifierOutputTarget(label)])[0]
+        assert np.ptp(expected) > 0.5, "a flat map would prove nothing"
+        np.testing.assert_allclose(answer.heatmap(class_name), expected, atol=1e-4)
+
+
+def test_maps_lie_on_the_photo_and_differ_between_classes(tiny_model, car_photo):
+    answer = Predictor.from_pretrained(tiny_model)(car_photo)
+    first, second = (answer.heatmap(guess.class_name) for guess in answer.top(2))
+    assert first.shape == second.shape == (240, 320)
+    assert first.dtype == np.float32
+    assert 0 <= first.min() and first.max() <= 1
+    assert not np.allclose(first, second)
+
+
+def test_overlay_leaves_the_photo_where_nothing_speaks():
+    photo = draw_car(2)
+    heat = np.zeros((120, 160), np.float32)
+    heat[:60] = 1
+    overlay = np.asarray(explain.overlay(photo, heat))
+    assert (overlay[60:] == np.asarray(photo)[60:]).all()
+    bright = 0.25 * np.asarray(photo)[:60] + 0.75 * explain.COLOURS[255]
+    assert np.abs(overlay[:60] - bright).max() <= 1
+
+
+def test_asking_for_evidence_does_not_change_the_answer(tiny_model, car_photo):
+    predictor = Predictor.from_pretrained(tiny_model)
+    answer = predictor(load_photo(car_photo))
+    before = answer.probabilities.copy()
+    once = answer.heatmap()
+    assert (answer.heatmap() == once).all()
+    assert (answer.probabilities == before).all()
+    assert all(parameter.grad is None for parameter in predictor.network.parameters())

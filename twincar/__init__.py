@@ -1,0 +1,26 @@
+"""TwinCar: a photo of a car in; make, model and year out, with how sure it is and what in the picture made it say so.
+
+from twincar import Predictor
+answer = Predictor.from_pretrained("models/twincar")("photo.jpg")
+print(answer.top(5))
+answer.overlay().save("why.png")
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+__all__ = ["PhotoError", "Prediction", "Predictor"]
+
+if TYPE_CHECKING:
+    from twincar.modeling.predict import Prediction, Predictor
+    from twincar.photo import PhotoError
+
+
+def __getattr__(name: str):
+    # torch takes seconds to import: `twincar --help` and the data tools do without it.
+    if name in ("Prediction", "Predictor"):
+        return getattr(import_module("twincar.modeling.predict"), name)
+    if name == "PhotoError":
+        return import_module("twincar.photo").PhotoError
+    raise AttributeError(f"module 'twincar' has no attribute {name!r}")

@@ -1,0 +1,5 @@
+"""`python -m twincar` is the command `twincar`."""
+
+from twincar.cli import main
+
+main()

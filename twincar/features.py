@@ -1,0 +1,98 @@
+"""Photo -> tensor: one evaluation transform for training, serving and tests, and the recipes' augmentations.
+
+Training pictures are read once, cut to their box, squashed to a square and kept in one file (`cached_pictures`), so
+that no epoch decodes a camera's JPEG again.
+"""
+
+import hashlib
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+from rich.progress import track
+from torch import Tensor
+from torchvision.transforms import v2
+
+from twincar.config import IMAGENET_MEAN, IMAGENET_STD
+
+BOX_MARGIN = 16  # pixels of context around an annotated box, in the original photo
+
+
+def squash(image: Image.Image, size: int) -> np.ndarray:
+    """An RGB PIL image -> (size, size, 3) uint8, its aspect ratio given up, as all training pictures were.
+
+    PIL's bicubic filter widens with the scale, so shrinking does not alias.
+    """
+    return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC))
+
+
+def to_batch(pictures: list[np.ndarray]) -> Tensor:
+    """A list of (H, W, 3) uint8 arrays of one size -> (N, 3, H, W) float32 normalised with ImageNet's statistics."""
+    return normalise(torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2))
+
+
+def normalise(images: Tensor) -> Tensor:
+    """(N, 3, H, W) uint8 in 0-255 -> float32 with ImageNet's mean and deviation taken out, channels_last in memory."""
+    mean = torch.tensor(IMAGENET_MEAN, device=images.device).view(1, 3, 1, 1) * 255
+    std = torch.tensor(IMAGENET_STD, device=images.device).view(1, 3, 1, 1) * 255
+    return ((images.float() - mean) / std).contiguous(memory_format=torch.channels_last)
+
+
+def crop_box(image: Image.Image, box, margin: int = BOX_MARGIN) -> Image.Image:
+    """Cut out box = (x1, y1, x2, y2) in pixels, the far edges exclusive, with `margin` pixels of context.
+
+    A box with a missing coordinate (the table's NaN) leaves the picture whole.
+    """
+    if any(pd.isna(value) for value in box):
+        return image
+    x1, y1, x2, y2 = (int(value) for value in box)
+    return image.crop(
+        (max(x1 - margin, 0), max(y1 - margin, 0), min(x2 + margin, image.width), min(y2 + margin, image.height))
+    )
+
+
+def augmentation(recipe, size: int) -> v2.Transform:
+    """The recipe's training transform: (3, H, W) uint8 -> (3, size, size) uint8. Cropped first, to work on less."""
+    steps: list = [v2.RandomResizedCrop(size, recipe.crop_scale, recipe.crop_ratio, antialias=True)]
+    steps.append(v2.RandomHorizontalFlip())
+    if recipe.rotation:
+        steps.append(v2.RandomRotation(recipe.rotation, v2.InterpolationMode.BILINEAR))
+    if any(recipe.jitter):
+        steps.append(v2.ColorJitter(*recipe.jitter))
+    if recipe.blur:
+        steps.append(v2.RandomApply([v2.GaussianBlur(5, (0.1, 1.5))], recipe.blur))
+    return v2.Compose(steps)
+
+
+def cached_pictures(table: pd.DataFrame, size: int, folder: Path, progress: bool = True) -> np.ndarray:
+    """The table's pictures, cut to their boxes and squashed: a read-only (N, size, size, 3) uint8 array on disk.
+
+    Built once a table and size, in parallel, beside its final name; later calls, and other processes, map the same
+    file. A picture that cannot be read any more stays black and is named in a warning.
+    """
+    rows = table[["path", "x1", "y1", "x2", "y2"]].to_csv(index=False)
+    path = Path(folder) / f"pictures-{size}-{hashlib.sha256(rows.encode()).hexdigest()[:16]}.npy"
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_suffix(f".{os.getpid()}.tmp")
+        pictures = np.lib.format.open_memmap(beside, "w+", np.uint8, (len(table), size, size, 3))
+
+        def read(row: int) -> None:
+            record = table.iloc[row]
+            with Image.open(record["path"]) as image:
+                picture = crop_box(image.convert("RGB"), record[["x1", "y1", "x2", "y2"]])
+            pictures[row] = squash(picture, size)
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            jobs = [pool.submit(read, row) for row in range(len(table))]
+            for row, job in enumerate(track(jobs, "Reading pictures", disable=not progress)):
+                if error := job.exception():
+                    print(f"Warning: {table.iloc[row]['path']} cannot be read ({error}); it stays black.")
+        pictures.flush()
+        del pictures
+        beside.replace(path)
+    return np.load(path, mmap_mode="r")

@@ -1,0 +1,140 @@
+"""A published model: save and load. The folder is a Hub model repo as it stands.
+
+    model.safetensors   the network's weights in half precision, under torchvision's names
+    config.json         architecture, classes, input, recipe, training data, scores
+    README.md           the model card, written from config.json
+
+`load("models/twincar")` and `load("user/repo")` are one call, through huggingface_hub's own model mixin.
+"""
+
+import json
+import os
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from huggingface_hub import PyTorchModelHubMixin, constants, hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from twincar.config import STANFORD_CARS, TwinCarError
+from twincar.modeling import architectures
+from twincar.modeling.card import model_card
+
+DOWNLOAD_OPTIONS = ("revision", "cache_dir", "force_download", "token", "local_files_only")
+REQUIRED = {"architecture", "class_names", "input"}
+
+
+class ModelError(TwinCarError):
+    """A model that cannot be used, in one sentence."""
+
+
+class CarModel(nn.Module, PyTorchModelHubMixin, library_name="twincar"):
+    """A network with its config. `config["architecture"]` are the arguments of `architectures.build` but the number of
+    classes, which is that of `config["class_names"]`."""
+
+    def __init__(self, config: dict):
+        super().__init__()
+        if not isinstance(config, dict) or not config.keys() >= REQUIRED:
+            raise ModelError(f"This is no TwinCar model: its config.json lacks {sorted(REQUIRED - set(config or ()))}.")
+        self.config = config
+        self.network = architectures.build(num_classes=len(config["class_names"]), **config["architecture"])
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        return self.network.forward_features(images)
+
+    def forward_head(self, features: Tensor) -> Tensor:
+        return self.network.forward_head(features)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(images)
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        state = {
+            key: (value.half() if value.is_floating_point() else value).cpu().contiguous()
+            for key, value in self.network.state_dict().items()
+        }
+        save_file(state, save_directory / constants.SAFETENSORS_SINGLE_FILE, metadata={"format": "pt"})
+        (save_directory / constants.CONFIG_NAME).write_text(json.dumps(self.config, indent=2) + "\n", encoding="utf-8")
+        (save_directory / "README.md").write_text(model_card(self.config), encoding="utf-8")
+
+    @classmethod
+    def _from_pretrained(cls, *, model_id: str, config: dict | None = None, **options) -> "CarModel":
+        """The mixin's, without its fallback to a pickle: a repo without model.safetensors is refused."""
+        folder = Path(model_id) if os.path.isdir(model_id) else None
+        options = {key: options[key] for key in DOWNLOAD_OPTIONS if key in options}
+        if config is None and folder is None:  # the mixin only logs why it had no config: ask again, to hear it
+            hf_hub_download(model_id, constants.CONFIG_NAME, **options)
+        model = cls(config)
+        name = constants.SAFETENSORS_SINGLE_FILE
+        file = folder / name if folder else Path(hf_hub_download(model_id, name, **options))
+        state = architectures.read_state_dict(file)
+        architectures.load_state_dict(model.network, state, source=str(model_id))
+        return model.eval()
+
+
+def save(model: CarModel, folder: str | Path) -> Path:
+    """Write the published folder. Everything is written beside it first: a killed save leaves the old model whole."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as beside:
+        model.save_pretrained(beside)
+        for file in Path(beside).iterdir():
+            file.replace(folder / file.name)
+    return folder
+
+
+def load(repo_or_folder: str | Path, **options) -> CarModel:
+    """A published model from a folder, a repo on the Hub ("user/repo", with `revision=`, `token=`, `cache_dir=`), or
+    the `.pth` checkpoint of the original TwinCar. Raises ModelError with one sentence for anything else."""
+    path = Path(repo_or_folder)
+    try:
+        if path.suffix in (".pth", ".pt", ".safetensors") and not path.is_dir():
+            return load_legacy(path)
+        if path.is_dir() and not (path / constants.CONFIG_NAME).is_file():
+            raise ModelError(f"The folder {path} holds no config.json: it is no published model.")
+        return CarModel.from_pretrained(str(repo_or_folder), **options)
+    except ModelError:
+        raise
+    except LocalEntryNotFoundError as error:
+        raise ModelError(f"The Hub cannot be reached and {repo_or_folder} is not in its local cache.") from error
+    except HfHubHTTPError as error:
+        status = error.response.status_code if error.response is not None else "no answer"
+        words = f"The Hub did not give {repo_or_folder} (HTTP {status}): check the name and your access to it."
+        raise ModelError(words) from error
+    except HFValidationError as error:
+        raise ModelError(f"{repo_or_folder} is neither a folder nor the name of a Hub repo (user/repo).") from error
+    except json.JSONDecodeError as error:
+        raise ModelError(f"The config.json of {repo_or_folder} is broken: {error}.") from error
+    except (architectures.WeightsError, OSError, TypeError, KeyError, ValueError) as error:
+        raise ModelError(f"The model {repo_or_folder} cannot be loaded: {error}") from error
+
+
+def load_legacy(path: Path) -> CarModel:
+    """A checkpoint of the original TwinCar: a torchvision ResNet50 whose `fc` is one Linear or the two-layer head
+    (`fc.0`, `fc.3`), for the 196 Stanford Cars. Read with weights_only=True: nothing in the file is run."""
+    state = architectures.read_state_dict(path)
+    head = "two_layer" if "fc.3.weight" in state else "linear"
+    bias = state.get("fc.3.bias", state.get("fc.bias"))
+    if bias is None or len(bias) != len(STANFORD_CARS):
+        raise ModelError(
+            f"{path} has no head for the {len(STANFORD_CARS)} Stanford Cars: a torchvision ResNet50 with `fc` as one "
+            "Linear or as Linear, ReLU, Dropout, Linear is expected."
+        )
+    config = {
+        "architecture": {"name": "resnet50", "head": head},
+        "class_names": list(STANFORD_CARS),
+        "input": {"size": 224},
+    }
+    model = CarModel(config)
+    architectures.load_state_dict(model.network, state, source=str(path))
+    return model.eval()
+
+
+def checkpoint_network(path: Path, network: nn.Module) -> nn.Module:
+    """Put the weights of a training checkpoint (Lightning's, read with weights_only=True) into `network`."""
+    state = torch.load(path, "cpu", weights_only=True)["state_dict"]
+    state = {key.removeprefix("network."): value for key, value in state.items() if key.startswith("network.")}
+    architectures.load_state_dict(network, state, source=str(path))
+    return network.eval()

@@ -1,0 +1,158 @@
+"""Predictor: photo -> Prediction. The page, the command line, the notebook and the tests all ask here.
+
+from twincar import Predictor
+predictor = Predictor.from_pretrained("models/twincar")   # a folder, or a repo on the Hub: "user/repo"
+answer = predictor("photo.jpg")
+answer.top(5), answer.heatmap(), answer.overlay("BMW M3 Coupe 2012")
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from twincar.config import CarName, TwinCarError, canonical_class_name, parse_class_name
+from twincar.features import squash, to_batch
+from twincar.modeling import explain, hub
+from twincar.photo import Photo, PhotoError, load_photo
+
+
+@dataclass(frozen=True)
+class Guess(CarName):
+    """One ranked class: the name, taken apart, and its probability in 0-1."""
+
+    probability: float = 0.0
+
+
+class Prediction:
+    """What the network says of one photo. `photo` is the upright RGB picture, `probabilities` a (K,) float array."""
+
+    def __init__(self, photo: Image.Image, features: Tensor, probabilities: np.ndarray, network: nn.Module, names):
+        self.photo, self.probabilities, self.class_names = photo, probabilities, tuple(names)
+        self._features, self._network = features, network
+        self._cams: dict[int, np.ndarray] = {}
+
+    def __repr__(self) -> str:
+        best = self.top(1)[0]
+        return f"Prediction({best.class_name!r}, {best.probability:.1%})"
+
+    def top(self, k: int = 5) -> list[Guess]:
+        """The k most probable classes, best first; all of them when there are fewer."""
+        return [
+            Guess(**parse_class_name(self.class_names[label]).as_dict(), probability=float(self.probabilities[label]))
+            for label in self._ranking[: max(k, 1)]
+        ]
+
+    @cached_property
+    def _ranking(self) -> np.ndarray:
+        return np.argsort(-self.probabilities, kind="stable")
+
+    def _label(self, class_name: str | None) -> int:
+        if class_name is None:
+            return int(self._ranking[0])
+        wanted = canonical_class_name(class_name)
+        for label, name in enumerate(self.class_names):
+            if canonical_class_name(name) == wanted:
+                return label
+        raise TwinCarError(f"{class_name!r} is none of the {len(self.class_names)} classes of this model.")
+
+    def heatmap(self, class_name: str | None = None) -> np.ndarray:
+        """Grad-CAM++ evidence for a class, the best one when None: (H, W) float32 in 0-1 at the photo's size.
+
+        Raises TwinCarError for a class that the model does not have.
+        """
+        label = self._label(class_name)
+        if label not in self._cams:
+            self._cams[label] = explain.grad_cam_plus_plus(self._network, self._features, label)
+        return explain.at_size(self._cams[label], self.photo.size)
+
+    def overlay(self, class_name: str | None = None) -> Image.Image:
+        """The photo with that evidence laid over it, at the photo's size."""
+        return explain.overlay(self.photo, self.heatmap(class_name))
+
+
+class Predictor:
+    """A published model, ready to answer. Safe to call from several threads.
+
+    device : a torch device; by default CUDA, else Apple's MPS, else the CPU.
+    """
+
+    def __init__(self, model: hub.CarModel, device: str | torch.device | None = None):
+        self.config = model.config
+        self.class_names: tuple[str, ...] = tuple(model.config["class_names"])
+        self.size: int = model.config["input"]["size"]
+        self.flip: bool = model.config["input"].get("flip", False)
+        self.device = torch.device(device or _best_device())
+        self.network = model.network.eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last)
+
+    @classmethod
+    def from_pretrained(cls, repo_or_folder: str | Path, *, device=None, **hub_options) -> "Predictor":
+        """Load a folder or a Hub repo (`revision=`, `token=`, `cache_dir=`, ... go to the Hub client).
+
+        Raises hub.ModelError, one sentence, when there is no such model or it cannot be fetched or read.
+        """
+        return cls(hub.load(repo_or_folder, **hub_options), device)
+
+    def __call__(self, photo: Photo) -> Prediction:
+        """Answer one photo: a path, bytes, a PIL image or an array. Raises PhotoError for what is no photo."""
+        return self._answer([load_photo(photo)])[0]
+
+    def batch(self, photos: Iterable[Photo], batch_size: int = 16) -> list[Prediction | PhotoError]:
+        """Answer many, in order. A photo that cannot be read gives its PhotoError in its place and stops nobody."""
+        return list(self.stream(photos, batch_size))
+
+    def stream(self, photos: Iterable[Photo], batch_size: int = 16) -> Iterator[Prediction | PhotoError]:
+        """`batch`, an answer at a time: memory holds one batch, however many photos there are."""
+        waiting: list[Image.Image | PhotoError] = []
+        for photo in photos:
+            try:
+                waiting.append(load_photo(photo))
+            except PhotoError as error:
+                waiting.append(error)
+            if len(waiting) == batch_size:
+                yield from self._answer_mixed(waiting)
+                waiting = []
+        yield from self._answer_mixed(waiting)
+
+    def _answer_mixed(self, waiting: list) -> Iterator[Prediction | PhotoError]:
+        readable = [item for item in waiting if not isinstance(item, PhotoError)]
+        answers = iter(self._answer(readable))
+        for item in waiting:
+            yield item if isinstance(item, PhotoError) else next(answers)
+
+    def _answer(self, photos: list[Image.Image]) -> list[Prediction]:
+        if not photos:
+            return []
+        images = to_batch([squash(photo, self.size) for photo in photos]).to(self.device)
+        features, probabilities = self.run(images)
+        return [
+            Prediction(photo, feature, probability, self.network, self.class_names)
+            for photo, feature, probability in zip(photos, features, probabilities.cpu().numpy(), strict=True)
+        ]
+
+    @torch.no_grad()  # not inference_mode: explaining differentiates through the head, from these features
+    def run(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, 3, size, size) normalised images -> their (N, C, h, w) features and (N, K) probabilities.
+
+        Where the model was published with `flip`, the probabilities are those of the mean logits of the picture and its
+        mirror image, read in the same pass; the features are always the picture's own.
+        """
+        count = len(images)
+        if self.flip:
+            images = torch.cat([images, images.flip(3)])
+        features = self.network.forward_features(images)
+        logits = self.network.forward_head(features).float()
+        if self.flip:
+            logits = (logits[:count] + logits[count:]) / 2
+        return features[:count], logits.softmax(1)
+
+
+def _best_device() -> str:
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"

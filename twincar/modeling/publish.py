@@ -1,0 +1,112 @@
+"""A training run -> a published model folder, measured on the way.
+
+twincar publish runs/flagship --data data/ --out models/twincar
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+
+from twincar.config import IMAGENET_MEAN, IMAGENET_STD, STANFORD_CARS, TwinCarError
+from twincar.dataset import class_names
+from twincar.modeling import architectures, hub
+from twincar.modeling.evaluate import Evaluation, evaluate
+from twincar.modeling.predict import Predictor
+
+PQF = (
+    "This model is a derivative, changed by training on {date}, of the product-quantised ResNet50 of "
+    "[Permute, Quantize, and Fine-tune](https://github.com/uber-research/permute-quantize-finetune) "
+    "(Martinez et al., CVPR 2021). That work is available under its own non-commercial licence, whose text is the file "
+    "LICENSE beside the model and holds for this model as well."
+)
+STANFORD = "Stanford Cars (Krause et al., 2013) is given for non-commercial research use."
+
+
+def publish(
+    run: Path,
+    table: pd.DataFrame,
+    out: Path,
+    *,
+    name: str = "TwinCar",
+    size: int | None = None,
+    flip: bool | None = None,
+    progress: bool = True,
+) -> Evaluation:
+    """Put the best epoch of the training run `run` into the model folder `out`, with its val scores and model card.
+
+    size, flip : how the model reads photos, in pixels and with the mirror image; by default as the recipe says.
+    Raises TwinCarError when the folder holds no finished epoch, or the table lacks its classes.
+    """
+    run, out = Path(run), Path(out)
+    best = run / "checkpoints" / "best.ckpt"
+    if not best.is_file():
+        raise TwinCarError(f"{run} holds no checkpoints/best.ckpt: train at least one epoch into it first.")
+    recipe, facts = (json.loads((run / file).read_text()) for file in ("recipe.json", "run.json"))
+    log = pd.read_csv(run / "metrics.csv")
+    names = class_names(table)
+
+    architecture = {"name": recipe["architecture"], "head": recipe["head"], "dropout": recipe["dropout"]}
+    config = {
+        "name": name,
+        "architecture": architecture,
+        "class_names": list(names),
+        "input": {
+            "size": size or recipe["eval_size"],
+            "flip": recipe["eval_flip"] if flip is None else flip,
+            "resize": "squash, bicubic with antialiasing",
+            "mean": list(IMAGENET_MEAN),
+            "std": list(IMAGENET_STD),
+        },
+        "recipe": recipe,
+        "training": _training(recipe, facts, log, names),
+    }
+    notices = [PQF.format(date=facts["date"])] if facts["init"].startswith("resnet50_imagenet_pqf") else []
+    if tuple(names) == STANFORD_CARS:
+        notices.append(STANFORD)
+        config["training"] |= {"dataset": "Stanford Cars", "dataset_repo": "tanganke/stanford_cars"}
+    if notices:
+        config |= {"notice": " ".join(notices), "license_name": "non-commercial"}
+
+    model = hub.CarModel(config)
+    hub.checkpoint_network(best, model.network)
+    architectures.to_half(model.network)  # measured as it will be read: the file holds half precision
+    result = evaluate(Predictor(model), table, "val", progress=progress)
+    config["scores"] = {
+        **result.scores,
+        "command": f"twincar evaluate --model {out.as_posix()} --data data --split val",
+        "remark": (
+            "The epoch was chosen by its macro F1 on these same pictures, and the picture size and mirror reading were "
+            "compared on them, so the figures are a little kind; the official test pictures were not used at all."
+        ),
+    }
+    model.network.requires_grad_(True)
+    hub.save(model, out)
+    if (run / "LICENSE").is_file():
+        shutil.copyfile(run / "LICENSE", out / "LICENSE")
+    return result
+
+
+def _training(recipe: dict, facts: dict, log: pd.DataFrame, names: tuple[str, ...]) -> dict:
+    pictures = facts["pictures"]["train"]
+    hours = float(log["epoch_seconds"].sum() / 3600)
+    sides = sorted({int(side) for side in log["image_size"]})
+    size_words = " to ".join(str(side) for side in sorted({sides[0], sides[-1]}))
+    how = (
+        f"Recipe `{recipe['name']}`: {len(log)} epochs over {pictures:,} training pictures of {len(names)} classes "
+        f"({len(log) * pictures:,} pictures seen) at {size_words} pixels, "
+        f"{hours:.1f} hours on {facts['hardware']} in {facts['precision']}."
+    )
+    start = {"none": "It started from random weights."}.get(
+        facts["init"], f"It started from the ImageNet weights `{facts['init']}`."
+    )
+    held_out = facts["pictures"].get("holdout", 0)
+    return {
+        "how": how,
+        "start": start,
+        "left_out": f"{held_out} pictures were held out of training." if held_out else "",
+        "epochs": len(log),
+        "hours": round(hours, 2),
+        **{key: facts[key] for key in ("init", "seed", "pictures", "hardware", "precision", "torch", "date")},
+    }

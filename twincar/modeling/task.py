@@ -1,0 +1,120 @@
+"""The LightningModule: loss, optimiser, schedule, metrics of a recipe. `train.py` runs it."""
+
+import time
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torchvision.transforms import v2
+
+from twincar.features import normalise
+from twincar.modeling.metrics import metrics
+from twincar.modeling.recipes import Recipe
+
+
+class CarTask(LightningModule):
+    """Trains `network` as `recipe` says.
+
+    A training batch is (images (N, 3, H, W) uint8, labels (N,)); a validation batch has a third member, the rows of
+    the pictures, so that what several processes saw is put together without counting a padded picture twice.
+    """
+
+    def __init__(self, network: nn.Module, recipe: Recipe, num_classes: int, seed: int = 42):
+        super().__init__()
+        self.network, self.recipe, self.seed = network, recipe, seed
+        self.loss = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
+        mixes: list = []
+        if recipe.mixup_alpha:
+            mixes.append(v2.MixUp(alpha=recipe.mixup_alpha, num_classes=num_classes))
+        if recipe.cutmix_alpha:
+            mixes.append(v2.CutMix(alpha=recipe.cutmix_alpha, num_classes=num_classes))
+        self.mix = v2.RandomApply([v2.RandomChoice(mixes)], recipe.mix_probability) if mixes else None
+        self._seen: dict[str, list[Tensor]] = {"train": [], "val": []}
+        for name, parameter in network.named_parameters():
+            parameter.requires_grad_(name.split(".")[0] not in recipe.frozen)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(images)
+
+    def on_train_epoch_start(self) -> None:
+        # All chance of an epoch hangs on its number, so that a resumed run repeats what the killed one would have done.
+        self._started = time.monotonic()
+        torch.manual_seed(self.seed + 1000 * self.current_epoch + self.global_rank)
+        self.network.train()
+        for name in self.recipe.frozen:
+            self.network.get_submodule(name).eval()  # batch norms keep ImageNet's statistics
+
+    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
+        images, labels = batch
+        targets = labels
+        images = normalise(images)
+        if self.mix is not None and self.current_epoch < self.recipe.mix_until * self.recipe.epochs:
+            images, targets = self.mix(images, labels)
+        logits = self.network(images).float()
+        loss = self.loss(logits, targets)
+        self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(labels))
+        self._seen["train"].append(torch.stack([logits.detach().argmax(1), labels], 1))
+        return loss
+
+    def on_train_epoch_end(self) -> None:
+        guess, labels = torch.cat(self._seen["train"]).unbind(1)
+        self._seen["train"].clear()
+        # On the pictures as they were trained on: augmented, and mixed ones judged by their first label.
+        accuracy = guess.eq(labels).float().mean()
+        self.log("train_top1", accuracy, sync_dist=True)
+        self.log("image_size", float(self.recipe.size_at(self.current_epoch)), sync_dist=True)
+        self.log("epoch_seconds", time.monotonic() - self._started, sync_dist=True)
+        optimizer = self.optimizers()
+        for group in optimizer.param_groups:
+            self.log(f"lr_{group['name']}", group["lr"], sync_dist=True)
+
+    def validation_step(self, batch: tuple[Tensor, Tensor, Tensor], index: int) -> None:
+        images, labels, rows = batch
+        logits = self.network(normalise(images)).float()
+        self._seen["val"].append(torch.cat([logits, labels[:, None].float(), rows[:, None].float()], 1))
+
+    def on_validation_epoch_end(self) -> None:
+        seen = torch.cat(self._seen["val"])
+        self._seen["val"].clear()
+        if self.trainer.world_size > 1:
+            seen = self.all_gather(seen).flatten(0, 1)
+        rows = seen[:, -1]
+        order = rows.argsort()
+        first = torch.ones_like(rows, dtype=torch.bool)
+        first[1:] = rows[order][1:] != rows[order][:-1]
+        seen = seen[order][first]
+        logits, labels = seen[:, :-2], seen[:, -2].long()
+        self.log("val_loss", nn.functional.cross_entropy(logits, labels), prog_bar=True, sync_dist=True)
+        for name, value in metrics(logits, labels).items():
+            self.log(f"val_{name}", value, prog_bar=name in ("top1", "f1_macro"), sync_dist=True)
+
+    def configure_optimizers(self):
+        recipe = self.recipe
+        groups: dict[str, dict] = {}
+        for name, parameter in self.network.named_parameters():
+            if not parameter.requires_grad:
+                continue
+            prefix, rate = next(pair for pair in recipe.learning_rates if name.startswith(pair[0]))
+            group = groups.setdefault(prefix, {"name": prefix or "body", "params": [], "lr": rate})
+            group["params"].append(parameter)
+        # fused: one pass over the weights instead of five
+        options = {"weight_decay": recipe.weight_decay, "fused": self.device.type in ("cpu", "cuda", "mps")}
+        kinds = {
+            "sgd": lambda g: torch.optim.SGD(g, lr=0.1, momentum=0.9, nesterov=True, **options),
+            "adam": lambda g: torch.optim.Adam(g, **options),
+            "adamw": lambda g: torch.optim.AdamW(g, **options),
+        }
+        optimizer = kinds[recipe.optimizer](list(groups.values()))
+        if recipe.schedule == "one_cycle":
+            schedule = torch.optim.lr_scheduler.OneCycleLR(
+                optimizer,
+                max_lr=[group["lr"] for group in groups.values()],
+                total_steps=int(self.trainer.estimated_stepping_batches),
+                pct_start=recipe.warmup,
+            )
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        mode = "min" if recipe.monitor.endswith("loss") else "max"
+        schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(
+            optimizer, mode, factor=recipe.plateau_factor, patience=recipe.plateau_patience
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "monitor": recipe.monitor}}
