@@ -1,6 +1,11 @@
 """Pictures and models that the tests share, all made here: nothing is downloaded and nothing outside is needed."""
 
+import hashlib
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import pytest
@@ -30,7 +35,8 @@ def draw_car(label: int, seed: int = 0, size: tuple[int, int] = (160, 120)) -> I
     draw.polygon([(left + roof // 2, top), (left + roof, top - height // 5), (right - roof, top - height // 5),
                   (right - roof // 2, top)], fill=colour)  # fmt: skip
     for x in (left + width // 8, right - width // 8):
-        draw.ellipse((x - height // 10, bottom - height // 10, x + height // 10, bottom + height // 10), fill=(15, 15, 15))
+        radius = height // 10
+        draw.ellipse((x - radius, bottom - radius, x + radius, bottom + radius), fill=(15, 15, 15))
     return picture
 
 
@@ -44,10 +50,10 @@ def car_photo(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def car_folders(tmp_path_factory) -> Path:
-    """`train/<class>/*.jpg`: 8 pictures of each of three classes."""
+    """`train/<class>/*.jpg`: 8 pictures of each of three cars that Stanford Cars does not have."""
     root = tmp_path_factory.mktemp("cars")
-    for label, name in enumerate(CLASSES[:3]):
-        folder = root / "train" / name.replace("/", "-")
+    for label, name in enumerate(("Citroen 2CV Sedan 1948", "Lada Niva SUV 1977", "Trabant 601 Sedan 1964")):
+        folder = root / "train" / name
         folder.mkdir(parents=True)
         for seed in range(8):
             draw_car(label, seed).save(folder / f"{label}{seed:04d}.jpg")
@@ -66,3 +72,60 @@ def tiny_model(tmp_path_factory) -> Path:
         "input": {"size": 64, "flip": False},
     }
     return hub.save(hub.CarModel(config), tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A Hub on this machine, for the real client: serves tmp_path/served/<owner>/<name>/ as datasets and as models.
+
+    Gives (endpoint, folder). The repo name `gated` answers 403 and `broken` 500.
+    """
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_PROGRESS_BARS", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_ETAG_TIMEOUT", 5)
+    served = tmp_path / "served"
+    served.mkdir()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def answer(self, status, body=b"", **headers):
+            self.send_response(status)
+            for name, value in ({"Content-Length": str(len(body))} | headers).items():
+                self.send_header(name.replace("_", "-"), value)
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(body)
+
+        def do_GET(self):
+            path = unquote(urlsplit(self.path).path).removeprefix("/api")
+            path = path.removeprefix("/datasets").removeprefix("/models").removeprefix("/")
+            owner, name, *rest = path.split("/")
+            repo = served / owner / name
+            if name == "gated":
+                return self.answer(403, b"{}", X_Error_Code="GatedRepo")
+            if name == "broken":
+                return self.answer(500, b"{}")
+            if not repo.is_dir():
+                return self.answer(404, b"{}", X_Error_Code="RepoNotFound")
+            if not rest:
+                files = [p.relative_to(repo).as_posix() for p in sorted(repo.rglob("*")) if p.is_file()]
+                info = {"id": f"{owner}/{name}", "siblings": [{"rfilename": file} for file in files]}
+                return self.answer(200, json.dumps(info).encode(), Content_Type="application/json")
+            file = repo / "/".join(rest[2:])
+            if not file.is_file():
+                return self.answer(404, b"{}", X_Error_Code="EntryNotFound")
+            data = file.read_bytes()
+            return self.answer(200, data, ETag=f'"{hashlib.sha1(data).hexdigest()}"', X_Repo_Commit="1" * 40)
+
+        do_HEAD = do_GET
+
+        def log_message(self, *args):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", served
+    server.shutdown()
+    server.server_close()

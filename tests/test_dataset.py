@@ -5,10 +5,7 @@ import json
 import os
 import shutil
 import socket
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import pandas as pd
@@ -494,53 +491,6 @@ def test_parquet_errors(tmp_path):
 
 
 # The Hub, by its own client against a server on this machine ---------------------------------------------------------
-
-
-@pytest.fixture
-def hub(tmp_path, monkeypatch):
-    """Serves tmp_path/served/<owner>/<name>/ as datasets; returns (endpoint, folder)."""
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_PROGRESS_BARS", True)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
-    served = tmp_path / "served"
-    served.mkdir()
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def answer(self, status, body=b"", **headers):
-            self.send_response(status)
-            for name, value in ({"Content-Length": str(len(body))} | headers).items():
-                self.send_header(name.replace("_", "-"), value)
-            self.end_headers()
-            if self.command == "GET":
-                self.wfile.write(body)
-
-        def do_GET(self):
-            path = unquote(urlsplit(self.path).path).removeprefix("/api").removeprefix("/datasets/")
-            owner, name, *rest = path.split("/")
-            repo = served / owner / name
-            if name == "gated":
-                return self.answer(403, b"{}", X_Error_Code="GatedRepo")
-            if not repo.is_dir():
-                return self.answer(404, b"{}", X_Error_Code="RepoNotFound")
-            if not rest:
-                files = [p.relative_to(repo).as_posix() for p in sorted(repo.rglob("*")) if p.is_file()]
-                info = {"id": f"{owner}/{name}", "siblings": [{"rfilename": file} for file in files]}
-                return self.answer(200, json.dumps(info).encode(), Content_Type="application/json")
-            data = (repo / "/".join(rest[2:])).read_bytes()
-            return self.answer(200, data, ETag=f'"{len(data):040d}"', X_Repo_Commit="1" * 40)
-
-        do_HEAD = do_GET
-
-        def log_message(self, *args):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}", served
-    server.shutdown()
-    server.server_close()
 
 
 def test_hub_dataset(tmp_path, hub):

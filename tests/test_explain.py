@@ -43,7 +43,7 @@ def test_maps_lie_on_the_photo_and_differ_between_classes(tiny_model, car_photo)
     first, second = (answer.heatmap(guess.class_name) for guess in answer.top(2))
     assert first.shape == second.shape == (240, 320)
     assert first.dtype == np.float32
-    assert 0 <= first.min() and first.max() <= 1
+    assert first.min() >= 0 and first.max() <= 1
     assert not np.allclose(first, second)
 
 

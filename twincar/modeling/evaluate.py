@@ -49,7 +49,7 @@ class Evaluation:
         self.per_class.to_csv(folder / "per_class.csv", index=False, float_format="%.4f")
 
 
-def evaluate(predictor: Predictor, table: pd.DataFrame, split: str, *, draws: int = 1000, progress=True) -> Evaluation:
+def evaluate(predictor: Predictor, table: pd.DataFrame, split: str, *, progress=True) -> Evaluation:
     """Ask `predictor` about every picture of a split, cut to its box where the table has one, and count.
 
     Raises TwinCarError when the split is empty, or holds a class that the model does not know.
@@ -77,10 +77,8 @@ def evaluate(predictor: Predictor, table: pd.DataFrame, split: str, *, draws: in
     labels = torch.tensor([label_of[row.class_name] for row in kept])
 
     scores: dict = {"split": split, "pictures": len(kept), **metrics(p, labels)}
-    names = ("top1", "top3", "top5", "f1_macro", "balanced_accuracy")
-    if draws:
-        intervals = bootstrap_intervals(lambda some: metrics(p[some], labels[some]), len(kept), draws)
-        scores.update({f"{name}_interval": list(intervals[name]) for name in names})
+    for name, interval in bootstrap_intervals(p, labels).items():
+        scores[f"{name}_interval"] = list(interval)
 
     guess = p.argmax(1)
     kind = {"task": "multiclass", "num_classes": p.shape[1], "average": "none"}

@@ -37,12 +37,16 @@ class CarTask(LightningModule):
         return self.network(images)
 
     def on_train_epoch_start(self) -> None:
-        # All chance of an epoch hangs on its number, so that a resumed run repeats what the killed one would have done.
         self._started = time.monotonic()
+        # All chance of an epoch hangs on its number: a resumed run repeats what the killed one would have done.
         torch.manual_seed(self.seed + 1000 * self.current_epoch + self.global_rank)
+        self.set_modes()
+
+    def set_modes(self) -> None:
+        """Train mode for what is trained; the batch norms of what is frozen keep the statistics they came with."""
         self.network.train()
         for name in self.recipe.frozen:
-            self.network.get_submodule(name).eval()  # batch norms keep ImageNet's statistics
+            self.network.get_submodule(name).eval()
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
         images, labels = batch

@@ -7,6 +7,7 @@ The folder then holds `recipe.json`, `run.json`, `metrics.csv` (a line an epoch)
 """
 
 import json
+import logging
 import os
 import platform
 import shutil
@@ -18,11 +19,11 @@ import numpy as np
 import pandas as pd
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
+from torch.utils.data import DataLoader, Dataset, RandomSampler, WeightedRandomSampler
 
 from twincar.config import TwinCarError
 from twincar.dataset import class_names
@@ -37,9 +38,9 @@ CACHE_SIZE = 224  # side of the cached training pictures; crops are taken from t
 class Pictures(Dataset):
     """Rows of a picture cache as (image (3, size, size) uint8, label[, row])."""
 
-    def __init__(self, pictures: np.ndarray, rows: np.ndarray, labels: np.ndarray, transform=None, size: int = 0):
+    def __init__(self, pictures: np.ndarray, rows: np.ndarray, labels: np.ndarray, transform=None, size=0, seed=0):
         self.pictures, self.rows, self.labels = pictures, rows, labels
-        self.transform, self.size = transform, size
+        self.transform, self.size, self.seed = transform, size, seed
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -50,7 +51,25 @@ class Pictures(Dataset):
         if self.transform is None:
             picture = squash(Image.fromarray(picture), self.size).copy()
             return torch.from_numpy(picture).permute(2, 0, 1), label, row
-        return self.transform(torch.from_numpy(picture).permute(2, 0, 1)), label
+        with torch.random.fork_rng(devices=[]):  # what happens to a picture hangs on epoch and place, not on workers
+            torch.manual_seed(self.seed * len(self.rows) + index)
+            return self.transform(torch.from_numpy(picture).permute(2, 0, 1)), label
+
+
+class _Reseeding:
+    """A sampler that gives the same order however often it is asked: Lightning asks once more in a resumed run."""
+
+    def __iter__(self):
+        self.generator.manual_seed(self.generator.initial_seed())
+        return super().__iter__()
+
+
+class EpochShuffle(_Reseeding, RandomSampler):
+    """Every picture once, in an order of chance."""
+
+
+class EpochBalanced(_Reseeding, WeightedRandomSampler):
+    """As many draws as pictures, with replacement, each class equally often on average."""
 
 
 class CarData(LightningDataModule):
@@ -73,18 +92,19 @@ class CarData(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         epoch = self.trainer.current_epoch
-        data = self._split("train", transform=augmentation(self.recipe, self.recipe.size_at(epoch)))
-        generator = torch.Generator().manual_seed(self.seed + epoch)
-        sampler = None
+        seed = self.seed + 1000 * epoch
+        transform = augmentation(self.recipe, self.recipe.size_at(epoch))
+        data = self._split("train", transform=transform, seed=seed)
+        generator = torch.Generator().manual_seed(seed)
+        sampler = EpochShuffle(data, generator=generator)
         if self.recipe.balanced_sampler:
             counts = np.bincount(data.labels)
-            sampler = WeightedRandomSampler(1.0 / counts[data.labels], len(data), generator=generator)
+            sampler = EpochBalanced(1.0 / counts[data.labels], len(data), generator=generator)
         return DataLoader(
             data,
             self.recipe.batch_size,
-            shuffle=sampler is None,
             sampler=sampler,
-            generator=generator,
+            generator=torch.Generator().manual_seed(seed),  # else the loader draws from the one that MixUp draws from
             num_workers=self.workers,
             pin_memory=torch.cuda.is_available(),
             drop_last=len(data) >= self.recipe.batch_size,  # a last batch of one picture would upset batch norm
@@ -107,9 +127,11 @@ class EpochLog(Logger):
 
     name, version = "metrics", ""
 
+    @rank_zero_only
     def log_hyperparams(self, *args, **kwargs) -> None:
         """Nothing: recipe.json has them."""
 
+    @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         if "epoch" not in metrics:
             return
@@ -194,6 +216,7 @@ def train(
     names = class_names(table)
     out.mkdir(parents=True, exist_ok=True)
 
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # it greets, and advertises
     torch.manual_seed(seed)
     network = architectures.build(recipe.architecture, len(names), recipe.head, recipe.dropout)
     architectures.initialise(network, init, recipe.architecture)
@@ -202,16 +225,12 @@ def train(
     data = CarData(table, recipe, Path(cache or out / "cache"), workers, seed)
 
     mode = "min" if recipe.monitor.endswith("loss") else "max"
-    callbacks = [
-        ModelCheckpoint(
-            out / "checkpoints",
-            "best",
-            monitor=recipe.monitor,
-            mode=mode,
-            save_last=True,
-            save_on_train_epoch_end=True,  # when the epoch is whole, so that a resumed run starts with the next one
-            enable_version_counter=False,
-        )
+    # When the epoch is whole, so that a resumed run starts with the next one. `last` is a callback of its own: save_last
+    # of the other would write only where the epoch was the best so far.
+    saving = {"dirpath": out / "checkpoints", "save_on_train_epoch_end": True, "enable_version_counter": False}
+    callbacks: list[Callback] = [
+        ModelCheckpoint(filename="best", monitor=recipe.monitor, mode=mode, **saving),
+        ModelCheckpoint(filename="last", **saving),
     ]
     if progress:
         callbacks.append(RichProgressBar())
@@ -227,7 +246,7 @@ def train(
         callbacks=callbacks,
         reload_dataloaders_every_n_epochs=1,
         num_sanity_val_steps=0,
-        log_every_n_steps=10,
+        log_every_n_steps=1,
         enable_progress_bar=progress,
         enable_model_summary=False,
         default_root_dir=out,

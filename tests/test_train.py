@@ -1,0 +1,200 @@
+"""Recipes and training from outside: what is frozen, what is logged, what a killed run leaves, two processes."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from twincar import Predictor
+from twincar.config import TwinCarError
+from twincar.dataset import load_table, prepare
+from twincar.features import augmentation, cached_pictures, crop_box, normalise, squash, to_batch
+from twincar.modeling import architectures, hub
+from twincar.modeling.publish import publish
+from twincar.modeling.recipes import RECIPES
+from twincar.modeling.task import CarTask
+from twincar.modeling.train import train
+
+# A recipe's whole way with a network and pictures that two cores train in seconds.
+SMALL = {"architecture": "resnet18", "sizes": ((0.0, 48), (0.5, 64)), "eval_size": 64, "batch_size": 8}
+
+
+@pytest.fixture(scope="module")
+def data(car_folders, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("data")
+    prepare(car_folders, out, val_size=0.25, progress=False)
+    return out
+
+
+def small(name: str, **changes):
+    return replace(RECIPES[name], **(SMALL | changes))
+
+
+def run(recipe, data, out, **options):
+    options = {"init": "none", "precision": "32-true", "workers": 0, "accelerator": "cpu", "progress": False} | options
+    return train(recipe, load_table(data), out, cache=data / "cache", **options)
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_a_recipe_trains_publishes_and_answers(name, data, tmp_path):
+    recipe = small(name, epochs=2)
+    run(recipe, data, tmp_path / "run")
+    log = pd.read_csv(tmp_path / "run" / "metrics.csv")
+    assert list(log["epoch"]) == [0, 1]
+    assert list(log["image_size"]) == [48, 64]
+    wanted = "loss top1 top3 top5 precision_macro precision_weighted recall_macro recall_weighted f1_macro f1_weighted "
+    wanted += "hamming_loss kappa mcc jaccard_macro balanced_accuracy"
+    assert {"train_loss", "train_top1"} | {f"val_{metric}" for metric in wanted.split()} <= set(log.columns)
+    assert log.drop(columns="epoch").notna().all(axis=None)
+    assert json.loads((tmp_path / "run" / "recipe.json").read_text()) == json.loads(json.dumps(asdict(recipe)))
+
+    result = publish(tmp_path / "run", load_table(data), tmp_path / "model", progress=False)
+    predictor = Predictor.from_pretrained(tmp_path / "model")
+    assert predictor.config["scores"]["top1"] == result.scores["top1"]
+    assert predictor.flip == recipe.eval_flip
+    answer = predictor(load_table(data)["path"][0])
+    assert len(answer.top(5)) == 3
+    assert answer.overlay().size == answer.photo.size
+
+
+def test_the_flagship_learns_by_heart(data, tmp_path):
+    recipe = small("flagship", epochs=14, frozen=(), jitter=(0, 0, 0, 0), crop_scale=(0.9, 1.0), mix_probability=0.0,
+                   learning_rates=(("fc", 0.05), ("", 0.05)), sizes=((0.0, 64),))  # fmt: skip
+    run(recipe, data, tmp_path / "run")
+    assert pd.read_csv(tmp_path / "run" / "metrics.csv")["train_top1"].max() == 1.0
+    publish(tmp_path / "run", load_table(data), tmp_path / "model", progress=False)
+    table = load_table(data)
+    answers = Predictor.from_pretrained(tmp_path / "model").batch(table["path"])
+    right = [answer.top(1)[0].class_name == name for answer, name in zip(answers, table["class_name"], strict=True)]
+    assert np.mean(right) >= 0.9
+
+
+def test_twincar_freezes_what_it_says(data):
+    recipe = RECIPES["twincar"]
+    network = architectures.build(recipe.architecture, 3, recipe.head, recipe.dropout)
+    task = CarTask(network, recipe, 3)
+    free = {name.split(".")[0] for name, parameter in network.named_parameters() if parameter.requires_grad}
+    assert free == {"layer3", "layer4", "fc"}
+    assert [type(layer).__name__ for layer in network.fc] == ["Linear", "ReLU", "Dropout", "Linear"]
+    assert (network.fc[0].in_features, network.fc[0].out_features, network.fc[2].p) == (2048, 512, 0.2)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    network.eval()
+    task.set_modes()
+    assert network.layer3.training
+    network(torch.rand(4, 3, 64, 64)).sum().backward()
+    moved = {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
+    assert moved
+    assert not [name for name in moved if name.split(".")[0] in recipe.frozen]
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("name", ["twincar", "flagship"])
+def test_a_killed_run_goes_on_to_the_same_end(name, data, tmp_path, monkeypatch):
+    recipe = small(name, epochs=3)
+    run(recipe, data, tmp_path / "whole")
+    start = CarTask.on_train_epoch_start
+
+    def killed(self):
+        if self.current_epoch == 2:
+            raise Killed
+        start(self)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(CarTask, "on_train_epoch_start", killed)
+        run(recipe, data, tmp_path / "killed")
+    with pytest.raises(TwinCarError, match="--resume"):
+        run(recipe, data, tmp_path / "killed")
+    run(recipe, data, tmp_path / "killed", resume=True)
+    whole, killed = (
+        torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        for name in ("whole", "killed")
+    )
+    assert all(torch.equal(whole[name], killed[name]) for name in whole)
+    logs = [pd.read_csv(tmp_path / name / "metrics.csv").drop(columns="epoch_seconds") for name in ("whole", "killed")]
+    pd.testing.assert_frame_equal(*logs, check_like=True)
+
+
+def test_early_stopping(data, tmp_path):
+    recipe = small("twincar", epochs=20, patience=2, learning_rates=(("", 0.0),), sizes=((0.0, 48),), eval_size=48)
+    run(recipe, data, tmp_path / "run")
+    assert len(pd.read_csv(tmp_path / "run" / "metrics.csv")) <= 6
+
+
+def test_two_processes_give_one_log_and_one_model(data, tmp_path):
+    """Lightning's DDP over two CPU processes, started by the command as its user would."""
+    command = [sys.executable, "-m", "twincar", "train", "--recipe", "twincar", "--data", data, "--init", "none"]
+    command += ["--out", tmp_path / "run", "--epochs", "1", "--size", "48", "--batch-size", "4", "--workers", "0"]
+    command += ["--accelerator", "cpu", "--devices", "2", "--precision", "32-true"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    log = pd.read_csv(tmp_path / "run" / "metrics.csv")
+    assert len(log) == 1
+    assert done.stdout.count("Published in") == 1
+    scores = hub.load(tmp_path / "run" / "model").config["scores"]
+    assert scores["pictures"] == (load_table(data)["split"] == "val").sum()
+    assert log["val_top1"][0] == pytest.approx(scores["top1"], abs=0.2)
+
+
+def test_refusals(data, tmp_path):
+    table = load_table(data)
+    with pytest.raises(TwinCarError, match="no val pictures"):
+        train(small("twincar"), table[table["split"] == "train"], tmp_path / "run")
+    with pytest.raises(TwinCarError, match="no weights file"):
+        run(small("twincar"), data, tmp_path / "run2", init="nowhere.safetensors")
+    with pytest.raises(TwinCarError, match="train at least one epoch"):
+        publish(tmp_path, table, tmp_path / "model")
+
+
+def test_cache_is_cut_squashed_and_reused(tmp_path):
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (100, 200, 3), dtype=np.uint8))
+    picture.save(tmp_path / "a.png")
+    rows = [{"path": tmp_path / "a.png", "x1": 50.0, "y1": 40.0, "x2": 90.0, "y2": 60.0},
+            {"path": tmp_path / "a.png", "x1": np.nan, "y1": np.nan, "x2": np.nan, "y2": np.nan}]  # fmt: skip
+    table = pd.DataFrame(rows)
+    pictures = cached_pictures(table, 32, tmp_path / "cache", progress=False)
+    cut = picture.crop((50 - 16, 40 - 16, 90 + 16, 60 + 16))
+    assert (pictures[0] == squash(cut, 32)).all()
+    assert (pictures[1] == squash(picture, 32)).all()
+    (file,) = (tmp_path / "cache").iterdir()
+    stamp = file.stat().st_mtime_ns
+    cached_pictures(table, 32, tmp_path / "cache", progress=False)
+    assert file.stat().st_mtime_ns == stamp
+    assert crop_box(picture, (0, 0, 200, 100)).size == (200, 100)
+
+
+def test_normalised_batches_are_imagenets():
+    white = to_batch([np.full((8, 8, 3), 255, np.uint8)])
+    expected = (1 - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225])
+    torch.testing.assert_close(white[0, :, 3, 3], expected)
+    assert white.is_contiguous(memory_format=torch.channels_last)
+    assert normalise(torch.zeros(1, 3, 4, 4, dtype=torch.uint8)).dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_augmentation_keeps_the_contract(name):
+    picture = torch.from_numpy(np.random.default_rng(1).integers(0, 255, (224, 224, 3), dtype=np.uint8))
+    transform = augmentation(RECIPES[name], 96)
+    variants = [transform(picture.permute(2, 0, 1)) for _ in range(4)]
+    assert all(variant.shape == (3, 96, 96) and variant.dtype == torch.uint8 for variant in variants)
+    assert not torch.equal(variants[0], variants[1])
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_sizes_grow_and_end_at_the_last(name):
+    recipe = RECIPES[name]
+    sizes = [recipe.size_at(epoch) for epoch in range(recipe.epochs)]
+    assert sizes == sorted(sizes)
+    assert sizes[-1] == recipe.sizes[-1][1]
+    assert recipe.eval_size_at(recipe.epochs - 1) == recipe.eval_size
