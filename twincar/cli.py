@@ -176,7 +176,7 @@ def predict(
 
     failed = False
     with sentences():
-        files = list(_photos(photos))
+        files = list(find_photos(photos))
         answers = Predictor.from_pretrained(model).stream(files)
         for file, answer in zip(files, answers, strict=True):
             failed |= isinstance(answer, PhotoError)
@@ -197,7 +197,7 @@ def predict(
         raise typer.Exit(1)
 
 
-def _photos(given: list[Path]) -> Iterator[Path]:
+def find_photos(given: list[Path]) -> Iterator[Path]:
     """Files as they are named; of folders, all pictures below them in order."""
     for path in given:
         if not path.is_dir():

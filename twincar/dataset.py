@@ -24,7 +24,8 @@ from PIL import Image, UnidentifiedImageError
 from rich.progress import track
 
 from twincar.config import STANFORD_CARS, canonical_class_name, parse_class_name
-from twincar.layouts import BOX, PICTURES, DataError, Listing, count, read_source
+from twincar.layouts import read_source
+from twincar.listing import BOX, PICTURES, DataError, Listing, count
 
 __all__ = ["COLUMNS", "SPLITS", "DataError", "Summary", "class_names", "load_table", "prepare", "stratified_split"]
 

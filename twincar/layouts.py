@@ -14,48 +14,18 @@ import os
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
-from twincar.config import STANFORD_CARS, TwinCarError, canonical_class_name
-
-PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
-SPLIT_NAMES = {  # folder and file names that mean a split
-    "train": "train", "training": "train", "cars_train": "train",
-    "val": "val", "valid": "val", "validation": "val",
-    "test": "test", "testing": "test", "cars_test": "test",
-}  # fmt: skip
-BOX = ["x1", "y1", "x2", "y2"]
-COLUMNS = ["path", "split", "class_name", *BOX, "where", "reason"]  # of Listing.rows
-
-
-class DataError(TwinCarError):
-    """What is wrong with the data and what to do about it, in one sentence for a person."""
-
-
-def count(n: int, one: str, many: str | None = None) -> str:
-    """1 picture, 2 pictures, 8,144 pictures."""
-    return f"{n:,} {one if n == 1 else many or one + 's'}"
-
-
-@dataclass
-class Listing:
-    """What a source holds. `rows` has COLUMNS: `where` names the annotation's file and row, `reason` is "" or why the
-    row cannot be used; `split` is what the source says (train, val or test)."""
-
-    layout: str
-    rows: pd.DataFrame
-    names: list[str] | None = None  # class names in label order, where the source gives an order
-    notes: list[str] = field(default_factory=list)
+from twincar.config import STANFORD_CARS, canonical_class_name
+from twincar.listing import BOX, COLUMNS, PICTURES, SPLIT_NAMES, DataError, Listing, class_of, count
+from twincar.parquet import download, read_parquet
 
 
 def read_source(source: str | Path, pictures: Path, endpoint: str | None = None, progress: bool = True) -> Listing:
     """List the pictures of `source`, a folder, a parquet file or a Hub dataset. Pictures out of parquet files are
     written below `pictures`. Raises DataError where no layout fits."""
-    from .parquet import download, read_parquet  # here because parquet.py stands on this file
-
     path = Path(os.path.abspath(Path(source).expanduser()))
     if not path.exists():
         if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(source)):
@@ -182,13 +152,6 @@ def _loadmat(path: Path) -> dict:
 def _as_list(value: object) -> list:
     """simplify_cells turns a cell with one element into that element."""
     return [] if value is None else [value] if isinstance(value, (str, dict)) else list(value)
-
-
-def class_of(class_id: float, names: list[str], where: str) -> tuple[str, str]:
-    """(class name, "") or ("", reason)."""
-    if class_id in range(1, len(names) + 1):
-        return names[int(class_id) - 1], ""
-    return "", f"class id: {class_id:g} is not one of 1 to {len(names)} ({where})"
 
 
 def _official(

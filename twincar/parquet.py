@@ -14,7 +14,7 @@ import pandas as pd
 from rich.progress import track
 
 from twincar.config import canonical_class_name
-from twincar.layouts import COLUMNS, PICTURES, SPLIT_NAMES, DataError, Listing, class_of, count
+from twincar.listing import COLUMNS, PICTURES, SPLIT_NAMES, DataError, Listing, class_of, count
 
 
 def _split_of(file: Path) -> str | None:

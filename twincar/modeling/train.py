@@ -225,8 +225,8 @@ def train(
     data = CarData(table, recipe, Path(cache or out / "cache"), workers, seed)
 
     mode = "min" if recipe.monitor.endswith("loss") else "max"
-    # When the epoch is whole, so that a resumed run starts with the next one. `last` is a callback of its own: save_last
-    # of the other would write only where the epoch was the best so far.
+    # When the epoch is whole, so that a resumed run starts with the next one. `last` is a callback of its own: the
+    # other's save_last would write only where the epoch was the best so far.
     saving = {"dirpath": out / "checkpoints", "save_on_train_epoch_end": True, "enable_version_counter": False}
     callbacks: list[Callback] = [
         ModelCheckpoint(filename="best", monitor=recipe.monitor, mode=mode, **saving),

@@ -1,0 +1,43 @@
+"""What the readers of sources (`layouts.py`, `parquet.py`) hand to `dataset.py`: rows of pictures not yet opened."""
+
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+from twincar.config import TwinCarError
+
+PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
+SPLIT_NAMES = {  # folder and file names that mean a split
+    "train": "train", "training": "train", "cars_train": "train",
+    "val": "val", "valid": "val", "validation": "val",
+    "test": "test", "testing": "test", "cars_test": "test",
+}  # fmt: skip
+BOX = ["x1", "y1", "x2", "y2"]
+COLUMNS = ["path", "split", "class_name", *BOX, "where", "reason"]  # of Listing.rows
+
+
+class DataError(TwinCarError):
+    """What is wrong with the data and what to do about it, in one sentence for a person."""
+
+
+def count(n: int, one: str, many: str | None = None) -> str:
+    """1 picture, 2 pictures, 8,144 pictures."""
+    return f"{n:,} {one if n == 1 else many or one + 's'}"
+
+
+@dataclass
+class Listing:
+    """What a source holds. `rows` has COLUMNS: `where` names the annotation's file and row, `reason` is "" or why the
+    row cannot be used; `split` is what the source says (train, val or test)."""
+
+    layout: str
+    rows: pd.DataFrame
+    names: list[str] | None = None  # class names in label order, where the source gives an order
+    notes: list[str] = field(default_factory=list)
+
+
+def class_of(class_id: float, names: list[str], where: str) -> tuple[str, str]:
+    """(class name, "") or ("", reason)."""
+    if class_id in range(1, len(names) + 1):
+        return names[int(class_id) - 1], ""
+    return "", f"class id: {class_id:g} is not one of 1 to {len(names)} ({where})"
