@@ -1,0 +1,75 @@
+"""The TwinCar page: drop a photo of a car, read its make, model and year, and see what in the photo said so.
+
+python app.py                                   # http://127.0.0.1:7860; a Hugging Face Space runs this same file
+TWINCAR_MODEL=user/repo python app.py           # a model from the Hub, or another folder
+TWINCAR_EXAMPLES=photos/ python app.py          # offers the photos of a folder as examples
+GRADIO_SERVER_PORT=8080 GRADIO_SERVER_NAME=0.0.0.0 python app.py
+"""
+
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before gradio is imported: the page asks no third party
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+from PIL import Image
+
+from twincar import Predictor
+from twincar.config import TwinCarError
+from twincar.ui import page
+
+BESIDE = Path(__file__).resolve().parent / "models" / "twincar"  # the model that comes with a checkout
+PICTURES = {".jpg", ".jpeg", ".png", ".webp"}
+MOST_EXAMPLES = 8
+
+
+def load(wanted: str | None, beside: Path = BESIDE) -> tuple[Predictor, str | None]:
+    """The model to answer with, and the plain word for the page when it is not the one that was wanted.
+
+    Raises TwinCarError, one sentence that says how to get a model, when there is none.
+    """
+    reason = None
+    if wanted:
+        try:
+            return Predictor.from_pretrained(wanted), None
+        except TwinCarError as error:
+            reason = str(error)
+    try:
+        predictor = Predictor.from_pretrained(beside)
+    except TwinCarError as error:
+        how = (
+            "name one with TWINCAR_MODEL=user/repo (or a folder), or put one into models/twincar with `twincar train`."
+        )
+        raise TwinCarError(f"{reason or error} There is no model to answer with: {how}") from error
+    return predictor, reason and f"{reason} This page answers with the copy that came with it."
+
+
+def example_photos(folder: str | None) -> list[str]:
+    """The first pictures of the operator's folder, by name."""
+    if not folder:
+        return []
+    found = sorted(p for p in Path(folder).glob("*") if p.suffix.lower() in PICTURES)
+    if not found:
+        print(f"TWINCAR_EXAMPLES={folder} holds no pictures: the page goes without examples.", file=sys.stderr)
+    return [str(path.resolve()) for path in found[:MOST_EXAMPLES]]
+
+
+def main() -> None:
+    try:
+        predictor, notice = load(os.environ.get("TWINCAR_MODEL"))
+    except TwinCarError as error:
+        sys.exit(str(error))
+    predictor(Image.new("RGB", (640, 480), "grey")).overlay()  # the first visitor does not wait for the first run
+    if notice:
+        print(notice, file=sys.stderr)
+    port = os.environ.get("GRADIO_SERVER_PORT") or os.environ.get("PORT")
+    try:
+        demo = page.build(predictor, notice=notice, examples=example_photos(os.environ.get("TWINCAR_EXAMPLES")))
+        demo.launch(**page.launch_options(), server_port=int(port) if port else None)
+    except (OSError, ValueError) as error:  # a port that is taken, or is no number
+        sys.exit(f"The page cannot be served: {error}")
+
+
+if __name__ == "__main__":
+    main()

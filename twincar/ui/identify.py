@@ -1,0 +1,218 @@
+"""The Identify tab: a photo in; the car's name, how sure that is, the five nearest, and the evidence for each.
+
+The network runs once a photo. Its Prediction stays in the visitor's session, so that another of the five costs one pass
+of the head. Everything that is shown comes from `Predictor`; here it is only put into words.
+"""
+
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from twincar.modeling.predict import Guess, Prediction, Predictor
+from twincar.photo import PhotoError, load_photo
+
+TOP = 5
+SHOWN_SIDE = 1280  # pixels: the page needs no more, and a phone's 12 megapixels would take seconds to draw and send
+MAYBE = 0.5  # below this the first guess is more likely wrong than right, by the model's own account
+SURE = (  # from this probability on -> the words
+    (0.9, "Very sure"),
+    (0.7, "Fairly sure"),
+    (MAYBE, "More likely than not"),
+    (0.0, "Not sure"),
+)
+FORGOTTEN = "The page has forgotten this photo, as it does after a while: choose the photo again."
+LOOKING = '<div class="looking"><p>Looking at the photo…</p></div>'
+
+CAR = """<svg viewBox="0 0 240 96" aria-hidden="true"><defs><radialGradient id="heat" cx=".34" cy=".55" r=".5">
+<stop offset="0" stop-color="#f7d13d"/><stop offset=".3" stop-color="#ed6925"/>
+<stop offset=".62" stop-color="#a52c60"/>
+<stop offset="1" stop-color="#4a1d7c"/></radialGradient></defs>
+<path fill="url(#heat)" d="M14 70c-5 0-8-3-8-8V50c0-6 4-10
+10-11l34-5 27-18c6-4 12-6 19-6h45c9 0 17 3 24 9l21 17 34 6c8 1 14 7 14 15v7c0 4-3 6-7 6h-10a23 23 0 0 0-46 0H84a23 23 0
+0 0-46 0z"/><path class="window" d="M72 33l14-10c4-3 8-4 13-4h20v14zM128 19h14c7 0 12 2 17 6l10 8h-41z"/>
+<circle class="tyre" cx="61" cy="71" r="16"/><circle class="tyre" cx="194" cy="71" r="16"/></svg>"""
+
+
+def tab(predictor: Predictor, scope: str, examples: list[str], keep_for: float) -> None:
+    """Draw the tab into the open Blocks. `scope` says what the model knows; answers are kept `keep_for` seconds."""
+    answer = gr.State(None, time_to_live=keep_for)
+    with gr.Row(elem_id="identify"):
+        with gr.Column(elem_classes="side"):
+            photo = gr.Image(
+                type="filepath",
+                sources=["upload", "webcam", "clipboard"],
+                label="Photo of a car",
+                show_label=False,
+                buttons=[],
+                alt_text="Your photo",
+                elem_id="photo",
+                height=330,
+                placeholder="# Drop, paste or pick a photo of a car\nor take one with the camera below",
+                webcam_options=gr.WebcamOptions(mirror=False, constraints={"video": {"facingMode": "environment"}}),
+            )
+            if examples:
+                gr.Examples(
+                    examples,
+                    photo,
+                    label="Photos to try",
+                    elem_id="examples",
+                    cache_examples=False,
+                    api_visibility="private",
+                )
+            with gr.Column(visible=False, elem_id="five") as five:
+                nearest = gr.Radio(label="The five nearest", info="Choose one to see what speaks for it.")
+                bars = gr.HTML(elem_id="bars")
+        with gr.Column(elem_classes="main"):
+            headline = gr.HTML(_welcome(scope), elem_id="headline")
+            with gr.Column(visible=False, elem_id="evidence") as evidence:
+                slider = gr.ImageSlider(
+                    label="Photo and evidence", show_label=False, type="filepath", format="jpeg", interactive=False,
+                    buttons=["fullscreen"], max_height=460, elem_id="slider",
+                )  # fmt: skip
+                sentence = gr.HTML(elem_id="sentence")
+
+    def show(upload: dict | None) -> dict[Any, Any]:
+        try:
+            prediction = upload and _predict(predictor, upload)
+        except PhotoError as error:
+            return _nothing(_trouble(str(error)))
+        if not prediction:
+            return _nothing(_welcome(scope))
+        # In place, after the network has read all of it: what the page draws and keeps needs no more pixels.
+        prediction.photo.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
+        top = prediction.top(TOP)
+        return {
+            answer: prediction,
+            headline: _headline(top, scope),
+            five: gr.Column(visible=True),
+            nearest: gr.Radio(
+                choices=[guess.class_name for guess in top], value=top[0].class_name, label=_nearest_label(len(top))
+            ),
+            bars: _bars(top),
+            evidence: gr.Column(visible=True),
+            **_evidence(prediction, top[0].class_name),
+        }
+
+    def choose(class_name: str, prediction: Prediction | None) -> dict[Any, Any]:
+        return _evidence(prediction, class_name) if prediction else _nothing(_trouble(FORGOTTEN))
+
+    def _evidence(prediction: Prediction, class_name: str) -> dict[Any, Any]:
+        return {
+            slider: (prediction.photo, prediction.overlay(class_name)),
+            sentence: _sentence(class_name, bool(prediction.heatmap(class_name).any())),
+        }
+
+    def _nothing(words: str) -> dict[Any, Any]:
+        return {answer: None, headline: words, five: gr.Column(visible=False), evidence: gr.Column(visible=False)}
+
+    def identify(photo: dict) -> tuple[dict, Any]:
+        """Name the car in a photo: the five nearest classes, and what in the photo speaks for the first.
+
+        Args:
+            photo: A picture file: JPEG, PNG or WebP.
+
+        Returns:
+            top: The five best, best first: class_name, make, model, body, year and probability (0 to 1).
+            overlay: The photo with the Grad-CAM++ evidence for the first laid over it, at the photo's size.
+        """
+        try:
+            prediction = _predict(predictor, photo)
+        except PhotoError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+        return {"top": [guess.as_dict() for guess in prediction.top(TOP)]}, prediction.overlay()
+
+    # preprocess=False: Gradio would open the file itself, before us, and answer a broken one in its own words.
+    private = {"api_visibility": "private", "show_progress": "hidden", "trigger_mode": "always_last"}
+    photo.change(
+        None, photo, headline, js=f"(photo) => photo ? '{LOOKING}' : '{_one_line(_welcome(scope))}'", **private
+    )
+    everything = [answer, headline, five, nearest, bars, evidence, slider, sentence]
+    photo.change(show, photo, everything, preprocess=False, **private)
+    nearest.input(choose, [nearest, answer], everything, **private)
+    top, overlay = gr.JSON(visible=False, label="top"), gr.Image(visible=False, label="overlay", format="jpeg")
+    gr.on([], identify, photo, [top, overlay], preprocess=False, api_name="identify")
+
+
+def _predict(predictor: Predictor, upload: dict | None) -> Prediction:
+    path = upload and upload.get("path")
+    if not path:
+        raise PhotoError("No photo has arrived: send the file of a picture.")
+    return predictor(load_photo(path))
+
+
+def percent(probability: float) -> str:
+    """For people: nothing is certain, and nothing on the list is impossible."""
+    words = "over 99" if probability >= 0.995 else "under 1" if probability < 0.005 else f"{100 * probability:.0f}"
+    return f"{words}\N{NO-BREAK SPACE}%"
+
+
+def _welcome(scope: str) -> str:
+    return (
+        f'<div class="welcome">{CAR}<h2>Which car is it?</h2>'
+        "<p>The answer comes by itself as soon as the photo is in. A photo that the car fills is answered best.</p>"
+        f'<p class="small">It knows {escape(scope)}. Any other car, or no car at all, gets the nearest look.</p></div>'
+    )
+
+
+def _trouble(sentence: str) -> str:
+    return (
+        f'<div class="trouble"><h2>That did not work</h2><p>{escape(sentence)}</p>'
+        '<p class="small">Drop, paste or pick another one: the page is ready for it.</p></div>'
+    )
+
+
+def _headline(top: list[Guess], scope: str) -> str:
+    best = top[0]
+    words = next(words for least, words in SURE if best.probability >= least)
+    mood = "answer" if best.probability >= MAYBE else "answer unsure"
+    name = best.class_name.removesuffix(str(best.year or "")).strip()
+    rest = escape(name.removeprefix(best.make).strip())
+    year = f' <span class="year">{best.year}</span>' if best.year else ""
+    return (
+        f'<div class="{mood}"><p class="sure"><b>{words}</b> {percent(best.probability)}</p>'
+        f'<h2><span class="make">{escape(best.make)}</span> {rest}{year}</h2>'
+        f"<p>{_next_best(top)}</p>"
+        f'<p class="small">It knows {escape(scope)} and no others: any other car gets the nearest look.</p></div>'
+    )
+
+
+def _next_best(top: list[Guess]) -> str:
+    if len(top) < 2:
+        return "It knows no other car."
+    second = top[1].probability
+    other = f"<b>{escape(top[1].class_name)}</b>"
+    if top[0].probability < MAYBE:
+        return f"This is only the nearest look; {other} comes next with {percent(second)}."
+    if second >= 0.1:
+        return f"It could also be {other}, with {percent(second)}."
+    if second >= 0.02:
+        return f"Next comes {other} with {percent(second)}."
+    return f"Nothing else comes near; {other} is next with {percent(second)}."
+
+
+def _sentence(class_name: str, found: bool) -> str:
+    if not found:
+        return f"<p>Nothing in this photo spoke for <b>{escape(class_name)}</b>: both halves are the photo.</p>"
+    return (
+        f"<p>The bright parts spoke most for <b>{escape(class_name)}</b>; what is left as it was said little. "
+        "Drag the handle to compare.</p>"
+        '<p class="scale" aria-hidden="true"><span>little</span><i></i><span>most</span></p>'
+    )
+
+
+def _nearest_label(count: int) -> str:
+    return "The five nearest" if count == TOP else f"The {count} nearest"
+
+
+def _bars(top: list[Guess]) -> str:
+    """The rows are a real radio group; this tells its style sheet how long each bar is, and its figure."""
+    rows = (
+        f'#five label:nth-of-type({row}){{--share:{guess.probability:.4f};--figure:"{percent(guess.probability)}"}}'
+        for row, guess in enumerate(top, 1)
+    )
+    return f"<style>{''.join(rows)}</style>"
+
+
+def _one_line(html: str) -> str:
+    return " ".join(html.split()).replace("'", "\\'")

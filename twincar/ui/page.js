@@ -1,0 +1,60 @@
+// Runs once, when the page is there: what Gradio's components do not do for keyboards, screen readers and Ctrl+V.
+() => {
+  const find = (selector) => document.querySelector(selector);
+  document.documentElement.lang = "en";
+
+  // The answer is spoken when it comes.
+  find("#headline")?.setAttribute("role", "status");
+
+  // Paste a picture anywhere on the page.
+  document.addEventListener("paste", (event) => {
+    const file = [...(event.clipboardData?.files ?? [])][0];
+    const input = find("#photo input[type=file]");
+    if (!file || !input) return;
+    const files = new DataTransfer();
+    files.items.add(file);
+    input.files = files.files;
+    input.dispatchEvent(new Event("change", { bubbles: true }));
+  });
+
+  // Gradio names every radio button differently; with one name they are one group and the arrow keys work.
+  // Its slider listens to the mouse alone; the arrow keys move it by sending what a mouse would.
+  const finish = () => {
+    document.querySelectorAll("#five input[type=radio]").forEach((radio) => {
+      if (radio.name !== "nearest") radio.name = "nearest";
+    });
+    const group = find("#five fieldset");
+    group?.setAttribute("role", "radiogroup");
+    group?.setAttribute("aria-label", group.querySelector("[data-testid=block-info]")?.textContent ?? "The nearest");
+    const pictures = document.querySelectorAll("#slider img");
+    ["The photo", "The photo with the evidence over it"].forEach((words, i) => {
+      if (pictures[i] && pictures[i].alt !== words) pictures[i].alt = words;
+    });
+    const handle = find("#slider .outer");
+    if (!handle || handle.tabIndex === 0) return;
+    const told = { role: "slider", "aria-label": "Where the photo ends and the evidence begins, in per cent",
+      "aria-valuemin": "0", "aria-valuemax": "100", "aria-valuenow": "50" };
+    Object.entries(told).forEach(([name, value]) => handle.setAttribute(name, value));
+    handle.tabIndex = 0;
+    const tell = () => {
+      const box = handle.getBoundingClientRect(), frame = handle.parentElement.getBoundingClientRect();
+      const share = (box.left + box.width / 2 - frame.left) / frame.width;
+      handle.setAttribute("aria-valuenow", Math.round(100 * Math.min(Math.max(share, 0), 1)));
+    };
+    handle.addEventListener("focus", tell);
+    handle.addEventListener("keydown", (event) => {
+      const step = { ArrowLeft: -0.05, ArrowDown: -0.05, ArrowRight: 0.05, ArrowUp: 0.05, Home: -1, End: 1 }[event.key];
+      if (!step) return;
+      event.preventDefault();
+      const box = handle.getBoundingClientRect(), frame = handle.parentElement.getBoundingClientRect();
+      const from = box.left + box.width / 2, y = box.top + box.height / 2;
+      const to = Math.min(Math.max(from + step * frame.width, frame.left), frame.right);
+      const mouse = (type, x) => new MouseEvent(type, { clientX: x, clientY: y, bubbles: true, cancelable: true, view: window });
+      handle.dispatchEvent(mouse("mousedown", from));
+      window.dispatchEvent(mouse("mousemove", to));
+      window.dispatchEvent(mouse("mouseup", to));
+      requestAnimationFrame(tell);
+    });
+  };
+  new MutationObserver(finish).observe(find("#identify") ?? document.body, { childList: true, subtree: true });
+}

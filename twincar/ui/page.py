@@ -1,0 +1,125 @@
+"""The frame of the page: header, the Identify tab, footer, theme. `app.py` builds and launches it:
+
+    page.build(predictor).launch(**page.launch_options())
+
+Nothing here asks a third party for anything: system fonts, no analytics, no share link.
+"""
+
+from html import escape
+from pathlib import Path
+
+import gradio as gr
+
+from twincar.config import STANFORD_CARS, parse_class_name
+from twincar.modeling.predict import Predictor
+from twincar.ui import identify
+
+HERE = Path(__file__).parent
+LARGEST_FILE_MB = 25
+CLEAN_EVERY, FORGET_AFTER = 600, 1800  # seconds, for the files of visitors
+SESSIONS = 256  # whose last answers are kept in memory, some 4 MB each
+FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif")
+MONO = ("ui-monospace", "SFMono-Regular", "Consolas", "monospace")
+
+# One palette, cut from inferno, the colours of the evidence: violet to amber differ in lightness as well as in hue.
+VIOLET = gr.themes.Color(
+    name="violet", c50="#f6f2fb", c100="#ece4f6", c200="#d8c8ec", c300="#bda2dd", c400="#9a74c8", c500="#7a4bb0",
+    c600="#5f2f96", c700="#4a1d7c", c800="#391461", c900="#2a0d4a", c950="#1b0832",
+)  # fmt: skip
+INK = gr.themes.Color(
+    name="ink", c50="#faf8fc", c100="#f3f0f7", c200="#e5e0ec", c300="#cdc5d9", c400="#9f95b0", c500="#766b89",
+    c600="#5a506c", c700="#3f3550", c800="#271e36", c900="#1b1328", c950="#120c1c",
+)  # fmt: skip
+
+
+def build(predictor: Predictor, notice: str | None = None, examples: list[str] | None = None) -> gr.Blocks:
+    """The whole page, not launched.
+
+    notice : a plain word above everything, such as that another model answers than the one asked for.
+    examples : paths of photos to offer.
+    """
+    with gr.Blocks(title="TwinCar", analytics_enabled=False, delete_cache=(CLEAN_EVERY, FORGET_AFTER)) as demo:
+        if notice:
+            gr.HTML(f'<p role="note">{escape(notice)}</p>', elem_id="notice")
+        gr.HTML(_header(), elem_id="header")
+        # One tab so far, so no row of tabs: with a second one, wrap each in gr.Tab(...) under gr.Tabs().
+        identify.tab(predictor, scope(predictor), examples or [], keep_for=FORGET_AFTER)
+        gr.Markdown(_footer(predictor), elem_id="footer")
+    demo.queue(default_concurrency_limit=2, max_size=64)
+    return demo
+
+
+def launch_options() -> dict:
+    """What goes to `Blocks.launch`: looks, limits, and silence towards third parties."""
+    return {
+        "theme": theme(),
+        "css_paths": [HERE / "style.css"],
+        "js": (HERE / "page.js").read_text(encoding="utf-8"),
+        "head": '<meta name="color-scheme" content="light dark"><link rel="icon" href="data:image/svg+xml,'
+        "%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 32 32'%3E%3Crect width='32' height='32' rx='8' "
+        "fill='%23391461'/%3E%3Ccircle cx='12' cy='16' r='6' fill='%23fb9b06'/%3E%3Ccircle cx='20' cy='16' r='6' "
+        "fill='none' stroke='%23fff' stroke-width='2'/%3E%3C/svg%3E\">",
+        "footer_links": ["api"],
+        "max_file_size": f"{LARGEST_FILE_MB}mb",
+        "state_session_capacity": SESSIONS,
+        "run_history": False,  # Gradio would keep every visitor's photos in the browser
+        "enable_monitoring": False,
+        "ssr_mode": False,
+        "pwa": False,
+    }
+
+
+def scope(predictor: Predictor) -> str:
+    """What the model knows, in the words of its own class names: "the 196 cars of Stanford Cars (1991–2012)"."""
+    names = predictor.class_names
+    years = sorted({car.year for car in map(parse_class_name, names) if car.year})
+    dataset = "Stanford Cars" if names == STANFORD_CARS else predictor.config.get("training", {}).get("dataset")
+    words = f"the {len(names)} cars" + (f" of {dataset}" if dataset else "")
+    return words + (f" ({years[0]}–{years[-1]})" if len(years) > 1 else f" ({years[0]})" if years else "")
+
+
+def theme() -> gr.themes.Base:
+    return gr.themes.Base(
+        primary_hue=VIOLET, secondary_hue=VIOLET, neutral_hue=INK, radius_size="lg", font=FONTS, font_mono=MONO
+    ).set(
+        body_background_fill="#faf8fc",
+        body_background_fill_dark="#120c1c",
+        body_text_color="#1b1328",
+        body_text_color_dark="#f3f0f7",
+        body_text_color_subdued="#5a506c",
+        body_text_color_subdued_dark="#b6abc6",
+        background_fill_primary="#ffffff",
+        background_fill_primary_dark="#1b1328",
+        background_fill_secondary="#f3f0f7",
+        background_fill_secondary_dark="#221830",
+        block_background_fill="#ffffff",
+        block_background_fill_dark="#1b1328",
+        block_border_color="#e5e0ec",
+        block_border_color_dark="#392e4b",
+        border_color_primary="#e5e0ec",
+        border_color_primary_dark="#392e4b",
+        block_shadow="none",
+        link_text_color="#5f2f96",
+        link_text_color_dark="#d0b4f5",
+        link_text_color_hover="#391461",
+        link_text_color_hover_dark="#ece4f6",
+        error_background_fill="#fff5e8",
+        error_background_fill_dark="#2b1d12",
+    )
+
+
+def _header() -> str:
+    return (
+        "<header><h1>Twin<b>Car</b></h1>"
+        "<p>Show it a car. It names make, model and year, and shows what in the photo made it say so.</p></header>"
+    )
+
+
+def _footer(predictor: Predictor) -> str:
+    lines = [
+        f"Photos stay on this server, serve only this answer, and are deleted within about an hour. "
+        f"A file may have up to {LARGEST_FILE_MB} MB."
+    ]
+    if predictor.config.get("notice"):
+        lines.append(predictor.config["notice"])
+    return "\n\n".join(lines)
