@@ -15,13 +15,14 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
+import httpx
 import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from tests.conftest import CLASSES
+from tests.conftest import CLASSES, draw_car
 from twincar import PhotoError
 from twincar.photo import load_photo
 
@@ -278,3 +279,16 @@ def test_what_it_knows_is_read_from_the_class_names():
     assert scope(SimpleNamespace(class_names=STANFORD_CARS)) == "the 196 cars of Stanford Cars (1991–2012)"
     assert scope(SimpleNamespace(class_names=("Lada Niva", "Dacia 1300"), config={})) == "the 2 cars"
     assert scope(SimpleNamespace(class_names=tuple(CLASSES[:1]), config={})) == "the 1 cars (2012)"
+
+
+@pytest.mark.parametrize("meta", [{}, {"meta": {"_type": "gradio.FileData"}}])
+def test_the_api_reads_no_file_that_gradio_did_not_store(site, tmp_path, meta):
+    """A caller that names a path on the server, with and without the word that makes Gradio check it."""
+    address, _ = site
+    draw_car(1).save(tmp_path / "secret.png")
+    with httpx.Client(base_url=f"{address}/gradio_api", timeout=60) as client:
+        photo = {"path": str(tmp_path / "secret.png")} | meta
+        event = client.post("/call/identify", json={"data": [photo]})
+        answer = client.get(f"/call/identify/{event.json()['event_id']}") if event.is_success else event
+    assert "event: complete" not in answer.text
+    assert "class_name" not in answer.text

@@ -12,8 +12,7 @@ SHOWN = (  # score in config["scores"] -> its words in the card's table
 
 LIMITS = (
     "It knows the cars it was trained on and no others; any other car, or no car at all, gets the nearest look. "
-    "Its probabilities are the network's own and not calibrated. Cars that differ by trim or year alone are often "
-    "taken for one another."
+    "Cars that differ by trim or year alone are often taken for one another."
 )
 
 
@@ -81,11 +80,20 @@ def _text(config: dict, scores: dict, training: dict) -> str:
         + ", ImageNet mean and deviation taken out. It was trained on cars cut out with 16 pixels of context: a photo "
         "that the car fills is answered best.",
         "## Limits",
-        LIMITS,
+        LIMITS + _calibration(config),
     ]
     if config.get("notice"):
         parts += ["## Licence", config["notice"]]
     return "\n\n".join(parts) + "\n"
+
+
+def _calibration(config: dict) -> str:
+    if "temperature" not in config:
+        return " Its probabilities are the network's own and not calibrated."
+    return (
+        f" Its probabilities are scaled by one temperature, {config['temperature']:.2f}, fitted on the val pictures "
+        "(arXiv:1706.04599); on photos unlike those they may promise too much."
+    )
 
 
 def _with_interval(scores: dict, key: str) -> str:

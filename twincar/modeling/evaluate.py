@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from PIL import Image
 from rich.progress import track
+from torch import Tensor
 from torchmetrics import functional as M
 
 from twincar.config import TwinCarError
@@ -28,7 +29,7 @@ class Evaluation:
     scores : the figures of `metrics`, `<figure>_interval` for those with one, `pictures` and `split`.
     predictions : a row a picture: path, class_name, predicted, probability, correct, rank of the right class from 1.
     per_class : a row a class: class_name, precision, recall, f1, support.
-    probabilities : (N, K) float array in the order of `predictions`.
+    probabilities, labels : (N, K) floats and (N,) right labels, in the order of `predictions`.
     unreadable : (path, reason) of pictures that could not be read; they are in no figure.
     """
 
@@ -36,6 +37,7 @@ class Evaluation:
     predictions: pd.DataFrame
     per_class: pd.DataFrame
     probabilities: np.ndarray
+    labels: Tensor
     unreadable: list[tuple[str, str]]
 
     def save(self, folder: str | Path) -> None:
@@ -102,7 +104,7 @@ def evaluate(predictor: Predictor, table: pd.DataFrame, split: str, *, progress=
             "rank": (p.gt(right).sum(1) + 1).numpy(),
         }
     )
-    return Evaluation(scores, predictions, per_class, p.numpy(), unreadable)
+    return Evaluation(scores, predictions, per_class, p.numpy(), labels, unreadable)
 
 
 def _boxed(rows: pd.DataFrame):

@@ -86,6 +86,7 @@ class Predictor:
         self.config = model.config
         self.class_names: tuple[str, ...] = tuple(model.config["class_names"])
         self.size: int = model.config["input"]["size"]
+        self.temperature: float = model.config.get("temperature", 1.0)  # of `calibrate.py`
         self.flip: bool = model.config["input"].get("flip", False)
         self.device = torch.device(device or _best_device())
         self.network = model.network.eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last)
@@ -149,7 +150,7 @@ class Predictor:
         logits = self.network.forward_head(features).float()
         if self.flip:
             logits = (logits[:count] + logits[count:]) / 2
-        return features[:count], logits.softmax(1)
+        return features[:count], (logits / self.temperature).softmax(1)
 
 
 def _best_device() -> str:

@@ -8,10 +8,12 @@ import shutil
 from pathlib import Path
 
 import pandas as pd
+import torch
 
 from twincar.config import IMAGENET_MEAN, IMAGENET_STD, STANFORD_CARS, TwinCarError
 from twincar.dataset import class_names
 from twincar.modeling import architectures, hub
+from twincar.modeling.calibrate import fit_temperature
 from twincar.modeling.evaluate import Evaluation, evaluate
 from twincar.modeling.predict import Predictor
 
@@ -73,6 +75,7 @@ def publish(
     hub.checkpoint_network(best, model.network)
     architectures.to_half(model.network)  # measured as it will be read: the file holds half precision
     result = evaluate(Predictor(model), table, "val", progress=progress)
+    config["temperature"] = round(fit_temperature(torch.from_numpy(result.probabilities).log(), result.labels), 4)
     config["scores"] = {
         **result.scores,
         "command": f"twincar evaluate --model {out.as_posix()} --data data --split val",

@@ -5,9 +5,11 @@ of the head. Everything that is shown comes from `Predictor`; here it is only pu
 """
 
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.utils import get_upload_folder
 
 from twincar.modeling.predict import Guess, Prediction, Predictor
 from twincar.photo import PhotoError, load_photo
@@ -135,8 +137,10 @@ def tab(predictor: Predictor, scope: str, examples: list[str], keep_for: float) 
 
 
 def _predict(predictor: Predictor, upload: dict | None) -> Prediction:
-    path = upload and upload.get("path")
-    if not path:
+    path = upload.get("path") if isinstance(upload, dict) else None
+    # Gradio checks and moves what says of itself that it is a file; a caller may leave that word out. Nothing is read
+    # but what Gradio stored.
+    if not isinstance(path, str) or not Path(path).resolve().is_relative_to(Path(get_upload_folder()).resolve()):
         raise PhotoError("No photo has arrived: send the file of a picture.")
     return predictor(load_photo(path))
 
