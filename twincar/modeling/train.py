@@ -119,9 +119,9 @@ class EpochLog(Logger):
     """`metrics.csv`: a line an epoch, whole at any moment, continued when the run is. (Lightning's CSVLogger starts
     anew on a resume and spreads an epoch over several lines.)"""
 
-    def __init__(self, path: Path, continued: bool):
+    def __init__(self, path: Path, continued: bool, speaks: bool):
         super().__init__()
-        self.path = path
+        self.path, self.speaks = path, speaks
         table = pd.read_csv(path) if continued and path.exists() else pd.DataFrame(columns=["epoch"])
         self.rows = {int(row["epoch"]): row for row in table.to_dict("records")}
 
@@ -141,6 +141,12 @@ class EpochLog(Logger):
         beside = self.path.with_suffix(".tmp")
         pd.DataFrame([self.rows[key] for key in sorted(self.rows)]).to_csv(beside, index=False)
         beside.replace(self.path)
+        if self.speaks and "train_loss" in metrics:  # the last of an epoch's; where there is no progress bar to watch
+            print(
+                f"epoch {epoch + 1}: {row['image_size']:.0f} px, loss {row['train_loss']:.3f}, val top-1 "
+                f"{row['val_top1']:.4f}, macro F1 {row['val_f1_macro']:.4f}, {row['epoch_seconds']:.0f} s",
+                flush=True,
+            )
 
 
 def default_precision() -> str:
@@ -242,7 +248,7 @@ def train(
         num_nodes=nodes,
         precision=precision or default_precision(),
         max_epochs=recipe.epochs,
-        logger=EpochLog(out / "metrics.csv", last.exists()),
+        logger=EpochLog(out / "metrics.csv", last.exists(), speaks=not progress),
         callbacks=callbacks,
         reload_dataloaders_every_n_epochs=1,
         num_sanity_val_steps=0,
