@@ -81,6 +81,7 @@ def save(model: CarModel, folder: str | Path) -> Path:
     with TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as beside:
         model.save_pretrained(beside)
         for file in Path(beside).iterdir():
+            file.chmod(0o644)  # safetensors writes for its owner alone; a server may run as somebody else
             file.replace(folder / file.name)
     return folder
 

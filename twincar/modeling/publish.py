@@ -78,10 +78,10 @@ def publish(
     config["temperature"] = round(fit_temperature(torch.from_numpy(result.probabilities).log(), result.labels), 4)
     config["scores"] = {
         **result.scores,
-        "command": f"twincar evaluate --model {out.as_posix()} --data data --split val",
+        "command": f"twincar evaluate --model {_from_here(out)} --data data --split val",
         "remark": (
-            "The epoch was chosen by its macro F1 on these same pictures, and the picture size and mirror reading were "
-            "compared on them, so the figures are a little kind; the official test pictures were not used at all."
+            "The epoch was chosen by its macro F1 on these same pictures, so the figures are a little kind; the "
+            "official test pictures were not used at all."
         ),
     }
     model.network.requires_grad_(True)
@@ -89,6 +89,12 @@ def publish(
     if (run / "LICENSE").is_file():
         shutil.copyfile(run / "LICENSE", out / "LICENSE")
     return result
+
+
+def _from_here(folder: Path) -> str:
+    """As a reader of the card would name it: below the working folder, or by its name; no path of this machine."""
+    folder = folder.resolve()
+    return (folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else Path(folder.name)).as_posix()
 
 
 def _training(recipe: dict, facts: dict, log: pd.DataFrame, names: tuple[str, ...]) -> dict:
