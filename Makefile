@@ -14,9 +14,9 @@ app: .venv/app  ## open the page (TWINCAR_MODEL=user/repo takes the model from t
 	$(BIN)/python app.py
 
 test: .venv/dev lint  ## run every test
-	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || \
-		{ apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; } || \
-		{ echo "The page is tested in Chromium: install Debian's package chromium, then run make test again."; exit 1; }
+	@test -n "$$CHROMIUM" || command -v chromium >/dev/null || \
+		{ apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core; } || \
+		{ echo "The page is tested in Chromium: install Debian's package chromium, or name a browser with CHROMIUM=path, and run make test again."; exit 1; }
 	$(BIN)/python -m pytest
 
 lint: .venv/dev  ## check style

@@ -84,7 +84,6 @@ def publish(
             "official test pictures were not used at all."
         ),
     }
-    model.network.requires_grad_(True)
     hub.save(model, out)
     if (run / "LICENSE").is_file():
         shutil.copyfile(run / "LICENSE", out / "LICENSE")
