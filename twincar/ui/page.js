@@ -42,6 +42,9 @@
       handle.setAttribute("aria-valuenow", Math.round(100 * Math.min(Math.max(share, 0), 1)));
     };
     handle.addEventListener("focus", tell);
+    // The picture's size, the mouse and the keys all move the handle by its style, and not always at once.
+    new MutationObserver(() => requestAnimationFrame(tell)).observe(handle, { attributeFilter: ["style"] });
+    new ResizeObserver(tell).observe(handle.parentElement);
     handle.addEventListener("keydown", (event) => {
       const step = { ArrowLeft: -0.05, ArrowDown: -0.05, ArrowRight: 0.05, ArrowUp: 0.05, Home: -1, End: 1 }[event.key];
       if (!step) return;
@@ -53,7 +56,6 @@
       handle.dispatchEvent(mouse("mousedown", from));
       window.dispatchEvent(mouse("mousemove", to));
       window.dispatchEvent(mouse("mouseup", to));
-      requestAnimationFrame(tell);
     });
   };
   new MutationObserver(finish).observe(find("#identify") ?? document.body, { childList: true, subtree: true });
