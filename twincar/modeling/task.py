@@ -12,6 +12,11 @@ from twincar.modeling.metrics import metrics
 from twincar.modeling.recipes import Recipe
 
 
+def epoch_seed(seed: int, epoch: int) -> int:
+    """All chance of an epoch hangs on its number: a resumed run repeats what the killed one would have done."""
+    return seed + 1000 * epoch
+
+
 class CarTask(LightningModule):
     """Trains `network` as `recipe` says.
 
@@ -38,8 +43,7 @@ class CarTask(LightningModule):
 
     def on_train_epoch_start(self) -> None:
         self._started = time.monotonic()
-        # All chance of an epoch hangs on its number: a resumed run repeats what the killed one would have done.
-        torch.manual_seed(self.seed + 1000 * self.current_epoch + self.global_rank)
+        torch.manual_seed(epoch_seed(self.seed, self.current_epoch) + self.global_rank)
         self.set_modes()
 
     def set_modes(self) -> None:

@@ -30,7 +30,7 @@ from twincar.dataset import class_names
 from twincar.features import augmentation, cached_pictures, squash
 from twincar.modeling import architectures
 from twincar.modeling.recipes import Recipe
-from twincar.modeling.task import CarTask
+from twincar.modeling.task import CarTask, epoch_seed
 
 CACHE_SIZE = 224  # side of the cached training pictures; crops are taken from these
 
@@ -92,7 +92,7 @@ class CarData(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         epoch = self.trainer.current_epoch
-        seed = self.seed + 1000 * epoch
+        seed = epoch_seed(self.seed, epoch)
         transform = augmentation(self.recipe, self.recipe.size_at(epoch))
         data = self._split("train", transform=transform, seed=seed)
         generator = torch.Generator().manual_seed(seed)
@@ -153,8 +153,14 @@ def default_precision() -> str:
     """Lightning's name of the precision that this machine trains fast in, with the same result."""
     if torch.cuda.is_available():
         return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
-    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
-    return "bf16-mixed" if "avx512_bf16" in flags or "amx_bf16" in flags else "32-true"
+    info = _cpuinfo()
+    return "bf16-mixed" if "avx512_bf16" in info or "amx_bf16" in info else "32-true"
+
+
+def _cpuinfo() -> str:
+    """What Linux tells of the processor; "" elsewhere."""
+    path = Path("/proc/cpuinfo")
+    return path.read_text() if path.is_file() else ""
 
 
 def _describe(out: Path, recipe: Recipe, table: pd.DataFrame, init: str, seed: int, trainer: Trainer) -> None:
@@ -180,8 +186,7 @@ def _describe(out: Path, recipe: Recipe, table: pd.DataFrame, init: str, seed: i
 def _hardware(trainer: Trainer) -> str:
     if torch.cuda.is_available():
         return f"{trainer.world_size} x {torch.cuda.get_device_name()}"
-    info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
-    names = [line.split(":", 1)[1].strip() for line in info.splitlines() if line.startswith("model name")]
+    names = [line.split(":", 1)[1].strip() for line in _cpuinfo().splitlines() if line.startswith("model name")]
     return f"{os.cpu_count()} cores of {names[0] if names else platform.processor() or platform.machine()}"
 
 
