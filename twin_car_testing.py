@@ -15,7 +15,8 @@ import torch
 import typer
 
 from twincar import PhotoError, Predictor
-from twincar.cli import Model, find_photos, sentences
+from twincar.cli.answering import find_photos
+from twincar.cli.base import Model, sentences
 from twincar.config import PUBLISHED, canonical_class_name
 from twincar.modeling.metrics import metrics
 

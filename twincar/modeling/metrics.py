@@ -1,6 +1,7 @@
-"""Every metric that the project reports, by torchmetrics, and their bootstrap intervals."""
+"""Every metric that the project reports, by torchmetrics and scikit-learn, and their bootstrap intervals."""
 
 import torch
+from sklearn.metrics import matthews_corrcoef
 from torch import Tensor
 from torchmetrics import functional as M
 
@@ -29,7 +30,8 @@ def metrics(logits: Tensor, labels: Tensor) -> dict[str, float]:
         "balanced_accuracy": recall[labels.unique()].mean(),
         "hamming_loss": guess.ne(labels).float().mean(),
         "kappa": M.cohen_kappa(guess, labels, **kind),
-        "mcc": M.matthews_corrcoef(guess, labels, **kind),
+        # torchmetrics gives -1 to 1, not 0, where one of two classes is never predicted: nothing correlates there.
+        "mcc": matthews_corrcoef(labels.cpu(), guess.cpu()),
         "jaccard_macro": M.jaccard_index(guess, labels, average="macro", **kind),
     }
     for average in ("macro", "weighted"):

@@ -1,0 +1,31 @@
+"""What the verbs of the command line share: the app, its two voices, common options, and errors as sentences."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from twincar.config import TwinCarError
+
+app = typer.Typer(
+    help="Show it a photo of a car: it tells make, model and year, how sure it is, and what made it say so.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+)
+out, err = Console(), Console(stderr=True)
+
+Model = Annotated[str, typer.Option(help="A model folder, a Hub repo (user/repo), or an original .pth checkpoint.")]
+Data = Annotated[Path, typer.Option(help="The folder that `twincar prepare` wrote.")]
+
+
+@contextmanager
+def sentences() -> Iterator[None]:
+    """What a person can mend becomes one sentence and exit code 2; a defect keeps its traceback."""
+    try:
+        yield
+    except TwinCarError as error:
+        err.print(f"[bold red]twincar:[/] {error}", highlight=False, soft_wrap=True)
+        raise typer.Exit(2) from error

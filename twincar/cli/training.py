@@ -1,0 +1,119 @@
+"""Verbs that make a model and measure it: train, publish, evaluate."""
+
+from dataclasses import replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from twincar.cli.base import Data, Model, app, err, out, sentences
+from twincar.config import PUBLISHED
+from twincar.modeling.recipes import RECIPES
+
+RecipeName = StrEnum("RecipeName", {name: name for name in RECIPES})
+
+
+@app.command()
+def train(
+    recipe: Annotated[RecipeName, typer.Option(help="Which recipe.")] = RecipeName.twincar,
+    data: Data = Path("data"),
+    init: Annotated[str, typer.Option(help="Start weights: imagenet (downloaded), a file, or none.")] = "imagenet",
+    out_folder: Annotated[Path | None, typer.Option("--out", help="The run's folder  [default: runs/RECIPE]")] = None,
+    resume: Annotated[bool, typer.Option(help="Go on after the last whole epoch of this folder.")] = False,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None,
+    size: Annotated[int | None, typer.Option(min=32, help="Picture size throughout, instead of the recipe's.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None,
+    seed: int = 42,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that read pictures.")] = 1,
+    accelerator: Annotated[str, typer.Option(help="auto, cpu, gpu or mps.")] = "auto",
+    devices: Annotated[str, typer.Option(help="How many devices of a host, or auto.")] = "auto",
+    nodes: Annotated[int, typer.Option(min=1, help="How many hosts.")] = 1,
+    precision: Annotated[
+        str | None, typer.Option(help="Lightning's word, such as bf16-mixed  [default: what suits]")
+    ] = None,
+) -> None:
+    """Train a recipe and publish the best epoch into OUT/model."""
+    from twincar.dataset import load_table
+    from twincar.modeling import publish as publishing
+    from twincar.modeling import train as training
+
+    chosen = RECIPES[recipe.value]
+    changes = {"epochs": epochs, "batch_size": batch_size}
+    changes |= {"sizes": ((0.0, size),), "eval_size": size} if size else {}
+    chosen = replace(chosen, **{key: value for key, value in changes.items() if value})
+    run = out_folder or Path("runs") / chosen.name
+    with sentences():
+        table = load_table(data)
+        training.train(
+            chosen,
+            table,
+            run,
+            init=init,
+            resume=resume,
+            seed=seed,
+            workers=workers,
+            cache=data / "cache",
+            accelerator=accelerator,
+            devices=int(devices) if devices.isdigit() else devices,
+            nodes=nodes,
+            precision=precision,
+            progress=err.is_terminal,
+        )
+        if training.is_first_process():
+            _show(publishing.publish(run, table, run / "model"))
+            out.print(f"Published in {run / 'model'}.", highlight=False)
+
+
+@app.command()
+def publish(
+    run: Annotated[Path, typer.Argument(help="A folder that `twincar train` wrote.")],
+    data: Data = Path("data"),
+    out_folder: Annotated[Path, typer.Option("--out", help="The model folder.")] = PUBLISHED,
+    name: Annotated[str, typer.Option(help="What the model card calls it.")] = "TwinCar",
+    size: Annotated[int | None, typer.Option(help="Side at which photos are read  [default: the recipe's]")] = None,
+    flip: Annotated[bool | None, typer.Option(help="Read the mirror image too  [default: the recipe's]")] = None,
+) -> None:
+    """Measure the best epoch of a run on the val pictures and write its model folder."""
+    from twincar.dataset import load_table
+    from twincar.modeling import publish as publishing
+
+    with sentences():
+        _show(publishing.publish(run, load_table(data), out_folder, name=name, size=size, flip=flip))
+        out.print(f"Published in {out_folder}.", highlight=False)
+
+
+@app.command()
+def evaluate(
+    model: Model = str(PUBLISHED),
+    data: Data = Path("data"),
+    split: Annotated[str, typer.Option(help="train, val, test or holdout.")] = "val",
+    out_folder: Annotated[
+        Path | None, typer.Option("--out", help="Also write scores.json, predictions.csv and per_class.csv there.")
+    ] = None,
+) -> None:
+    """Score a published model on a split, with 95 % bootstrap intervals."""
+    from twincar import Predictor
+    from twincar.dataset import load_table
+    from twincar.modeling import evaluate as evaluation
+
+    with sentences():
+        table = load_table(data)
+        result = evaluation.evaluate(Predictor.from_pretrained(model), table, split)
+        if out_folder:
+            result.save(out_folder)
+        _show(result)
+
+
+def _show(result) -> None:
+    table = Table(title=f"{result.scores['pictures']} {result.scores['split']} pictures")
+    for heading in ("measure", "value", "95 % interval"):
+        table.add_column(heading, justify="left" if heading == "measure" else "right")
+    for name, value in result.scores.items():
+        if isinstance(value, float):
+            low, high = result.scores.get(f"{name}_interval", (None, None))
+            table.add_row(name, f"{value:.4f}", "" if low is None else f"{low:.4f} to {high:.4f}")
+    out.print(table)
+    for path, reason in result.unreadable:
+        err.print(f"left out: {path}: {reason}", highlight=False, soft_wrap=True)
