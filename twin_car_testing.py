@@ -18,6 +18,7 @@ from twincar import PhotoError, Predictor
 from twincar.cli.answering import find_photos
 from twincar.cli.base import Model, sentences
 from twincar.config import PUBLISHED, canonical_class_name
+from twincar.files import write_beside
 from twincar.modeling.metrics import metrics
 
 
@@ -55,9 +56,8 @@ def main(
     """Score a folder of photos with a published model and write the table."""
     with sentences():
         table, scores = score(folder, Predictor.from_pretrained(model))
-    beside = out.with_name(f".{out.name}.tmp")
-    table.to_csv(beside, index=False)
-    beside.replace(out)
+    with write_beside(out) as beside:
+        table.to_csv(beside, index=False)
     print(f"{len(table)} photos, {table['error'].notna().sum()} of them unreadable: {out}")
     if scores:
         print(f"{table['class_name'].notna().sum()} labelled:")

@@ -24,6 +24,7 @@ from PIL import Image, UnidentifiedImageError
 from rich.progress import track
 
 from twincar.config import STANFORD_CARS, canonical_class_name, parse_class_name
+from twincar.files import write_beside
 from twincar.layouts import read_source
 from twincar.listing import BOX, PICTURES, DataError, Listing, count
 
@@ -333,11 +334,8 @@ def _relative(paths: Sequence[Path], out: Path) -> list[str]:
 
 
 def _write(rows: pd.DataFrame, path: Path) -> None:
-    """Beside and renamed: whoever reads meets the old table or the new one, never half of one."""
-    part = path.with_name(path.name + ".part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        rows.to_csv(part, index=False, encoding="utf-8")
-        part.replace(path)
+        with write_beside(path) as beside:
+            rows.to_csv(beside, index=False, encoding="utf-8")
     except OSError as error:
         raise DataError(f"{path} cannot be written ({error.strerror}): choose another folder.") from error

@@ -18,6 +18,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from twincar.config import IMAGENET_MEAN, IMAGENET_STD
+from twincar.files import write_beside
 
 BOX_MARGIN = 16  # pixels of context around an annotated box, in the original photo
 
@@ -77,22 +78,23 @@ def cached_pictures(table: pd.DataFrame, size: int, folder: Path, progress: bool
     rows = table[["path", "x1", "y1", "x2", "y2"]].to_csv(index=False)
     path = Path(folder) / f"pictures-{size}-{hashlib.sha256(rows.encode()).hexdigest()[:16]}.npy"
     if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_suffix(f".{os.getpid()}.tmp")
-        pictures = np.lib.format.open_memmap(beside, "w+", np.uint8, (len(table), size, size, 3))
-
-        def read(row: int) -> None:
-            record = table.iloc[row]
-            with Image.open(record["path"]) as image:
-                picture = crop_box(image.convert("RGB"), record[["x1", "y1", "x2", "y2"]])
-            pictures[row] = squash(picture, size)
-
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            jobs = [pool.submit(read, row) for row in range(len(table))]
-            for row, job in enumerate(track(jobs, "Reading pictures", disable=not progress)):
-                if error := job.exception():
-                    print(f"Warning: {table.iloc[row]['path']} cannot be read ({error}); it stays black.")
-        pictures.flush()
-        del pictures
-        beside.replace(path)
+        with write_beside(path) as beside:
+            _fill(beside, table, size, progress)
     return np.load(path, mmap_mode="r")
+
+
+def _fill(path: Path, table: pd.DataFrame, size: int, progress: bool) -> None:
+    pictures = np.lib.format.open_memmap(path, "w+", np.uint8, (len(table), size, size, 3))
+
+    def read(row: int) -> None:
+        record = table.iloc[row]
+        with Image.open(record["path"]) as image:
+            picture = crop_box(image.convert("RGB"), record[["x1", "y1", "x2", "y2"]])
+        pictures[row] = squash(picture, size)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        jobs = [pool.submit(read, row) for row in range(len(table))]
+        for row, job in enumerate(track(jobs, "Reading pictures", disable=not progress)):
+            if error := job.exception():
+                print(f"Warning: {table.iloc[row]['path']} cannot be read ({error}); it stays black.")
+    pictures.flush()

@@ -14,6 +14,7 @@ import pandas as pd
 from rich.progress import track
 
 from twincar.config import canonical_class_name
+from twincar.files import write_beside
 from twincar.listing import COLUMNS, PICTURES, SPLIT_NAMES, DataError, Listing, class_of, count
 
 
@@ -144,11 +145,9 @@ def _write_once(target: Path, data: bytes) -> None:
     """A file of the same size is kept: a run that was killed goes on where it stopped."""
     if target.is_file() and target.stat().st_size == len(data):
         return
-    part = target.with_name(target.name + ".part")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(data)
-        part.replace(target)
+        with write_beside(target) as beside:
+            beside.write_bytes(data)
     except OSError as error:
         raise DataError(
             f"{target} cannot be written ({error.strerror}): make room or choose another folder."

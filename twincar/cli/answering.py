@@ -10,6 +10,7 @@ import typer
 
 from twincar.cli.base import Model, app, err, out, sentences
 from twincar.config import PUBLISHED, TwinCarError
+from twincar.files import write_beside
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic", ".jfif"}
 
@@ -76,8 +77,6 @@ def explain(
             raise TwinCarError(f"{out_file} does not end in .png, .jpg or .webp: name a picture file with `--out`.")
         answer = Predictor.from_pretrained(model)(photo)
         picture = answer.overlay(class_name)
-        out_file.parent.mkdir(parents=True, exist_ok=True)
-        beside = out_file.with_name(f".{out_file.name}.tmp{out_file.suffix}")
-        picture.save(beside)
-        beside.replace(out_file)
+        with write_beside(out_file) as beside:
+            picture.save(beside)
         out.print(f"{class_name or answer.top(1)[0].class_name}: {out_file}", highlight=False, soft_wrap=True)

@@ -3,7 +3,6 @@
 twincar evaluate --model models/twincar --data data/ --split val
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from torchmetrics import functional as M
 
 from twincar.config import TwinCarError
 from twincar.features import crop_box
+from twincar.files import write_csv, write_json
 from twincar.modeling.metrics import bootstrap_intervals, metrics
 from twincar.modeling.predict import Predictor
 from twincar.photo import PhotoError, load_photo
@@ -43,12 +43,12 @@ class Evaluation:
     def save(self, folder: str | Path) -> None:
         """Write scores.json, predictions.csv and per_class.csv."""
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "scores.json").write_text(json.dumps(self.scores, indent=2) + "\n")
-        self.predictions.assign(path=[Path(path).name for path in self.predictions["path"]]).to_csv(
-            folder / "predictions.csv", index=False, float_format="%.4f"
+        write_json(self.scores, folder / "scores.json")
+        write_csv(
+            self.predictions.assign(path=[Path(path).name for path in self.predictions["path"]]),
+            folder / "predictions.csv",
         )
-        self.per_class.to_csv(folder / "per_class.csv", index=False, float_format="%.4f")
+        write_csv(self.per_class, folder / "per_class.csv")
 
 
 def evaluate(predictor: Predictor, table: pd.DataFrame, split: str, *, progress=True) -> Evaluation:

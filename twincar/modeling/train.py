@@ -6,7 +6,6 @@ The folder then holds `recipe.json`, `run.json`, `metrics.csv` (a line an epoch)
 `publish.py` makes a model folder of it.
 """
 
-import json
 import logging
 import os
 import platform
@@ -28,6 +27,7 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler, WeightedRandomS
 from twincar.config import TwinCarError
 from twincar.dataset import class_names
 from twincar.features import augmentation, cached_pictures, squash
+from twincar.files import write_beside, write_json
 from twincar.modeling import architectures
 from twincar.modeling.recipes import Recipe
 from twincar.modeling.task import CarTask, epoch_seed
@@ -138,9 +138,8 @@ class EpochLog(Logger):
         epoch = int(metrics["epoch"])
         row = self.rows.setdefault(epoch, {})
         row.update({key: round(float(value), 6) for key, value in metrics.items()}, epoch=epoch)
-        beside = self.path.with_suffix(".tmp")
-        pd.DataFrame([self.rows[key] for key in sorted(self.rows)]).to_csv(beside, index=False)
-        beside.replace(self.path)
+        with write_beside(self.path) as beside:
+            pd.DataFrame([self.rows[key] for key in sorted(self.rows)]).to_csv(beside, index=False)
         if self.speaks and "train_loss" in metrics:  # the last of an epoch's; where there is no progress bar to watch
             print(
                 f"epoch {epoch + 1}: {row['image_size']:.0f} px, loss {row['train_loss']:.3f}, val top-1 "
@@ -179,8 +178,8 @@ def _describe(out: Path, recipe: Recipe, table: pd.DataFrame, init: str, seed: i
         "torch": torch.__version__,
         "date": date.today().isoformat(),
     }
-    (out / "recipe.json").write_text(json.dumps(asdict(recipe), indent=2) + "\n")
-    (out / "run.json").write_text(json.dumps(run, indent=2) + "\n")
+    write_json(asdict(recipe), out / "recipe.json")
+    write_json(run, out / "run.json")
 
 
 def _hardware(trainer: Trainer) -> str:

@@ -1,0 +1,40 @@
+"""Nothing is lost: a file is written beside its place and takes it only when it is whole."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@contextmanager
+def write_beside(path: str | Path) -> Iterator[Path]:
+    """Give a path beside `path`, with the same suffix, to write to; when the block ends well it becomes `path`.
+
+    A block that raises, or is killed, leaves an older `path` as it was. Missing folders are made. Several processes may
+    write the same path: the last one to finish wins, and no reader ever sees half a file.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        yield beside
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_json(value: Any, path: str | Path) -> None:
+    """Write what JSON can say, indented for people."""
+    with write_beside(path) as beside:
+        beside.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write_csv(table: "pd.DataFrame", path: str | Path) -> None:
+    """Write a table without its index, floats with four decimals."""
+    with write_beside(path) as beside:
+        table.to_csv(beside, index=False, float_format="%.4f")
