@@ -9,6 +9,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 import torch
@@ -31,15 +32,15 @@ def squash(image: Image.Image, size: int) -> np.ndarray:
     return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC))
 
 
-def to_batch(pictures: list[np.ndarray]) -> Tensor:
-    """A list of (H, W, 3) uint8 arrays of one size -> (N, 3, H, W) float32 normalised with ImageNet's statistics."""
-    return normalise(torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2))
+def to_batch(pictures: list[np.ndarray], mean=IMAGENET_MEAN, std=IMAGENET_STD) -> Tensor:
+    """A list of (H, W, 3) uint8 arrays of one size -> (N, 3, H, W) float32, normalised."""
+    return normalise(torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2), mean, std)
 
 
-def normalise(images: Tensor) -> Tensor:
-    """(N, 3, H, W) uint8 in 0-255 -> float32 with ImageNet's mean and deviation taken out, channels_last in memory."""
-    mean = torch.tensor(IMAGENET_MEAN, device=images.device).view(1, 3, 1, 1) * 255
-    std = torch.tensor(IMAGENET_STD, device=images.device).view(1, 3, 1, 1) * 255
+def normalise(images: Tensor, mean=IMAGENET_MEAN, std=IMAGENET_STD) -> Tensor:
+    """(N, 3, H, W) uint8 in 0-255 -> float32 with mean and deviation, in 0-1, taken out; channels_last in memory."""
+    mean = torch.tensor(mean, device=images.device).view(1, 3, 1, 1) * 255
+    std = torch.tensor(std, device=images.device).view(1, 3, 1, 1) * 255
     return ((images.float() - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
@@ -60,13 +61,45 @@ def augmentation(recipe, size: int) -> v2.Transform:
     """The recipe's training transform: (3, H, W) uint8 -> (3, size, size) uint8. Cropped first, to work on less."""
     steps: list = [v2.RandomResizedCrop(size, recipe.crop_scale, recipe.crop_ratio, antialias=True)]
     steps.append(v2.RandomHorizontalFlip())
-    if recipe.rotation:
+    if recipe.shift or recipe.zoom or recipe.shear:
+        steps.append(
+            v2.RandomAffine(
+                recipe.rotation,
+                translate=(recipe.shift, recipe.shift),
+                scale=(1 - recipe.zoom, 1 + recipe.zoom),
+                shear=recipe.shear or None,
+                interpolation=v2.InterpolationMode.BILINEAR,
+            )
+        )
+    elif recipe.rotation:
         steps.append(v2.RandomRotation(recipe.rotation, v2.InterpolationMode.BILINEAR))
     if any(recipe.jitter):
         steps.append(v2.ColorJitter(*recipe.jitter))
+    if recipe.clahe:
+        steps.append(v2.RandomApply([CLAHE()], recipe.clahe))
     if recipe.blur:
         steps.append(v2.RandomApply([v2.GaussianBlur(5, (0.1, 1.5))], recipe.blur))
+    if recipe.grey:
+        steps.append(v2.RandomGrayscale(recipe.grey))
+    if recipe.erasing:
+        steps.append(v2.RandomErasing(recipe.erasing))
+    if recipe.hole:  # coarse dropout: one black square
+        share = recipe.hole_side**2
+        steps.append(v2.RandomErasing(recipe.hole, scale=(share, share), ratio=(1, 1)))
     return v2.Compose(steps)
+
+
+class CLAHE(v2.Transform):
+    """Contrast-limited adaptive histogram equalisation (Zuiderveld, Graphics Gems IV, 1994) of a (3, H, W) uint8 RGB
+    picture's lightness in 8 by 8 tiles, by OpenCV; the clip limit is drawn from 1 to 4."""
+
+    def make_params(self, flat_inputs) -> dict:
+        return {"clip_limit": float(torch.empty(1).uniform_(1, 4))}
+
+    def transform(self, inpt: Tensor, params: dict) -> Tensor:
+        lab = cv2.cvtColor(inpt.permute(1, 2, 0).contiguous().numpy(), cv2.COLOR_RGB2LAB)
+        lab[..., 0] = cv2.createCLAHE(params["clip_limit"], (8, 8)).apply(np.ascontiguousarray(lab[..., 0]))
+        return torch.from_numpy(cv2.cvtColor(lab, cv2.COLOR_LAB2RGB)).permute(2, 0, 1)
 
 
 def cached_pictures(table: pd.DataFrame, size: int, folder: Path, progress: bool = True) -> np.ndarray:

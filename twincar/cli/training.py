@@ -10,6 +10,7 @@ from rich.table import Table
 
 from twincar.cli.base import Data, Model, app, err, out, sentences
 from twincar.config import PUBLISHED
+from twincar.files import write_csv
 from twincar.modeling.recipes import RECIPES
 
 RecipeName = StrEnum("RecipeName", {name: name for name in RECIPES})
@@ -25,6 +26,11 @@ def train(
     epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None,
     size: Annotated[int | None, typer.Option(min=32, help="Picture size throughout, instead of the recipe's.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="A backbone of timm, such as vit_small_patch16_224.")] = None,
+    attention_heads: Annotated[int | None, typer.Option(min=1, help="Of the bilinear network's attention.")] = None,
+    margin: Annotated[
+        float | None, typer.Option(min=0.0, max=1.5, help="Train a cosine head with this angular margin (ArcFace).")
+    ] = None,
     seed: int = 42,
     workers: Annotated[int, typer.Option(min=0, help="Processes that read pictures.")] = 1,
     accelerator: Annotated[str, typer.Option(help="auto, cpu, gpu or mps.")] = "auto",
@@ -40,7 +46,9 @@ def train(
     from twincar.modeling import train as training
 
     chosen = RECIPES[recipe.value]
-    changes = {"epochs": epochs, "batch_size": batch_size}
+    changes = {"epochs": epochs, "batch_size": batch_size, "attention_heads": attention_heads, "margin": margin}
+    changes |= {"architecture": f"timm/{backbone}"} if backbone else {}
+    changes |= {"head": "cosine"} if margin else {}
     changes |= {"sizes": ((0.0, size),), "eval_size": size} if size else {}
     chosen = replace(chosen, **{key: value for key, value in changes.items() if value})
     run = out_folder or Path("runs") / chosen.name
@@ -104,6 +112,19 @@ def evaluate(
         if out_folder:
             result.save(out_folder)
         _show(result)
+
+
+@app.command()
+def compare(
+    reports: Annotated[Path, typer.Option(help="The folder with a folder for each recipe.")] = Path("reports"),
+) -> None:
+    """Put the measured recipes beside each other: REPORTS/recipes.csv, and the table of the README."""
+    from twincar import comparison
+
+    with sentences():
+        table = comparison.compare(reports)
+        write_csv(table, reports / "recipes.csv")
+        print(comparison.as_markdown(table), end="")
 
 
 def _show(result) -> None:

@@ -4,58 +4,104 @@
     forward_head(features)                 -> logits (N, num_classes)
     forward                                =  the two in turn
 
-One pass gives features and logits; Grad-CAM++ then needs only the head. Module names are torchvision's, so that its
-ImageNet weights and the checkpoints of the original TwinCar load without renaming anything.
+One pass gives features and logits; Grad-CAM++ then needs only the head. `stage(name)` tells of every weight how deep it
+lies, in a ResNet's words (conv1, bn1, layer1 to layer4, then the rest), so that a recipe that freezes or slows a part
+does so in any backbone. `mean` and `std` are the statistics of the pictures that the start weights were trained with.
+
+    build("resnet50", 196)                                torchvision's, under its own key names
+    build("timm/tf_efficientnet_lite2", 196)              any backbone of timm
+    build("resnet50", 196, head="bilinear", dropout=0.6)  bilinear pooling over any of them
 """
 
-from collections.abc import Mapping
-from pathlib import Path
+import math
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
-from torchvision.models import ResNet, get_model_weights, resnet
+from torchvision.models import ResNet, resnet
 
-from twincar.config import TwinCarError
+from twincar.config import IMAGENET_MEAN, IMAGENET_STD
 
 BLOCKS = {
     "resnet18": (resnet.BasicBlock, [2, 2, 2, 2]),
     "resnet34": (resnet.BasicBlock, [3, 4, 6, 3]),
     "resnet50": (resnet.Bottleneck, [3, 4, 6, 3]),
 }
-HEADS = ("linear", "two_layer")
+HEADS = ("linear", "two_layer", "cosine", "bilinear")
+TIMM = "timm/"
+HIDDEN = 512  # width of the two-layer head and of the reduction before bilinear pooling
+COSINE_SCALE = 30.0
 
 
-class WeightsError(TwinCarError):
-    """Weights that cannot be used, in one sentence for the person who named them."""
-
-
-class CarResNet(ResNet):
-    """torchvision's ResNet (He et al., arXiv:1512.03385; stride in the 3x3 convolution) with a car head.
+def build(
+    name: str,
+    num_classes: int,
+    head: str = "linear",
+    dropout: float = 0.0,
+    input_dropout: float = 0.0,
+    attention_heads: int = 1,
+) -> nn.Module:
+    """A network with random weights under the contract of this file.
 
     Parameters
     ----------
-    name : one of `BLOCKS`.
+    name : one of `BLOCKS` (torchvision's ResNets), or "timm/<name>" for any backbone of timm.
     num_classes : how many cars to tell apart.
-    head : "linear" (Dropout, when there is any, then Linear) or "two_layer", the original TwinCar's: Linear to 512,
-        ReLU, Dropout, Linear. Its layers keep the original's keys, `fc.0` and `fc.3`.
-    dropout : probability in [0, 1).
-    """
+    head : "linear"; "two_layer" (Linear to 512, ReLU, Dropout, Linear); "cosine" (of normalised features and weights,
+        for a margin loss); "bilinear" (self-attention, reduction, bilinear pooling, then linear).
+    dropout : probability in [0, 1), before the last layer.
+    input_dropout : the same before the first layer of the head.
+    attention_heads : of the self-attention in front of bilinear pooling; divides 256.
 
-    def __init__(self, name: str, num_classes: int, head: str = "linear", dropout: float = 0.0):
-        if name not in BLOCKS or head not in HEADS:
-            raise ValueError(f"No network {name!r} with head {head!r}: choose from {sorted(BLOCKS)} and {HEADS}.")
+    Raises ValueError for a name or head it does not know.
+    """
+    if head not in HEADS:
+        raise ValueError(f"There is no head {head!r}: choose from {HEADS}.")
+    if head == "bilinear":
+        trunk = build(name, 1)
+        trunk.fc = nn.Identity()
+        return BilinearNet(trunk, num_classes, dropout, input_dropout, attention_heads)
+    options = {"head": head, "dropout": dropout, "input_dropout": input_dropout}
+    if name.startswith(TIMM):
+        return TimmNet(name.removeprefix(TIMM), num_classes, **options)
+    if name not in BLOCKS:
+        raise ValueError(f"There is no network {name!r}: choose from {sorted(BLOCKS)} or timm/<a backbone of timm>.")
+    return CarResNet(name, num_classes, **options)
+
+
+def make_head(width: int, num_classes: int, head: str, dropout: float, input_dropout: float = 0.0) -> nn.Module:
+    """(N, width) pooled features -> (N, num_classes) logits. The keys of the seed's heads stay: fc; fc.0, fc.3."""
+    layers: list[nn.Module] = [nn.Dropout(input_dropout)] if input_dropout else []
+    if head == "two_layer":
+        layers += [nn.Linear(width, HIDDEN), nn.ReLU(inplace=True), nn.Dropout(dropout), nn.Linear(HIDDEN, num_classes)]
+    else:
+        layers += [nn.Dropout(dropout)] if dropout else []
+        layers += [CosineLinear(width, num_classes) if head == "cosine" else nn.Linear(width, num_classes)]
+    return layers[0] if len(layers) == 1 else nn.Sequential(*layers)
+
+
+class CosineLinear(nn.Linear):
+    """Cosines between features and class weights, in -1 to 1, times a scale: what margin losses ask of a head
+    (Wang et al., "CosFace", arXiv:1801.09414, equation 2)."""
+
+    def __init__(self, width: int, num_classes: int):
+        super().__init__(width, num_classes, bias=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        normalise = nn.functional.normalize
+        return COSINE_SCALE * nn.functional.linear(normalise(features), normalise(self.weight))
+
+
+class CarResNet(ResNet):
+    """torchvision's ResNet (He et al., arXiv:1512.03385; stride in the 3x3 convolution) with a car head. Module names
+    are torchvision's: its ImageNet weights and the original TwinCar's checkpoints load without renaming anything."""
+
+    mean, std = IMAGENET_MEAN, IMAGENET_STD
+
+    def __init__(self, name: str, num_classes: int, **head):
         block, layers = BLOCKS[name]
         super().__init__(block, layers)
-        width = 512 * block.expansion
-        if head == "two_layer":
-            self.fc = nn.Sequential(
-                nn.Linear(width, 512), nn.ReLU(inplace=True), nn.Dropout(dropout), nn.Linear(512, num_classes)
-            )
-        else:
-            linear = nn.Linear(width, num_classes)
-            self.fc = nn.Sequential(nn.Dropout(dropout), linear) if dropout else linear
+        self.width = 512 * block.expansion
+        self.fc = make_head(self.width, num_classes, **head)
 
     def forward_features(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) normalised images -> (N, 512 or 2048, H/32, W/32), not negative (they leave a ReLU)."""
@@ -69,69 +115,132 @@ class CarResNet(ResNet):
     def forward(self, images: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(images))
 
+    def stage(self, name: str) -> str:
+        """The part of the network that the weight or module of this name belongs to."""
+        return name.split(".")[0]
 
-def build(name: str, num_classes: int, head: str = "linear", dropout: float = 0.0) -> nn.Module:
-    """A network with random weights under the contract of this file; raises ValueError for a name it does not know."""
-    return CarResNet(name, num_classes, head, dropout)
+
+class TimmNet(nn.Module):
+    """A backbone of timm with a car head. Features are what its own `forward_features` gives, as a map: a transformer's
+    patch tokens are laid out on their grid, without its class token, and pooled by their mean."""
+
+    def __init__(self, name: str, num_classes: int, **head):
+        from timm.models import group_parameters  # a second to import: only for those who use it
+
+        super().__init__()
+        self.backbone = create_backbone(name)
+        self.mean, self.std = (tuple(self.backbone.pretrained_cfg[key]) for key in ("mean", "std"))
+        self.width = self.backbone.num_features  # channels of the features; the pooled ones may be more
+        self.prefix_tokens: int = getattr(self.backbone, "num_prefix_tokens", 0)
+        self.channels_last = getattr(self.backbone, "output_fmt", "NCHW") == "NHWC"
+        self.fc = make_head(self.backbone.head_hidden_size, num_classes, **head)
+        depths = group_parameters(self.backbone, self.backbone.group_matcher(coarse=True), reverse=True)
+        deepest = max(depths.values())
+        self._stages = {
+            key: f"layer{1 + (depth - 1) * 4 // deepest}" if depth else "conv1" for key, depth in depths.items()
+        }
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) normalised images -> (N, C, h, w); of either sign in most transformers."""
+        x = self.backbone.forward_features(images)
+        if x.ndim == 3:
+            rows, columns = self._grid(images, x)
+            return x[:, self.prefix_tokens :].transpose(1, 2).unflatten(2, (rows, columns))
+        return x.permute(0, 3, 1, 2) if self.channels_last else x
+
+    def _grid(self, images: Tensor, tokens: Tensor) -> tuple[int, int]:
+        count = tokens.shape[1] - self.prefix_tokens
+        rows = round(math.sqrt(count * images.shape[2] / images.shape[3]))
+        return rows, count // rows
+
+    def forward_head(self, features: Tensor) -> Tensor:
+        """(N, C, h, w) features -> (N, num_classes) logits."""
+        if hasattr(self.backbone, "num_prefix_tokens"):
+            return self.fc(features.mean((2, 3)))
+        x = features.permute(0, 2, 3, 1) if self.channels_last else features
+        return self.fc(self.backbone.forward_head(x, pre_logits=True))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(images))
+
+    def stage(self, name: str) -> str:
+        """The part of the network that the weight of this name belongs to: the depth that timm tells for learning rates
+        that decay with it, on a ResNet's scale."""
+        top, _, rest = name.partition(".")
+        return self._stages[rest] if top == "backbone" else top
 
 
-def initialise(network: nn.Module, init: str, name: str) -> None:
-    """Load start weights for everything but the head, in place.
+def create_backbone(name: str, pretrained: bool = False) -> nn.Module:
+    """timm's backbone without its classifier, taking pictures of any size where it can. Raises ValueError for a name
+    that timm does not know, and OSError when weights are asked for and cannot be downloaded."""
+    import timm
 
-    init : "none" (stay random), "imagenet" (torchvision's own download) or the path of a `.safetensors` or `.pth` file
-        with torchvision's keys. Raises WeightsError when the file is not that, or fits another network.
-    """
-    if init == "none":
-        return
-    if init == "imagenet":
+    if not timm.is_model(name):
+        near = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:5])
+        raise ValueError(f"timm has no backbone {name!r}" + (f": did you mean one of {near}?" if near else "."))
+    for options in ({"dynamic_img_size": True}, {"strict_img_size": False}, {}):  # ViT's word, Swin's, and no word
         try:
-            state = get_model_weights(name).DEFAULT.get_state_dict(progress=True)
-        except OSError as error:
-            raise WeightsError(
-                f"torchvision's ImageNet weights for {name} could not be downloaded ({error}). "
-                "Give a file with `--init PATH`, or train from nothing with `--init none`."
-            ) from error
-    else:
-        state = read_state_dict(Path(init))
-    state = {key: value for key, value in state.items() if not key.startswith("fc.")}
-    load_state_dict(network, state, source=init, may_miss=("fc.",))
+            return timm.create_model(name, pretrained=pretrained, num_classes=0, **options)
+        except TypeError as error:
+            if "unexpected keyword" not in str(error):
+                raise
+    raise AssertionError("unreachable: the last options are none")
 
 
-def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Tensors of a `.safetensors` file, or of a legacy torch file read with weights_only=True: no code in it is run."""
-    if not path.is_file():
-        raise WeightsError(f"There is no weights file {path}: name one that exists, or `imagenet`, or `none`.")
-    try:
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-        raise WeightsError(f"{path} is not a whole safetensors or torch weights file: {error}") from error
-    except Exception as error:  # torch raises pickle.UnpicklingError and others for what weights_only refuses
-        raise WeightsError(f"{path} was refused: it holds more than tensors ({type(error).__name__}).") from error
-    for key in ("state_dict", "model_state_dict", "model"):  # what training scripts like to wrap it in
-        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
-            state = state[key]
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise WeightsError(f"{path} holds no state dict: a mapping of names to tensors was expected.")
-    return {key.removeprefix("module."): value for key, value in state.items()}
+class SelfAttention(nn.Module):
+    """Attention between the places of a feature map, added to it (Zhang et al., "SAGAN", arXiv:1805.08318, with the
+    scaled dot product and the several heads of Vaswani et al., arXiv:1706.03762). It starts as the identity."""
+
+    def __init__(self, channels: int, key_channels: int = 256, heads: int = 1):
+        super().__init__()
+        if key_channels % heads or channels % heads:
+            raise ValueError(f"{heads} attention heads do not divide {key_channels} and {channels} channels.")
+        self.heads = heads
+        self.query, self.key = (nn.Conv2d(channels, key_channels, 1) for _ in range(2))
+        self.value = nn.Conv2d(channels, channels, 1)
+        self.gamma = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, h, w) -> the same shape."""
+
+        def split(y: Tensor) -> Tensor:  # (N, c, h, w) -> (N, heads, h * w, c / heads)
+            return y.flatten(2).unflatten(1, (self.heads, -1)).transpose(2, 3)
+
+        query, key, value = (split(layer(x)) for layer in (self.query, self.key, self.value))
+        mixed = nn.functional.scaled_dot_product_attention(query, key, value)
+        return x + self.gamma * mixed.transpose(2, 3).flatten(1, 2).unflatten(2, x.shape[2:])
 
 
-def to_half(network: nn.Module) -> None:
-    """Round every weight to half precision and back, in place: the network as its published file will give it."""
-    for tensor in network.state_dict().values():
-        if tensor.is_floating_point():
-            tensor.copy_(tensor.half())
+class BilinearNet(nn.Module):
+    """Bilinear pooling over a trunk (Lin et al., "Bilinear CNN Models", ICCV 2015): which channels fire together, at
+    whatever place. Its linear layer alone has 512 x 512 x num_classes weights, 51 million for 196 cars."""
 
+    def __init__(self, trunk: nn.Module, num_classes: int, dropout: float, input_dropout: float, attention_heads: int):
+        super().__init__()
+        self.trunk, self.mean, self.std = trunk, trunk.mean, trunk.std
+        self.attention = SelfAttention(trunk.width, heads=attention_heads)
+        self.reduce = nn.Conv2d(trunk.width, HIDDEN, 1)
+        self.fc = make_head(HIDDEN * HIDDEN, num_classes, "linear", dropout, input_dropout)
 
-def load_state_dict(network: nn.Module, state: Mapping[str, Tensor], source: str, may_miss: tuple[str, ...] = ()):
-    """`network.load_state_dict`, floats brought to single precision, with one sentence when the two do not fit."""
-    state = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
-    try:
-        missing, unexpected = network.load_state_dict(state, strict=False)
-    except RuntimeError as error:
-        raise WeightsError(f"The weights of {source} have other shapes than this network: {error}") from error
-    missing = [key for key in missing if not key.startswith(may_miss or ("\0",)) and "num_batches" not in key]
-    if missing or unexpected:
-        raise WeightsError(
-            f"The weights of {source} do not fit this network: {len(missing)} tensors are missing "
-            f"(such as {missing[:2]}) and {len(unexpected)} unknown (such as {unexpected[:2]})."
-        )
+    def forward_features(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) normalised images -> (N, 512, h, w), of either sign."""
+        return self.reduce(self.attention(self.trunk.forward_features(images)))
+
+    def forward_head(self, features: Tensor) -> Tensor:
+        """(N, 512, h, w) features -> (N, num_classes) logits."""
+        x = features.flatten(2)
+        with torch.autocast(
+            x.device.type, enabled=False
+        ):  # sums of squares, then roots, and weights too many to convert each time
+            x = x.float()
+            x = (x @ x.transpose(1, 2) / x.shape[2]).flatten(1)
+            x = x.sign() * (x.abs() + 1e-10).sqrt()  # the little keeps the root's gradient finite at 0
+            return self.fc(nn.functional.normalize(x))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(images))
+
+    def stage(self, name: str) -> str:
+        """The part of the network that the weight of this name belongs to."""
+        top, _, rest = name.partition(".")
+        return self.trunk.stage(rest) if top == "trunk" else top

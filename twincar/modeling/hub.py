@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from twincar.config import STANFORD_CARS, TwinCarError
-from twincar.modeling import architectures
+from twincar.modeling import architectures, weights
 from twincar.modeling.card import model_card
 
 DOWNLOAD_OPTIONS = ("revision", "cache_dir", "force_download", "token", "local_files_only")
@@ -69,8 +69,8 @@ class CarModel(nn.Module, PyTorchModelHubMixin, library_name="twincar"):
         model = cls(config)
         name = constants.SAFETENSORS_SINGLE_FILE
         file = folder / name if folder else Path(hf_hub_download(model_id, name, **options))
-        state = architectures.read_state_dict(file)
-        architectures.load_state_dict(model.network, state, source=str(model_id))
+        state = weights.read_state_dict(file)
+        weights.load_state_dict(model.network, state, source=str(model_id))
         return model.eval()
 
 
@@ -108,14 +108,14 @@ def load(repo_or_folder: str | Path, **options) -> CarModel:
         raise ModelError(f"{repo_or_folder} is neither a folder nor the name of a Hub repo (user/repo).") from error
     except json.JSONDecodeError as error:
         raise ModelError(f"The config.json of {repo_or_folder} is broken: {error}.") from error
-    except (architectures.WeightsError, OSError, TypeError, KeyError, ValueError) as error:
+    except (weights.WeightsError, OSError, TypeError, KeyError, ValueError) as error:
         raise ModelError(f"The model {repo_or_folder} cannot be loaded: {error}") from error
 
 
 def load_legacy(path: Path) -> CarModel:
     """A checkpoint of the original TwinCar: a torchvision ResNet50 whose `fc` is one Linear or the two-layer head
     (`fc.0`, `fc.3`), for the 196 Stanford Cars. Read with weights_only=True: nothing in the file is run."""
-    state = architectures.read_state_dict(path)
+    state = weights.read_state_dict(path)
     head = "two_layer" if "fc.3.weight" in state else "linear"
     bias = state.get("fc.3.bias", state.get("fc.bias"))
     if bias is None or len(bias) != len(STANFORD_CARS):
@@ -129,7 +129,7 @@ def load_legacy(path: Path) -> CarModel:
         "input": {"size": 224},
     }
     model = CarModel(config)
-    architectures.load_state_dict(model.network, state, source=str(path))
+    weights.load_state_dict(model.network, state, source=str(path))
     return model.eval()
 
 
@@ -137,5 +137,5 @@ def checkpoint_network(path: Path, network: nn.Module) -> nn.Module:
     """Put the weights of a training checkpoint (Lightning's, read with weights_only=True) into `network`."""
     state = torch.load(path, "cpu", weights_only=True)["state_dict"]
     state = {key.removeprefix("network."): value for key, value in state.items() if key.startswith("network.")}
-    architectures.load_state_dict(network, state, source=str(path))
+    weights.load_state_dict(network, state, source=str(path))
     return network.eval()

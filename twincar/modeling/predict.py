@@ -16,10 +16,19 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from twincar.config import CarName, TwinCarError, canonical_class_name, parse_class_name
+from twincar.config import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    CarName,
+    TwinCarError,
+    canonical_class_name,
+    parse_class_name,
+)
 from twincar.features import squash, to_batch
 from twincar.modeling import explain, hub
 from twincar.photo import Photo, PhotoError, load_photo
+
+STATISTICS = (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD))  # what a config that names none was trained with
 
 
 @dataclass(frozen=True)
@@ -87,6 +96,7 @@ class Predictor:
         self.class_names: tuple[str, ...] = tuple(model.config["class_names"])
         self.size: int = model.config["input"]["size"]
         self.temperature: float = model.config.get("temperature", 1.0)  # of `calibrate.py`
+        self.mean, self.std = (model.config["input"].get(key, default) for key, default in STATISTICS)
         self.flip: bool = model.config["input"].get("flip", False)
         self.device = torch.device(device or _best_device())
         self.network = model.network.eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last)
@@ -129,7 +139,7 @@ class Predictor:
     def _answer(self, photos: list[Image.Image]) -> list[Prediction]:
         if not photos:
             return []
-        images = to_batch([squash(photo, self.size) for photo in photos]).to(self.device)
+        images = to_batch([squash(photo, self.size) for photo in photos], self.mean, self.std).to(self.device)
         features, probabilities = self.run(images)
         return [
             Prediction(photo, feature, probability, self.network, self.class_names)

@@ -10,12 +10,13 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from twincar.config import IMAGENET_MEAN, IMAGENET_STD, STANFORD_CARS, TwinCarError
+from twincar.config import STANFORD_CARS, TwinCarError
 from twincar.dataset import class_names
-from twincar.modeling import architectures, hub
+from twincar.modeling import hub, weights
 from twincar.modeling.calibrate import fit_temperature
 from twincar.modeling.evaluate import Evaluation, evaluate
 from twincar.modeling.predict import Predictor
+from twincar.modeling.recipes import Recipe
 
 PQF = (
     "This model is a derivative, changed by training on {date}, of the product-quantised ResNet50 of "
@@ -23,6 +24,7 @@ PQF = (
     "(Martinez et al., CVPR 2021). That work is available under its own non-commercial licence, whose text is the file "
     "LICENSE beside the model and holds for this model as well."
 )
+MONITORS = {"val_f1_macro": "macro F1", "val_loss": "loss"}
 STANFORD = "Stanford Cars (Krause et al., 2013) is given for non-commercial research use."
 
 
@@ -49,17 +51,14 @@ def publish(
     log = pd.read_csv(run / "metrics.csv")
     names = class_names(table)
 
-    architecture = {"name": recipe["architecture"], "head": recipe["head"], "dropout": recipe["dropout"]}
     config = {
         "name": name,
-        "architecture": architecture,
+        "architecture": Recipe(**recipe).network(),
         "class_names": list(names),
         "input": {
             "size": size or recipe["eval_size"],
             "flip": recipe["eval_flip"] if flip is None else flip,
             "resize": "squash, bicubic with antialiasing",
-            "mean": list(IMAGENET_MEAN),
-            "std": list(IMAGENET_STD),
         },
         "recipe": recipe,
         "training": _training(recipe, facts, log, names),
@@ -72,16 +71,17 @@ def publish(
         config |= {"notice": " ".join(notices), "license_name": "non-commercial"}
 
     model = hub.CarModel(config)
+    config["input"] |= {"mean": list(model.network.mean), "std": list(model.network.std)}
     hub.checkpoint_network(best, model.network)
-    architectures.to_half(model.network)  # measured as it will be read: the file holds half precision
+    weights.to_half(model.network)  # measured as it will be read: the file holds half precision
     result = evaluate(Predictor(model), table, "val", progress=progress)
     config["temperature"] = round(fit_temperature(torch.from_numpy(result.probabilities).log(), result.labels), 4)
     config["scores"] = {
         **result.scores,
         "command": f"twincar evaluate --model {_from_here(out)} --data data --split val",
         "remark": (
-            "The epoch was chosen by its macro F1 on these same pictures, so the figures are a little kind; the "
-            "official test pictures were not used at all."
+            f"The epoch was chosen by its {MONITORS.get(recipe['monitor'], recipe['monitor'])} on these same pictures, "
+            "so the figures are a little kind; the official test pictures were not used at all."
         ),
     }
     hub.save(model, out)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from twincar.features import normalise
+from twincar.modeling.losses import AngularMargin
 from twincar.modeling.metrics import metrics
 from twincar.modeling.recipes import Recipe
 
@@ -28,6 +29,7 @@ class CarTask(LightningModule):
         super().__init__()
         self.network, self.recipe, self.seed = network, recipe, seed
         self.loss = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
+        self.margin = AngularMargin(recipe.margin) if recipe.margin else None
         mixes: list = []
         if recipe.mixup_alpha:
             mixes.append(v2.MixUp(alpha=recipe.mixup_alpha, num_classes=num_classes))
@@ -36,10 +38,13 @@ class CarTask(LightningModule):
         self.mix = v2.RandomApply([v2.RandomChoice(mixes)], recipe.mix_probability) if mixes else None
         self._seen: dict[str, list[Tensor]] = {"train": [], "val": []}
         for name, parameter in network.named_parameters():
-            parameter.requires_grad_(name.split(".")[0] not in recipe.frozen)
+            parameter.requires_grad_(network.stage(name) not in recipe.frozen)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.network(images)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        return normalise(images, self.network.mean, self.network.std)
 
     def on_train_epoch_start(self) -> None:
         self._started = time.monotonic()
@@ -49,17 +54,21 @@ class CarTask(LightningModule):
     def set_modes(self) -> None:
         """Train mode for what is trained; the batch norms of what is frozen keep the statistics they came with."""
         self.network.train()
-        for name in self.recipe.frozen:
-            self.network.get_submodule(name).eval()
+        for module in self.network.modules():
+            own = list(module.parameters(recurse=False))
+            if own and not any(parameter.requires_grad for parameter in own):
+                module.eval()
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
         images, labels = batch
         targets = labels
-        images = normalise(images)
+        images = self.normalise(images)
         if self.mix is not None and self.current_epoch < self.recipe.mix_until * self.recipe.epochs:
             images, targets = self.mix(images, labels)
         logits = self.network(images).float()
-        loss = self.loss(logits, targets)
+        # A mixed picture has two right classes, and no one angle to widen.
+        widened = self.margin(logits, labels) if self.margin and targets.ndim == 1 else logits
+        loss = self.loss(widened, targets)
         self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(labels))
         self._seen["train"].append(torch.stack([logits.detach().argmax(1), labels], 1))
         return loss
@@ -78,7 +87,7 @@ class CarTask(LightningModule):
 
     def validation_step(self, batch: tuple[Tensor, Tensor, Tensor], index: int) -> None:
         images, labels, rows = batch
-        logits = self.network(normalise(images)).float()
+        logits = self.network(self.normalise(images)).float()
         self._seen["val"].append(torch.cat([logits, labels[:, None].float(), rows[:, None].float()], 1))
 
     def on_validation_epoch_end(self) -> None:
@@ -102,7 +111,7 @@ class CarTask(LightningModule):
         for name, parameter in self.network.named_parameters():
             if not parameter.requires_grad:
                 continue
-            prefix, rate = next(pair for pair in recipe.learning_rates if name.startswith(pair[0]))
+            prefix, rate = next(pair for pair in recipe.learning_rates if self.network.stage(name).startswith(pair[0]))
             group = groups.setdefault(prefix, {"name": prefix or "body", "params": [], "lr": rate})
             group["params"].append(parameter)
         # fused: one pass over the weights instead of five
@@ -119,6 +128,7 @@ class CarTask(LightningModule):
                 max_lr=[group["lr"] for group in groups.values()],
                 total_steps=int(self.trainer.estimated_stepping_batches),
                 pct_start=recipe.warmup,
+                cycle_momentum=recipe.cycle_momentum,
             )
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
         mode = "min" if recipe.monitor.endswith("loss") else "max"

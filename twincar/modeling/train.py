@@ -10,6 +10,7 @@ import logging
 import os
 import platform
 import shutil
+import warnings
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
@@ -25,10 +26,10 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, RandomSampler, WeightedRandomSampler
 
 from twincar.config import TwinCarError
-from twincar.dataset import class_names
+from twincar.dataset import class_names, stratified_split
 from twincar.features import augmentation, cached_pictures, squash
 from twincar.files import write_beside, write_json
-from twincar.modeling import architectures
+from twincar.modeling import architectures, weights
 from twincar.modeling.recipes import Recipe
 from twincar.modeling.task import CarTask, epoch_seed
 
@@ -189,6 +190,17 @@ def _hardware(trainer: Trainer) -> str:
     return f"{os.cpu_count()} cores of {names[0] if names else platform.processor() or platform.machine()}"
 
 
+def _learnt_from(table: pd.DataFrame, share: float, seed: int) -> pd.DataFrame:
+    """The table with its train rows thinned out to `share`, stratified; what is left out is the split "unused"."""
+    if share == 1:
+        return table
+    train = np.flatnonzero(table["split"] == "train")
+    unused = train[stratified_split(table["label"].to_numpy()[train], 1 - share, seed)]
+    split = table["split"].copy()
+    split.iloc[unused] = "unused"
+    return table.assign(split=split)
+
+
 def is_first_process() -> bool:
     """True in the one process of several that writes and speaks."""
     return rank_zero_only.rank == 0
@@ -224,12 +236,14 @@ def train(
         if not counts.get(split):
             raise TwinCarError(f"The table has no {split} pictures: prepare it again with a split that has some.")
     names = class_names(table)
+    table = _learnt_from(table, recipe.train_share, seed)
     out.mkdir(parents=True, exist_ok=True)
 
+    warnings.filterwarnings("ignore", ".*LeafSpec.*")  # Lightning 2.6 on torch 2.15
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # it greets, and advertises
     torch.manual_seed(seed)
-    network = architectures.build(recipe.architecture, len(names), recipe.head, recipe.dropout)
-    architectures.initialise(network, init, recipe.architecture)
+    network = architectures.build(num_classes=len(names), **recipe.network())
+    weights.initialise(network, init, recipe.architecture)
     network = network.to(memory_format=torch.channels_last)
     task = CarTask(network, recipe, len(names), seed)
     data = CarData(table, recipe, Path(cache or out / "cache"), workers, seed)
@@ -245,7 +259,7 @@ def train(
     if progress:
         callbacks.append(RichProgressBar())
     if recipe.patience is not None:
-        callbacks.append(EarlyStopping(recipe.monitor, patience=recipe.patience, mode=mode))
+        callbacks.append(EarlyStopping(recipe.monitor, patience=recipe.patience, min_delta=recipe.min_delta, mode=mode))
     trainer = Trainer(
         accelerator=accelerator,
         devices=devices,
