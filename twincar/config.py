@@ -14,6 +14,8 @@ STANFORD_CARS = tuple(files("twincar").joinpath("stanford_cars.txt").read_text(e
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+BOX_MARGIN = 16  # pixels of context around an annotated box, in the original photo
+
 PUBLISHED = Path(__file__).resolve().parents[1] / "models" / "twincar"  # the model that comes with a checkout
 
 MAKES_OF_TWO_WORDS = ("AM General", "Alfa Romeo", "Aston Martin", "Land Rover")

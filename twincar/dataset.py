@@ -20,9 +20,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image, UnidentifiedImageError
 from rich.progress import track
 
+from twincar.checking import clip_box, read_sound, skim
 from twincar.config import STANFORD_CARS, canonical_class_name, parse_class_name
 from twincar.files import write_beside
 from twincar.layouts import read_source
@@ -32,10 +32,6 @@ __all__ = ["COLUMNS", "SPLITS", "DataError", "Summary", "class_names", "load_tab
 
 COLUMNS = ["path", "label", "class_name", "make", "model", "body", "year", *BOX, "split"]
 SPLITS = ("train", "val", "test", "holdout")
-
-MIN_SIDE = 16  # pixels: less shows no car
-MAX_ASPECT = 8.0  # long side / short side: a banner or a broken export
-MAX_OVERHANG = 0.1  # of the picture's side: annotators draw boxes a little over the edge, not far
 
 
 @dataclass(frozen=True)
@@ -106,7 +102,7 @@ def prepare(
     rows, notes = listing.rows.reset_index(drop=True), list(listing.notes)
     if not keep_test:
         rows = rows[rows["split"] != "test"].reset_index(drop=True)
-    rows["class_name"], rows["label"], is_stanford_cars = _label(listing, rows["class_name"])
+    rows["class_name"], rows["label"], is_stanford_cars = label_rows(listing, rows["class_name"])
 
     # The split comes first: which pictures validate must not depend on which files are damaged or missing.
     if (rows["split"] == "val").any():
@@ -232,7 +228,7 @@ def class_names(table: pd.DataFrame) -> tuple[str, ...]:
     return names
 
 
-def _label(listing: Listing, found: pd.Series) -> tuple[list[str], list[int], bool]:
+def label_rows(listing: Listing, found: pd.Series) -> tuple[list[str], list[int], bool]:
     """(class name, label) of every row, and whether this is Stanford Cars. "/" and "-" in a name are the same; the
     spelling is the devkit's, else the one met first. A row without a class gets label -1."""
     stanford = {canonical_class_name(name): name for name in STANFORD_CARS}
@@ -276,53 +272,17 @@ def _check(rows: pd.DataFrame, progress: bool) -> None:
     boxes, reasons = rows[BOX].to_numpy(dtype=float, copy=True), rows["reason"].tolist()
     with warnings.catch_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         warnings.simplefilter("ignore")  # PIL warns of huge pictures and odd EXIF; here they are rejected or fine
-        found = pool.map(_inspect, rows["path"].iloc[todo])
+        found = pool.map(lambda path: read_sound(path, skim), rows["path"].iloc[todo])
         for i, result in zip(todo, track(found, "Checking", total=len(todo), disable=not progress), strict=True):
             if isinstance(result, str):
                 reasons[i] = result
             elif not np.isnan(boxes[i]).all():
-                box = _clip(boxes[i], *result)
+                box = clip_box(boxes[i], *result, f"{Path(rows['path'].iloc[i]).name}, {rows['where'].iloc[i]}")
                 if isinstance(box, str):
-                    reasons[i] = f"box: {box} ({Path(rows['path'].iloc[i]).name}, {rows['where'].iloc[i]})"
+                    reasons[i] = box
                 else:
                     boxes[i] = box
     rows["reason"], rows[BOX] = reasons, boxes
-
-
-def _inspect(path: Path) -> tuple[int, int] | str:
-    """(width, height) of a sound picture, else why it is none."""
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            if Image.MAX_IMAGE_PIXELS and width * height > Image.MAX_IMAGE_PIXELS:
-                return f"unreadable: {width}x{height} pixels, more than {Image.MAX_IMAGE_PIXELS:,}"
-            if min(width, height) < MIN_SIDE or max(width, height) > MAX_ASPECT * min(width, height):
-                return f"misshapen: {width}x{height} pixels"
-            image.draft("RGB", (max(1, width // 8), max(1, height // 8)))  # JPEG: reads every byte, decodes 1/64
-            image.load()
-        return width, height
-    except FileNotFoundError:
-        return "missing"
-    except UnidentifiedImageError:
-        return "unreadable: not a picture"
-    except Exception as error:
-        return f"unreadable: {(str(error).splitlines() or [type(error).__name__])[0]}"
-
-
-def _clip(box: Sequence[float], width: int, height: int) -> list[float] | str:
-    """The box inside the picture (0-based pixels, x2 and y2 exclusive), else why it is no box."""
-    x1, y1, x2, y2 = box
-    shown = f"{x1:g},{y1:g},{x2:g},{y2:g}"
-    if not all(math.isfinite(v) for v in box):
-        return f"{shown} is not four numbers"
-    if x2 <= x1 or y2 <= y1:
-        return f"{shown} is empty or upside down"
-    over_x, over_y = max(-x1, x2 - width), max(-y1, y2 - height)
-    clipped = [max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height))]
-    inside = clipped[2] - clipped[0] >= 1 and clipped[3] - clipped[1] >= 1
-    if not inside or over_x > MAX_OVERHANG * width or over_y > MAX_OVERHANG * height:
-        return f"{shown} reaches out of the {width}x{height} picture"
-    return clipped
 
 
 # Writing -------------------------------------------------------------------------------------------------------------

@@ -18,10 +18,8 @@ from rich.progress import track
 from torch import Tensor
 from torchvision.transforms import v2
 
-from twincar.config import IMAGENET_MEAN, IMAGENET_STD
+from twincar.config import BOX_MARGIN, IMAGENET_MEAN, IMAGENET_STD
 from twincar.files import write_beside
-
-BOX_MARGIN = 16  # pixels of context around an annotated box, in the original photo
 
 
 def squash(image: Image.Image, size: int) -> np.ndarray:

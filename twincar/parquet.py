@@ -13,9 +13,8 @@ from pathlib import Path
 import pandas as pd
 from rich.progress import track
 
-from twincar.config import canonical_class_name
 from twincar.files import write_beside
-from twincar.listing import COLUMNS, PICTURES, SPLIT_NAMES, DataError, Listing, class_of, count
+from twincar.listing import COLUMNS, PICTURES, SPLIT_NAMES, DataError, Listing, class_of, count, folder_name
 
 
 def _split_of(file: Path) -> str | None:
@@ -103,7 +102,7 @@ def read_parquet(layout: str, root: Path, files: list[Path], pictures: Path, pro
                         image = image if isinstance(image, dict) else {"bytes": image}
                         data = image.get("bytes")
                         name = _file_name(image.get("path") or f"{number:05d}", data)
-                        target = pictures / split / _folder_name(class_name) / name
+                        target = pictures / split / folder_name(class_name) / name
                         if target in taken:
                             target = target.with_stem(f"{target.stem}-{len(taken)}")
                         taken.add(target)
@@ -134,11 +133,6 @@ def _file_name(name: str, data: bytes | None) -> str:
     path = Path(name.replace("\\", "/"))
     suffix = ".png" if (data or b"").startswith(b"\x89PNG") else ".jpg"
     return (path.stem.lstrip(".") or "picture") + (path.suffix if path.suffix.lower() in PICTURES else suffix)
-
-
-def _folder_name(class_name: str) -> str:
-    """A class name as a folder: no separators, and nothing that leads out of the folder."""
-    return re.sub(r'[\\:*?"<>|\x00-\x1f]', "_", canonical_class_name(class_name)).strip(". ") or "_"
 
 
 def _write_once(target: Path, data: bytes) -> None:
