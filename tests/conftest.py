@@ -1,6 +1,7 @@
 """Pictures and models that the tests share, all made here: nothing is downloaded and nothing outside is needed."""
 
 import hashlib
+import io
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,6 +13,9 @@ import pytest
 import torch
 from hypothesis import settings
 from PIL import Image, ImageDraw
+from scipy.io import savemat
+
+from twincar.config import STANFORD_CARS, canonical_class_name
 
 # The same cases every time, so that `make test` says something of the change and not of the day's luck. New ones are
 # looked for with `pytest --hypothesis-profile=search`.
@@ -45,6 +49,66 @@ def draw_car(label: int, seed: int = 0, size: tuple[int, int] = (160, 120)) -> I
         radius = height // 10
         draw.ellipse((x - radius, bottom - radius, x + radius, bottom + radius), fill=(15, 15, 15))
     return picture
+
+
+# Small sources in the layouts of Stanford Cars; their pictures are noise of 60 by 40 pixels
+
+HUMMER, RAM, SMART = "AM General Hummer SUV 2000", "Ram C/V Cargo Van Minivan 2012", "smart fortwo Convertible 2012"
+THREE = [HUMMER, RAM, SMART]
+
+
+def picture_bytes(size=(60, 40), kind="JPEG", seed=0):
+    noise = np.random.default_rng(seed).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(noise).save(buffer, kind)
+    return buffer.getvalue()
+
+
+JPEG = picture_bytes()
+
+
+def put(path: Path, data: bytes = JPEG) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return path
+
+
+def by_class(root: Path, classes, n=10, split="train", start=1) -> Path:
+    """`n` pictures a class, numbered through all classes in turn, as the official files are."""
+    for i in range(n * len(classes)):
+        folder = root / split / canonical_class_name(classes[i % len(classes)])
+        put(folder / f"{start + i:05d}.jpg")
+    return root
+
+
+def annotations(files, classes=None, boxes=None):
+    boxes = boxes or [(2, 3, 50, 30)] * len(files)
+    columns = {f"bbox_{c}": [b[i] for b in boxes] for i, c in enumerate(("x1", "y1", "x2", "y2"))}
+    columns |= ({"class": classes} if classes else {}) | {"fname": files}
+    kinds = [(name, object) for name in columns]
+    return {"annotations": np.array([tuple(v) for v in zip(*columns.values(), strict=True)], dtype=kinds)}
+
+
+def official(root: Path, n=30, boxes=None, classes=None, devkit="devkit", train="cars_train") -> Path:
+    """An official layout of three classes in turn (their real ids), `n` training pictures."""
+    files = [f"{i:05d}.jpg" for i in range(1, n + 1)]
+    classes = classes or [STANFORD_CARS.index(THREE[i % 3]) + 1 for i in range(n)]
+    for file in files:
+        put(root / train / file)
+    (root / devkit).mkdir(parents=True, exist_ok=True)
+    savemat(root / devkit / "cars_meta.mat", {"class_names": np.array(STANFORD_CARS, dtype=object)})
+    savemat(root / devkit / "cars_train_annos.mat", annotations(files, classes, boxes))
+    return root
+
+
+def kaggle(root: Path, inner: str) -> Path:
+    by_class(root / inner, THREE)
+    by_class(root / inner, THREE, n=1, split="test")
+    for split, n in (("train", 30), ("test", 3)):
+        rows = [f"{i:05d}.jpg,{i},3,50,30,{STANFORD_CARS.index(THREE[(i - 1) % 3]) + 1}" for i in range(1, n + 1)]
+        (root / f"anno_{split}.csv").write_text("\n".join(rows) + "\n")
+    (root / "names.csv").write_text("\n".join(STANFORD_CARS) + "\n")
+    return root
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """`prepare` from outside: every layout, what is rejected, the split, and what a person reads when it fails."""
 
-import io
 import json
 import os
 import shutil
@@ -18,27 +17,20 @@ from PIL import Image
 from scipy.io import savemat
 from sklearn.model_selection import train_test_split
 
+from tests.conftest import (
+    HUMMER,
+    RAM,
+    SMART,
+    THREE,
+    annotations,
+    by_class,
+    kaggle,
+    official,
+    picture_bytes,
+    put,
+)
 from twincar.config import STANFORD_CARS, canonical_class_name
 from twincar.dataset import COLUMNS, DataError, class_names, load_table, prepare, stratified_split
-
-HUMMER, RAM, SMART = "AM General Hummer SUV 2000", "Ram C/V Cargo Van Minivan 2012", "smart fortwo Convertible 2012"
-THREE = [HUMMER, RAM, SMART]
-
-
-def picture_bytes(size=(60, 40), kind="JPEG", seed=0):
-    noise = np.random.default_rng(seed).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(noise).save(buffer, kind)
-    return buffer.getvalue()
-
-
-JPEG = picture_bytes()
-
-
-def put(path: Path, data: bytes = JPEG) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
-    return path
 
 
 def run(source, out, **options):
@@ -53,34 +45,6 @@ def rejected(out) -> dict[str, str]:
 
 def names_of(table, split) -> set[str]:
     return {Path(p).name for p in table.loc[table["split"] == split, "path"]}
-
-
-def by_class(root: Path, classes, n=10, split="train", start=1) -> Path:
-    """`n` pictures a class, numbered through all classes in turn, as the official files are."""
-    for i in range(n * len(classes)):
-        folder = root / split / canonical_class_name(classes[i % len(classes)])
-        put(folder / f"{start + i:05d}.jpg")
-    return root
-
-
-def annotations(files, classes=None, boxes=None):
-    boxes = boxes or [(2, 3, 50, 30)] * len(files)
-    columns = {f"bbox_{c}": [b[i] for b in boxes] for i, c in enumerate(("x1", "y1", "x2", "y2"))}
-    columns |= ({"class": classes} if classes else {}) | {"fname": files}
-    kinds = [(name, object) for name in columns]
-    return {"annotations": np.array([tuple(v) for v in zip(*columns.values(), strict=True)], dtype=kinds)}
-
-
-def official(root: Path, n=30, boxes=None, classes=None, devkit="devkit", train="cars_train") -> Path:
-    """An official layout of three classes in turn (their real ids), `n` training pictures."""
-    files = [f"{i:05d}.jpg" for i in range(1, n + 1)]
-    classes = classes or [STANFORD_CARS.index(THREE[i % 3]) + 1 for i in range(n)]
-    for file in files:
-        put(root / train / file)
-    (root / devkit).mkdir(parents=True, exist_ok=True)
-    savemat(root / devkit / "cars_meta.mat", {"class_names": np.array(STANFORD_CARS, dtype=object)})
-    savemat(root / devkit / "cars_train_annos.mat", annotations(files, classes, boxes))
-    return root
 
 
 # The split -----------------------------------------------------------------------------------------------------------
@@ -282,16 +246,6 @@ def test_pictures_inside_out_are_stored_relative(tmp_path):
 
 
 # Kaggle --------------------------------------------------------------------------------------------------------------
-
-
-def kaggle(root: Path, inner: str) -> Path:
-    by_class(root / inner, THREE)
-    by_class(root / inner, THREE, n=1, split="test")
-    for split, n in (("train", 30), ("test", 3)):
-        rows = [f"{i:05d}.jpg,{i},3,50,30,{STANFORD_CARS.index(THREE[(i - 1) % 3]) + 1}" for i in range(1, n + 1)]
-        (root / f"anno_{split}.csv").write_text("\n".join(rows) + "\n")
-    (root / "names.csv").write_text("\n".join(STANFORD_CARS) + "\n")
-    return root
 
 
 @pytest.mark.parametrize(
