@@ -19,13 +19,16 @@ from pathlib import Path
 import pandas as pd
 
 from twincar.config import STANFORD_CARS, canonical_class_name
-from twincar.listing import BOX, COLUMNS, PICTURES, SPLIT_NAMES, DataError, Listing, class_of, count
+from twincar.listing import BOX, COLUMNS, CROP_FILE, PICTURES, SPLIT_NAMES, DataError, Listing, class_of, count
 from twincar.parquet import download, read_parquet
 
 
-def read_source(source: str | Path, pictures: Path, endpoint: str | None = None, progress: bool = True) -> Listing:
+def read_source(
+    source: str | Path, pictures: Path | None = None, endpoint: str | None = None, progress: bool = True
+) -> Listing:
     """List the pictures of `source`, a folder, a parquet file or a Hub dataset. Pictures out of parquet files are
-    written below `pictures`. Raises DataError where no layout fits."""
+    written below `pictures`; None refuses parquet files, which have no boxes. A folder that `twincar crop` wrote is a
+    source of its own, and never part of the one it lies in. Raises DataError where no layout fits."""
     path = Path(os.path.abspath(Path(source).expanduser()))
     if not path.exists():
         if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(source)):
@@ -38,6 +41,8 @@ def read_source(source: str | Path, pictures: Path, endpoint: str | None = None,
         return read_parquet(f"parquet file {path.name}", path.parent, [path], pictures, progress)
     folders = list(_folders_below(path, skip=pictures))
     if parquet := [f for folder in folders for f in sorted(folder.glob("*.parquet"))]:
+        if pictures is None:
+            raise DataError(f"{source} holds parquet files, which have no boxes: give the devkit's or Kaggle's folder.")
         return read_parquet("parquet files", path, parquet, pictures, progress)
     annotations, names, notes = _annotations(path, folders)
     listing = _official(folders, annotations, names, notes) or _by_class(folders, annotations, names, notes)
@@ -60,12 +65,12 @@ def _subfolders(folder: Path) -> list[Path]:
     return sorted(found, key=lambda p: p.name)
 
 
-def _folders_below(root: Path, skip: Path, depth: int = 3) -> Iterator[Path]:
-    """`root` and the folders below it, the nearest first; `skip` is what an earlier run wrote."""
+def _folders_below(root: Path, skip: Path | None, depth: int = 3) -> Iterator[Path]:
+    """`root` and the folders below it, the nearest first; `skip` and crops are what an earlier run wrote."""
     queue = deque([(root, 0)])
     while queue:
         folder, level = queue.popleft()
-        if folder == skip:
+        if folder == skip or (level and (folder / CROP_FILE).is_file()):
             continue
         yield folder
         if level < depth:
@@ -112,7 +117,8 @@ def _annotations(source: Path, folders: list[Path]) -> tuple[pd.DataFrame, list[
             rows = rows.rename(columns={f"bbox_{c}": c for c in BOX} | {"class": "class_id", "fname": "file"})
             parts.append(_cleaned(rows, split, path))
     if not parts:  # Kaggle's tables may lie above the pictures' folder as well as below
-        places = [*folders, *list(source.parents)[:2]]
+        above = [] if (source / CROP_FILE).is_file() else list(source.parents)[:2]  # boxes of the uncut pictures
+        places = [*folders, *above]
         if path := find("names.csv", places):
             names = [line.strip().strip('"') for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
         for split in ("train", "test"):

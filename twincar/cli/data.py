@@ -1,11 +1,17 @@
-"""Verbs that make data ready: prepare."""
+"""Verbs that make data ready: prepare, crop."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
+from rich.table import Table
 
 from twincar.cli.base import app, out, sentences
+from twincar.config import BOX_MARGIN
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @app.command()
@@ -24,3 +30,44 @@ def prepare(
     with sentences():
         summary = dataset.prepare(source, out_folder, seed=seed, val_size=val_size, holdout=holdout)
         out.print(summary.describe(), highlight=False, soft_wrap=True)
+
+
+@app.command()
+def crop(
+    root_dir: Annotated[Path, typer.Option(help="A folder of pictures with boxes, as `prepare` reads or wrote it.")],
+    output_dir: Annotated[Path, typer.Option(help="Where the cars go, by split and class.")] = Path("cropped_images"),
+    show_classes: Annotated[
+        int, typer.Option(min=0, max=400, help="Count and show so many classes, the most frequent first; 0: none.")
+    ] = 20,
+    margin: Annotated[int, typer.Option(min=0, help="Pixels of context around the box.")] = BOX_MARGIN,
+    size: Annotated[
+        int | None, typer.Option(min=16, max=4096, help="Squash to a square of this side  [default: as it is]")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option(help="Cut all again. Originals are never overwritten.")] = False,
+) -> None:
+    """Cut the cars out by their boxes. A run that was killed goes on where it stopped."""
+    from twincar import crop as cropping
+
+    with sentences():
+        done = cropping.crop(root_dir, output_dir, margin=margin, size=size, samples=show_classes, overwrite=overwrite)
+        if show_classes:
+            out.print(_class_table(done.classes, show_classes))
+        out.print(done.describe(), highlight=False, soft_wrap=True)
+
+
+def _class_table(classes: "pd.DataFrame", n: int) -> Table:
+    """The `n` most frequent classes, and below them up to three of the smallest."""
+    columns = ["cars", *classes.columns] if len(classes.columns) > 1 else ["cars"]
+    table = Table("class", box=None, footer_style="bold", show_footer=True)
+    table.columns[0].footer = f"{len(classes):,} classes"
+    rows = classes.assign(cars=classes.sum(axis=1))[columns]
+    for column in columns:
+        table.add_column(column, justify="right", footer=f"{rows[column].sum():,}")
+    smallest = rows.iloc[max(n, len(rows) - 3) :]
+    for name, counts in rows.head(n).iterrows():
+        table.add_row(escape(name), *(f"{count:,}" for count in counts))
+    if (between := len(rows) - n - len(smallest)) > 0:
+        table.add_row(f"… {between:,} more", style="dim")
+    for name, counts in smallest.iterrows():
+        table.add_row(escape(name), *(f"{count:,}" for count in counts))
+    return table
