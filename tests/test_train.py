@@ -12,8 +12,10 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from typer.testing import CliRunner
 
 from twincar import Predictor
+from twincar.cli import app
 from twincar.config import TwinCarError
 from twincar.dataset import load_table, prepare
 from twincar.features import augmentation, cached_pictures, crop_box, normalise, squash, to_batch
@@ -103,6 +105,39 @@ def test_twincar_freezes_what_it_says(data):
     moved = {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
     assert moved
     assert not [name for name in moved if name.split(".")[0] in recipe.frozen]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--recipe", "bilinear", "--backbone", "resnet10t", "--attention-heads", "2"],
+        ["--recipe", "twincar", "--backbone", "vit_tiny_patch16_224", "--margin", "0.3"],
+    ],
+)
+def test_any_backbone_head_and_margin_from_the_command_line(options, data, tmp_path):
+    options += ["--data", str(data), "--init", "none", "--out", str(tmp_path / "run"), "--epochs", "1", "--size", "64"]
+    done = CliRunner().invoke(app, ["train", *options, "--workers", "0", "--accelerator", "cpu"])
+    assert done.exit_code == 0, done.output
+    predictor = Predictor.from_pretrained(tmp_path / "run" / "model")
+    architecture = predictor.config["architecture"]
+    assert architecture["name"] == f"timm/{options[3]}"
+    assert (architecture["head"], architecture["attention_heads"]) in (("bilinear", 2), ("cosine", 1))
+    answer = predictor(load_table(data)["path"][0])
+    assert np.isclose(answer.probabilities.sum(), 1)
+    assert answer.overlay().size == answer.photo.size
+
+
+def test_a_backbone_that_timm_does_not_know_is_a_sentence(data, tmp_path):
+    options = ["--backbone", "resnet51", "--data", str(data), "--init", "none", "--out", str(tmp_path / "run")]
+    done = CliRunner().invoke(app, ["train", *options])
+    assert done.exit_code == 2
+    assert "timm has no backbone 'resnet51'" in done.output
+
+
+def test_learns_from_the_share_that_the_recipe_says(data, tmp_path):
+    run(small("twincar", epochs=1, train_share=0.67), data, tmp_path / "run")
+    pictures = json.loads((tmp_path / "run" / "run.json").read_text())["pictures"]
+    assert pictures == {"train": 12, "val": 6, "unused": 6}
 
 
 class Killed(Exception):

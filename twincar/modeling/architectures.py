@@ -223,18 +223,21 @@ class BilinearNet(nn.Module):
         self.fc = make_head(HIDDEN * HIDDEN, num_classes, "linear", dropout, input_dropout)
 
     def forward_features(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) normalised images -> (N, 512, h, w), of either sign."""
-        return self.reduce(self.attention(self.trunk.forward_features(images)))
+        """(N, 3, H, W) normalised images -> (N, C, h, w), the trunk's features after attention.
+
+        The reduction belongs to the head: it gives both signs, on which Grad-CAM++ finds nothing all too often.
+        """
+        return self.attention(self.trunk.forward_features(images))
 
     def forward_head(self, features: Tensor) -> Tensor:
-        """(N, 512, h, w) features -> (N, num_classes) logits."""
-        x = features.flatten(2)
+        """(N, C, h, w) features -> (N, num_classes) logits."""
+        x = self.reduce(features).flatten(2)
         with torch.autocast(
             x.device.type, enabled=False
         ):  # sums of squares, then roots, and weights too many to convert each time
             x = x.float()
             x = (x @ x.transpose(1, 2) / x.shape[2]).flatten(1)
-            x = x.sign() * (x.abs() + 1e-10).sqrt()  # the little keeps the root's gradient finite at 0
+            x = x.sign() * (x.abs() + 1e-5).sqrt()  # the little keeps the gradient of the root small near 0
             return self.fc(nn.functional.normalize(x))
 
     def forward(self, images: Tensor) -> Tensor:

@@ -242,7 +242,10 @@ def train(
     warnings.filterwarnings("ignore", ".*LeafSpec.*")  # Lightning 2.6 on torch 2.15
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # it greets, and advertises
     torch.manual_seed(seed)
-    network = architectures.build(num_classes=len(names), **recipe.network())
+    try:
+        network = architectures.build(num_classes=len(names), **recipe.network())
+    except ValueError as error:
+        raise TwinCarError(str(error)) from error
     weights.initialise(network, init, recipe.architecture)
     network = network.to(memory_format=torch.channels_last)
     task = CarTask(network, recipe, len(names), seed)
