@@ -203,7 +203,7 @@ LITE = replace(
     name="lite",
     summary="The flagship's training on EfficientNet-Lite2, a quarter of the weights, as a small sibling.",
     architecture="timm/tf_efficientnet_lite2",
-    learning_rates=(("fc", 0.2), ("", 0.06)),  # thin depthwise layers bear less than a ResNet's
+    learning_rates=(("fc", 0.2), ("", 0.03)),  # thin depthwise layers bear less than a ResNet's
 )
 
 RECIPES = {recipe.name: recipe for recipe in (TWINCAR, REPORT, BILINEAR, SCRATCH, FLAGSHIP, LITE)}
