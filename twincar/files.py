@@ -34,7 +34,7 @@ def write_json(value: Any, path: str | Path) -> None:
         beside.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def write_csv(table: "pd.DataFrame", path: str | Path) -> None:
-    """Write a table without its index, floats with four decimals."""
+def write_csv(table: "pd.DataFrame", path: str | Path, decimals: int = 4) -> None:
+    """Write a table without its index."""
     with write_beside(path) as beside:
-        table.to_csv(beside, index=False, float_format="%.4f")
+        table.to_csv(beside, index=False, float_format=f"%.{decimals}f")

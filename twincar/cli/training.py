@@ -123,7 +123,7 @@ def compare(
 
     with sentences():
         table = comparison.compare(reports)
-        write_csv(table, reports / "recipes.csv")
+        write_csv(table, reports / "recipes.csv", decimals=6)
         print(comparison.as_markdown(table), end="")
 
 
