@@ -16,11 +16,10 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 from PIL import Image
 
 from twincar import Predictor
-from twincar.config import TwinCarError
+from twincar.config import PICTURES, TwinCarError
 from twincar.ui import page
 
 BESIDE = Path(__file__).resolve().parent / "models" / "twincar"  # the model that comes with a checkout
-PICTURES = {".jpg", ".jpeg", ".png", ".webp"}
 MOST_EXAMPLES = 8
 
 

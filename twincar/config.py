@@ -18,6 +18,10 @@ BOX_MARGIN = 16  # pixels of context around an annotated box, in the original ph
 
 PUBLISHED = Path(__file__).resolve().parents[1] / "models" / "twincar"  # the model that comes with a checkout
 
+PICTURES = frozenset(  # suffixes of files that are taken for pictures; whether one can be read is seen when it is read
+    (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic")
+)
+
 MAKES_OF_TWO_WORDS = ("AM General", "Alfa Romeo", "Aston Martin", "Land Rover")
 BODIES = (  # the longest first, so that "Cargo Van" is found before "Van"
     "Extended Cab", "Regular Cab", "Cargo Van", "Crew Cab", "Quad Cab", "Club Cab", "SuperCab",

@@ -23,10 +23,10 @@ import pandas as pd
 from rich.progress import track
 
 from twincar.checking import clip_box, read_sound, skim
-from twincar.config import STANFORD_CARS, canonical_class_name, parse_class_name
+from twincar.config import PICTURES, STANFORD_CARS, canonical_class_name, parse_class_name
 from twincar.files import write_beside
 from twincar.layouts import read_source
-from twincar.listing import BOX, PICTURES, DataError, Listing, count
+from twincar.listing import BOX, DataError, Listing, count
 
 __all__ = ["COLUMNS", "SPLITS", "DataError", "Summary", "class_names", "load_table", "prepare", "stratified_split"]
 

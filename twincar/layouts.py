@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from twincar.config import STANFORD_CARS, canonical_class_name
-from twincar.listing import BOX, COLUMNS, CROP_FILE, PICTURES, SPLIT_NAMES, DataError, Listing, class_of, count
+from twincar.config import PICTURES, STANFORD_CARS, canonical_class_name
+from twincar.listing import BOX, COLUMNS, CROP_FILE, SPLIT_NAMES, DataError, Listing, class_of, count
 from twincar.parquet import download, read_parquet
 
 

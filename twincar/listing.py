@@ -7,7 +7,6 @@ import pandas as pd
 
 from twincar.config import TwinCarError, canonical_class_name
 
-PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 SPLIT_NAMES = {  # folder and file names that mean a split
     "train": "train", "training": "train", "cars_train": "train",
     "val": "val", "valid": "val", "validation": "val",

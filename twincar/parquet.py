@@ -13,8 +13,9 @@ from pathlib import Path
 import pandas as pd
 from rich.progress import track
 
+from twincar.config import PICTURES
 from twincar.files import write_beside
-from twincar.listing import COLUMNS, PICTURES, SPLIT_NAMES, DataError, Listing, class_of, count, folder_name
+from twincar.listing import COLUMNS, SPLIT_NAMES, DataError, Listing, class_of, count, folder_name
 
 
 def _split_of(file: Path) -> str | None:

@@ -9,10 +9,8 @@ from typing import Annotated
 import typer
 
 from twincar.cli.base import Model, app, err, out, sentences
-from twincar.config import PUBLISHED, TwinCarError
+from twincar.config import PICTURES, PUBLISHED, TwinCarError
 from twincar.files import write_beside
-
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic", ".jfif"}
 
 
 @app.command()
@@ -54,7 +52,7 @@ def find_photos(given: list[Path]) -> Iterator[Path]:
         if not path.is_dir():
             yield path
             continue
-        found = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
+        found = sorted(file for file in path.rglob("*") if file.suffix.lower() in PICTURES)
         if not found:
             raise TwinCarError(f"There are no pictures in the folder {path}.")
         yield from found
