@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 # Dark to bright, told apart by colour-blind people and in grey.
 COLOURS = (colormaps["inferno"](np.linspace(0, 1, 256))[:, :3] * 255).astype(np.uint8)
+# Violet through white to orange, for a difference; colour-blind people tell these two apart as well.
+DIVERGING = (colormaps["PuOr_r"](np.linspace(0, 1, 256))[:, :3] * 255).astype(np.uint8)
 STRONGEST = 0.75  # opacity of the heat where it is 1
 
 
@@ -45,15 +47,43 @@ def grad_cam_plus_plus(network: nn.Module, features: Tensor, label: int) -> np.n
             return cam(input_tensor=features, targets=[ClassifierOutputTarget(label)])[0].astype(np.float32)
 
 
+def difference(network: nn.Module, features: Tensor, label: int, other: int) -> np.ndarray:
+    """The (h, w) float32 map, in logits, of what speaks for `label` more than for `other` in (C, h, w) features.
+
+    Gradient times features, summed over channels: HiResCAM (Draelos & Carin 2020, arXiv:2011.08891) of the difference
+    of the two logits, both signs kept. Under a linear head on averaged features it is exact: the sum of the map is that
+    difference, but for the two biases. Two Grad-CAM++ maps are each scaled to 0-1 and must not be subtracted.
+    """
+    with torch.enable_grad():
+        features = features.detach()[None].float().requires_grad_(True)
+        logits = network.forward_head(features)[0]
+        (gradient,) = torch.autograd.grad(logits[label] - logits[other], features)
+    return (gradient * features.detach())[0].sum(0).cpu().numpy()
+
+
 def at_size(cam: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Enlarge a map to size = (width, height) and span it over 0-1 again; in this order, as pytorch-grad-cam does."""
     return scale_cam_image(cv2.resize(cam, size)[None])[0].astype(np.float32, copy=False)
 
 
+def at_size_signed(cam: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Enlarge a map with both signs to size = (width, height) and divide it by its largest magnitude; 0 stays 0."""
+    cam = cv2.resize(cam, size).astype(np.float32, copy=False)
+    return cam / max(float(np.abs(cam).max()), 1e-12)
+
+
 def overlay(photo: Image.Image, heatmap: np.ndarray) -> Image.Image:
     """Lay a heatmap, (H, W) floats in 0-1 at the photo's size, over the photo: the stronger, the more opaque."""
-    heat = (heatmap * 255).astype(np.uint8)
-    opacity = heatmap.astype(np.float32)[..., None] * STRONGEST
+    return _blend(photo, COLOURS[(heatmap * 255).astype(np.uint8)], heatmap)
+
+
+def difference_overlay(photo: Image.Image, signed: np.ndarray) -> Image.Image:
+    """Lay a difference, (H, W) floats in -1 to 1 at the photo's size, over the photo: violet below 0, orange above."""
+    return _blend(photo, DIVERGING[((signed + 1) * 127.5).astype(np.uint8)], np.abs(signed))
+
+
+def _blend(photo: Image.Image, colours: np.ndarray, strength: np.ndarray) -> Image.Image:
+    opacity = strength.astype(np.float32)[..., None] * STRONGEST
     blend = np.asarray(photo, dtype=np.float32)
-    blend = blend + (COLOURS[heat] - blend) * opacity
+    blend = blend + (colours - blend) * opacity
     return Image.fromarray(blend.astype(np.uint8))

@@ -84,6 +84,25 @@ class Prediction:
         """The photo with that evidence laid over it, at the photo's size."""
         return explain.overlay(self.photo, self.heatmap(class_name))
 
+    def probability(self, class_name: str) -> float:
+        """How probable a class is, in 0-1. Raises TwinCarError for a class that the model does not have."""
+        return float(self.probabilities[self._label(class_name)])
+
+    def difference(self, class_name: str, other: str) -> np.ndarray:
+        """What in the photo tells two classes apart: (H, W) float32 in -1 to 1 at the photo's size.
+
+        Positive where the photo speaks more for `class_name`, negative where it speaks more for `other`, in logits,
+        divided by the largest of either sign. See `explain.difference`. Raises TwinCarError for an unknown class.
+        """
+        label, against = self._label(class_name), self._label(other)
+        return explain.at_size_signed(
+            explain.difference(self._network, self._features, label, against), self.photo.size
+        )
+
+    def difference_overlay(self, class_name: str, other: str) -> Image.Image:
+        """The photo with that difference over it: orange speaks for `class_name`, violet for `other`."""
+        return explain.difference_overlay(self.photo, self.difference(class_name, other))
+
 
 class Predictor:
     """A published model, ready to answer. Safe to call from several threads.
@@ -113,16 +132,17 @@ class Predictor:
         """Answer one photo: a path, bytes, a PIL image or an array. Raises PhotoError for what is no photo."""
         return self._answer([load_photo(photo)])[0]
 
-    def batch(self, photos: Iterable[Photo], batch_size: int = 16) -> list[Prediction | PhotoError]:
-        """Answer many, in order. A photo that cannot be read gives its PhotoError in its place and stops nobody."""
+    def batch(self, photos: Iterable[Photo | PhotoError], batch_size: int = 16) -> list[Prediction | PhotoError]:
+        """Answer many, in order. A photo that cannot be read gives its PhotoError in its place and stops nobody; so
+        does a PhotoError among the photos, from a reader that could not even hand over a file."""
         return list(self.stream(photos, batch_size))
 
-    def stream(self, photos: Iterable[Photo], batch_size: int = 16) -> Iterator[Prediction | PhotoError]:
+    def stream(self, photos: Iterable[Photo | PhotoError], batch_size: int = 16) -> Iterator[Prediction | PhotoError]:
         """`batch`, an answer at a time: memory holds one batch, however many photos there are."""
         waiting: list[Image.Image | PhotoError] = []
         for photo in photos:
             try:
-                waiting.append(load_photo(photo))
+                waiting.append(photo if isinstance(photo, PhotoError) else load_photo(photo))
             except PhotoError as error:
                 waiting.append(error)
             if len(waiting) == batch_size:
