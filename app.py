@@ -3,6 +3,7 @@
 python app.py                                   # http://127.0.0.1:7860; a Hugging Face Space runs this same file
 TWINCAR_MODEL=user/repo python app.py           # a model from the Hub, or another folder
 TWINCAR_EXAMPLES=photos/ python app.py          # offers the photos of a folder as examples
+TWINCAR_DATA=data/ python app.py                # prepared data to explore; data/ beside this file is found by itself
 GRADIO_SERVER_PORT=8080 GRADIO_SERVER_NAME=0.0.0.0 python app.py
 """
 
@@ -19,7 +20,8 @@ from twincar import Predictor
 from twincar.config import PICTURES, TwinCarError
 from twincar.ui import page
 
-BESIDE = Path(__file__).resolve().parent / "models" / "twincar"  # the model that comes with a checkout
+HERE = Path(__file__).resolve().parent
+BESIDE = HERE / "models" / "twincar"  # the model that comes with a checkout
 MOST_EXAMPLES = 8
 
 
@@ -54,6 +56,16 @@ def example_photos(folder: str | None) -> list[str]:
     return [str(path.resolve()) for path in found[:MOST_EXAMPLES]]
 
 
+def prepared_data(folder: str | None) -> Path | None:
+    """The folder of prepared data: the operator's, or the one beside this file."""
+    found = Path(folder) if folder else HERE / "data"
+    if (found / "cars.csv").is_file():
+        return found
+    if folder:
+        print(f"TWINCAR_DATA={folder} holds no cars.csv: the page goes without its pictures.", file=sys.stderr)
+    return None
+
+
 def main() -> None:
     try:
         predictor, notice = load(os.environ.get("TWINCAR_MODEL"))
@@ -64,7 +76,13 @@ def main() -> None:
         print(notice, file=sys.stderr)
     port = os.environ.get("GRADIO_SERVER_PORT") or os.environ.get("PORT")
     try:
-        demo = page.build(predictor, notice=notice, examples=example_photos(os.environ.get("TWINCAR_EXAMPLES")))
+        demo = page.build(
+            predictor,
+            notice=notice,
+            examples=example_photos(os.environ.get("TWINCAR_EXAMPLES")),
+            reports=HERE / "reports" if (HERE / "reports").is_dir() else None,
+            data=prepared_data(os.environ.get("TWINCAR_DATA")),
+        )
         demo.launch(**page.launch_options(), server_port=int(port) if port else None)
     except (OSError, ValueError) as error:  # a port that is taken, or is no number
         sys.exit(f"The page cannot be served: {error}")

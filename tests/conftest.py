@@ -3,6 +3,8 @@
 import hashlib
 import io
 import json
+import os
+import shutil
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -143,6 +145,21 @@ def tiny_model(tmp_path_factory) -> Path:
         "input": {"size": 64, "flip": False},
     }
     return hub.save(hub.CarModel(config), tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A real Chromium for the page's tests: `chromium`, or what the variable CHROMIUM names."""
+    from playwright.sync_api import sync_playwright
+
+    from tests.visit import QUIET
+
+    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
+    assert chromium, "The page's tests need Chromium: install it, or say where it is with CHROMIUM=/path."
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=chromium, args=list(QUIET))
+        yield running
+        running.close()
 
 
 @pytest.fixture

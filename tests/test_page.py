@@ -3,63 +3,21 @@
 pytest tests/test_page.py        # Chromium is found as `chromium`, or where the variable CHROMIUM says
 """
 
-import os
 import shutil
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from urllib.error import URLError
-from urllib.request import urlopen
 
 import httpx
 import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from tests.conftest import CLASSES, draw_car
+from tests.visit import REPO, served, visiting
 from twincar import PhotoError
 from twincar.photo import load_photo
-
-REPO = Path(__file__).parents[1]
-QUIET = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
-         "--disable-sync", "--no-first-run")  # fmt: skip
-WAIT = 20_000  # milliseconds, on a machine that is busy with something else
-expect.set_options(timeout=WAIT)
-
-
-@contextmanager
-def served(folder: Path, app: Path = REPO / "app.py", **variables: str) -> Iterator[tuple[str, Path]]:
-    """Run the page; gives its address and the file of what it prints."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    quiet = {key: value for key, value in os.environ.items() if not key.startswith(("TWINCAR_", "GRADIO_"))}
-    environment = quiet | {
-        "PYTHONPATH": str(REPO), "GRADIO_SERVER_PORT": str(port), "GRADIO_TEMP_DIR": str(folder / "uploads"),
-        "HF_HOME": str(folder / "hub"), "OMP_NUM_THREADS": "1",
-    } | variables  # fmt: skip
-    log = folder / "log.txt"
-    url = f"http://127.0.0.1:{port}"
-    with log.open("w") as out:
-        process = subprocess.Popen([sys.executable, str(app)], env=environment, stdout=out, stderr=subprocess.STDOUT)
-    try:
-        for _ in range(240):
-            assert process.poll() is None, log.read_text()
-            try:
-                urlopen(url, timeout=5).close()
-                break
-            except URLError:
-                time.sleep(0.25)
-        yield url, log
-    finally:
-        process.terminate()
-        process.wait(20)
 
 
 @pytest.fixture(scope="module")
@@ -68,32 +26,11 @@ def site(tiny_model, tmp_path_factory) -> Iterator[tuple[str, Path]]:
         yield running
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
-    assert chromium, "The page's tests need Chromium: install it, or say where it is with CHROMIUM=/path."
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=chromium, args=list(QUIET))
-        yield running
-        running.close()
-
-
 @pytest.fixture
 def page(browser, site) -> Iterator[Page]:
-    """A fresh visit. Whatever the test does: nothing is asked of another host, the console stays free of errors, and
-    the server prints no traceback."""
-    page = browser.new_page(viewport={"width": 1280, "height": 900})
-    strangers, errors = [], []
-    ours = (site[0], "data:", "blob:")
-    page.on("request", lambda request: request.url.startswith(ours) or strangers.append(request.url))
-    page.on("console", lambda message: message.type == "error" and errors.append(message.text))
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.goto(site[0])
-    expect(page.locator("#headline h2")).to_have_text("Which car is it?")
-    yield page
-    page.close()
-    assert (strangers, errors) == ([], [])
-    assert "Traceback" not in site[1].read_text()
+    with visiting(browser, site) as page:
+        expect(page.locator("#headline h2")).to_have_text("Which car is it?")
+        yield page
 
 
 def give(page: Page, photo: Path) -> None:
@@ -210,7 +147,7 @@ def test_a_phone_shows_it_in_one_column(page, site, car_photo, theme):
 
 def test_the_api_gives_the_five_and_the_overlay(site, car_photo, truth):
     client = Client(site[0], verbose=False)
-    assert list(client.view_api(return_format="dict")["named_endpoints"]) == ["/identify"]
+    assert list(client.view_api(return_format="dict")["named_endpoints"]) == ["/identify", "/many"]
     answer, overlay = client.predict(photo=handle_file(car_photo), api_name="/identify")
     assert [guess["class_name"] for guess in answer["top"]] == [guess.class_name for guess in truth.top(5)]
     assert set(answer["top"][0]) == {"class_name", "make", "model", "body", "year", "probability"}
@@ -265,7 +202,7 @@ def test_without_any_model_the_app_says_how_to_get_one(tmp_path, monkeypatch, ca
     ("probability", "words"), [(1.0, "over 99 %"), (0.912, "91 %"), (0.006, "1 %"), (0.0, "under 1 %")]
 )
 def test_per_cent_is_written_for_people(probability, words):
-    from twincar.ui.identify import percent
+    from twincar.ui.words import percent
 
     assert percent(probability).replace("\N{NO-BREAK SPACE}", " ") == words
 

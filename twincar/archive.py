@@ -111,7 +111,7 @@ def _members(name: str, path: Path) -> Iterator[Item]:
     total, found = 0, False
     for place, info in enumerate(infos):
         inner = info.filename.replace("\\", "/")
-        if info.is_dir() or any(p.startswith(".") or p.lower() in HIDDEN for p in PurePosixPath(inner).parts):
+        if inner.endswith("/") or any(_hidden(part) for part in PurePosixPath(inner).parts):
             continue
         found, total = True, total + info.file_size
         reason = _refused(info)
@@ -120,6 +120,10 @@ def _members(name: str, path: Path) -> Iterator[Item]:
         yield Item(shown(f"{name}/{inner}"), path, place, reason)
     if not found:
         raise PhotoError("There are no photos in this zip.")
+
+
+def _hidden(part: str) -> bool:
+    return (part.startswith(".") and part not in (".", "..")) or part.lower() in HIDDEN
 
 
 def _refused(info: ZipInfo) -> str:

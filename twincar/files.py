@@ -38,3 +38,18 @@ def write_csv(table: "pd.DataFrame", path: str | Path, decimals: int = 4) -> Non
     """Write a table without its index."""
     with write_beside(path) as beside:
         table.to_csv(beside, index=False, float_format=f"%.{decimals}f")
+
+
+def for_spreadsheets(table: "pd.DataFrame") -> "pd.DataFrame":
+    """The table with an apostrophe before every text that a spreadsheet would run as a formula (OWASP, CSV injection).
+
+    For tables with words of strangers in them, such as the names of their files.
+    """
+
+    def safe(value: Any) -> Any:
+        formula = isinstance(value, str) and (
+            value[:1] in ("\t", "\r", "\n") or value.lstrip()[:1] in tuple("=+-@＝＋－＠")
+        )
+        return f"'{value}" if formula else value
+
+    return table.map(safe)

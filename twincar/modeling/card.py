@@ -43,12 +43,57 @@ def model_card(config: dict) -> str:
         ]
         or None,
     )
-    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{_text(config, scores, training)}"))
+    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{_text(config)}"))
 
 
-def _text(config: dict, scores: dict, training: dict) -> str:
-    names = config["class_names"]
+def figures(config: dict) -> list[tuple[str, str, str]]:
+    """The headline figures as (measure, value, 95 % interval or ""), for the card and for pages that show them."""
+    scores = config.get("scores", {})
+    return [(words, f"{scores[key]:.1%}", _interval(scores, key)) for key, words in SHOWN if key in scores]
+
+
+def sections(config: dict) -> dict[str, str]:
+    """Title -> Markdown of what the card says under it, in order; sections that the config tells nothing for are
+    left out."""
+    scores, training = config.get("scores", {}), config.get("training", {})
     size = config["input"]["size"]
+    found = {}
+    if scores:
+        measured = figures(config)
+        rows = [f"| {words} | {value} ({interval}) |" if interval else f"| {words} | {value} |"
+                for words, value, interval in measured]  # fmt: skip
+        parts = [measured_on(config), "\n".join(["| measure | value |", "| --- | --- |", *rows])]
+        if scores.get("command"):
+            parts.append(f"Measured with `{scores['command']}`.")
+        if scores.get("remark"):
+            parts.append(scores["remark"])
+        found["How good it is"] = "\n\n".join(parts)
+    if training:
+        found["How it was trained"] = " ".join(
+            training[key] for key in ("how", "start", "left_out") if training.get(key)
+        )
+    found["Input"] = (
+        f"An upright RGB photo of a car, squashed to {size} by {size} pixels"
+        + (", read together with its mirror image" if config["input"].get("flip") else "")
+        + ", ImageNet mean and deviation taken out. It was trained on cars cut out with 16 pixels of context: a photo "
+        "that the car fills is answered best."
+    )
+    found["Limits"] = LIMITS + _calibration(config)
+    if config.get("notice"):
+        found["Licence"] = config["notice"]
+    return found
+
+
+def measured_on(config: dict) -> str:
+    """The sentence in front of the figures: on how many pictures of which split."""
+    scores = config["scores"]
+    return f"On {scores['pictures']} {scores['split']} pictures that no training step saw" + (
+        ", with 95 % bootstrap intervals:" if any(interval for *_, interval in figures(config)) else ":"
+    )
+
+
+def _text(config: dict) -> str:
+    names = config["class_names"]
     parts = [
         f"# {config.get('name', 'twincar')}",
         f"Names the make, model and year of a car in a photo: {len(names)} classes, from {names[0]} to {names[-1]}. "
@@ -58,32 +103,8 @@ def _text(config: dict, scores: dict, training: dict) -> str:
         'answer = Predictor.from_pretrained("user/repo")("photo.jpg")  # or this folder\n'
         'print(answer.top(5))\nanswer.overlay().save("why.png")\n```',
     ]
-    if scores:
-        rows = [f"| {words} | {_with_interval(scores, key)} |" for key, words in SHOWN if key in scores]
-        parts += [
-            "## How good it is",
-            f"On {scores['pictures']} {scores['split']} pictures that no training step saw"
-            + (", with 95 % bootstrap intervals:" if any(f"{key}_interval" in scores for key, _ in SHOWN) else ":"),
-            "\n".join(["| measure | value |", "| --- | --- |", *rows]),
-        ]
-        if scores.get("command"):
-            parts.append(f"Measured with `{scores['command']}`.")
-        if scores.get("remark"):
-            parts.append(scores["remark"])
-    if training:
-        parts.append("## How it was trained")
-        parts.append(" ".join(training[key] for key in ("how", "start", "left_out") if training.get(key)))
-    parts += [
-        "## Input",
-        f"An upright RGB photo of a car, squashed to {size} by {size} pixels"
-        + (", read together with its mirror image" if config["input"].get("flip") else "")
-        + ", ImageNet mean and deviation taken out. It was trained on cars cut out with 16 pixels of context: a photo "
-        "that the car fills is answered best.",
-        "## Limits",
-        LIMITS + _calibration(config),
-    ]
-    if config.get("notice"):
-        parts += ["## Licence", config["notice"]]
+    for title, text in sections(config).items():
+        parts += [f"## {title}", text]
     return "\n\n".join(parts) + "\n"
 
 
@@ -96,8 +117,8 @@ def _calibration(config: dict) -> str:
     )
 
 
-def _with_interval(scores: dict, key: str) -> str:
+def _interval(scores: dict, key: str) -> str:
     if f"{key}_interval" not in scores:
-        return f"{scores[key]:.1%}"
+        return ""
     low, high = scores[f"{key}_interval"]
-    return f"{scores[key]:.1%} ({low:.1%} to {high:.1%})"
+    return f"{low:.1%} to {high:.1%}"

@@ -5,25 +5,20 @@ of the head. Everything that is shown comes from `Predictor`; here it is only pu
 """
 
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from gradio.utils import get_upload_folder
 
 from twincar.modeling.predict import Guess, Prediction, Predictor
-from twincar.photo import PhotoError, load_photo
+from twincar.photo import PhotoError
+from twincar.ui import words
+from twincar.ui.compare import drawer
+from twincar.ui.uploads import stored_photo
 
 TOP = 5
 SHOWN_SIDE = 1280  # pixels: the page needs no more, and a phone's 12 megapixels would take seconds to draw and send
-MAYBE = 0.5  # below this the first guess is more likely wrong than right, by the model's own account
-SURE = (  # from this probability on -> the words
-    (0.9, "Very sure"),
-    (0.7, "Fairly sure"),
-    (MAYBE, "More likely than not"),
-    (0.0, "Not sure"),
-)
 FORGOTTEN = "The page has forgotten this photo, as it does after a while: choose the photo again."
+ADVICE = "Drop, paste or pick another one: the page is ready for it."
 LOOKING = '<div class="looking"><p>Looking at the photo…</p></div>'
 
 CAR = """<svg viewBox="0 0 240 96" aria-hidden="true"><defs><radialGradient id="heat" cx=".34" cy=".55" r=".5">
@@ -73,12 +68,13 @@ def tab(predictor: Predictor, scope: str, examples: list[str], keep_for: float) 
                     buttons=["fullscreen"], max_height=460, elem_id="slider",
                 )  # fmt: skip
                 sentence = gr.HTML(elem_id="sentence")
+    compared = drawer(predictor, answer)
 
     def show(upload: dict | None) -> dict[Any, Any]:
         try:
-            prediction = upload and _predict(predictor, upload)
+            prediction = upload and predictor(stored_photo(upload))
         except PhotoError as error:
-            return _nothing(_trouble(str(error)))
+            return _nothing(words.trouble(str(error), ADVICE))
         if not prediction:
             return _nothing(_welcome(scope))
         # In place, after the network has read all of it: what the page draws and keeps needs no more pixels.
@@ -86,27 +82,31 @@ def tab(predictor: Predictor, scope: str, examples: list[str], keep_for: float) 
         top = prediction.top(TOP)
         return {
             answer: prediction,
-            headline: _headline(top, scope),
+            headline: words.answer(top, _knows(scope)),
             five: gr.Column(visible=True),
             nearest: gr.Radio(
-                choices=[guess.class_name for guess in top], value=top[0].class_name, label=_nearest_label(len(top))
+                choices=[guess.class_name for guess in top],
+                value=top[0].class_name,
+                label=words.nearest_label(len(top)),
             ),
             bars: _bars(top),
             evidence: gr.Column(visible=True),
             **_evidence(prediction, top[0].class_name),
+            **compared.closed(prediction),
         }
 
     def choose(class_name: str, prediction: Prediction | None) -> dict[Any, Any]:
-        return _evidence(prediction, class_name) if prediction else _nothing(_trouble(FORGOTTEN))
+        return _evidence(prediction, class_name) if prediction else _nothing(words.trouble(FORGOTTEN, ADVICE))
 
     def _evidence(prediction: Prediction, class_name: str) -> dict[Any, Any]:
         return {
             slider: (prediction.photo, prediction.overlay(class_name)),
-            sentence: _sentence(class_name, bool(prediction.heatmap(class_name).any())),
+            sentence: words.evidence(class_name, bool(prediction.heatmap(class_name).any())),
         }
 
-    def _nothing(words: str) -> dict[Any, Any]:
-        return {answer: None, headline: words, five: gr.Column(visible=False), evidence: gr.Column(visible=False)}
+    def _nothing(said: str) -> dict[Any, Any]:
+        hidden = gr.Column(visible=False)
+        return {answer: None, headline: said, five: hidden, evidence: hidden, **compared.closed(None)}
 
     def identify(photo: dict) -> tuple[dict, Any]:
         """Name the car in a photo: the five nearest classes, and what in the photo speaks for the first.
@@ -119,7 +119,7 @@ def tab(predictor: Predictor, scope: str, examples: list[str], keep_for: float) 
             overlay: The photo with the Grad-CAM++ evidence for the first laid over it, at the photo's size.
         """
         try:
-            prediction = _predict(predictor, photo)
+            prediction = predictor(stored_photo(photo))
         except PhotoError as error:
             raise gr.Error(str(error), print_exception=False) from error
         return {"top": [guess.as_dict() for guess in prediction.top(TOP)]}, prediction.overlay()
@@ -130,25 +130,11 @@ def tab(predictor: Predictor, scope: str, examples: list[str], keep_for: float) 
         None, photo, headline, js=f"(photo) => photo ? '{LOOKING}' : '{_one_line(_welcome(scope))}'", **private
     )
     everything = [answer, headline, five, nearest, bars, evidence, slider, sentence]
+    everything += [compared.box, compared.one, compared.other, *compared.outputs]
     photo.change(show, photo, everything, preprocess=False, **private)
     nearest.input(choose, [nearest, answer], everything, **private)
     top, overlay = gr.JSON(visible=False, label="top"), gr.Image(visible=False, label="overlay", format="jpeg")
     gr.on([], identify, photo, [top, overlay], preprocess=False, api_name="identify")
-
-
-def _predict(predictor: Predictor, upload: dict | None) -> Prediction:
-    path = upload.get("path") if isinstance(upload, dict) else None
-    # Gradio checks and moves what says of itself that it is a file; a caller may leave that word out. Nothing is read
-    # but what Gradio stored.
-    if not isinstance(path, str) or not Path(path).resolve().is_relative_to(Path(get_upload_folder()).resolve()):
-        raise PhotoError("No photo has arrived: send the file of a picture.")
-    return predictor(load_photo(path))
-
-
-def percent(probability: float) -> str:
-    """For people: nothing is certain, and nothing on the list is impossible."""
-    words = "over 99" if probability >= 0.995 else "under 1" if probability < 0.005 else f"{100 * probability:.0f}"
-    return f"{words}\N{NO-BREAK SPACE}%"
 
 
 def _welcome(scope: str) -> str:
@@ -159,60 +145,15 @@ def _welcome(scope: str) -> str:
     )
 
 
-def _trouble(sentence: str) -> str:
-    return (
-        f'<div class="trouble"><h2>That did not work</h2><p>{escape(sentence)}</p>'
-        '<p class="small">Drop, paste or pick another one: the page is ready for it.</p></div>'
-    )
-
-
-def _headline(top: list[Guess], scope: str) -> str:
-    best = top[0]
-    words = next(words for least, words in SURE if best.probability >= least)
-    mood = "answer" if best.probability >= MAYBE else "answer unsure"
-    name = best.class_name.removesuffix(str(best.year or "")).strip()
-    rest = escape(name.removeprefix(best.make).strip())
-    year = f' <span class="year">{best.year}</span>' if best.year else ""
-    return (
-        f'<div class="{mood}"><p class="sure"><b>{words}</b> {percent(best.probability)}</p>'
-        f'<h2><span class="make">{escape(best.make)}</span> {rest}{year}</h2>'
-        f"<p>{_next_best(top)}</p>"
-        f'<p class="small">It knows {escape(scope)} and no others: any other car gets the nearest look.</p></div>'
-    )
-
-
-def _next_best(top: list[Guess]) -> str:
-    if len(top) < 2:
-        return "It knows no other car."
-    second = top[1].probability
-    other = f"<b>{escape(top[1].class_name)}</b>"
-    if top[0].probability < MAYBE:
-        return f"This is only the nearest look; {other} comes next with {percent(second)}."
-    if second >= 0.1:
-        return f"It could also be {other}, with {percent(second)}."
-    if second >= 0.02:
-        return f"Next comes {other} with {percent(second)}."
-    return f"Nothing else comes near; {other} is next with {percent(second)}."
-
-
-def _sentence(class_name: str, found: bool) -> str:
-    if not found:
-        return f"<p>Nothing in this photo spoke for <b>{escape(class_name)}</b>: both halves are the photo.</p>"
-    return (
-        f"<p>The bright parts spoke most for <b>{escape(class_name)}</b>; what is left as it was said little. "
-        "Drag the handle to compare.</p>"
-        '<p class="scale" aria-hidden="true"><span>little</span><i></i><span>most</span></p>'
-    )
-
-
-def _nearest_label(count: int) -> str:
-    return "The five nearest" if count == TOP else f"The {count} nearest"
+def _knows(scope: str) -> str:
+    return f'<p class="small">It knows {escape(scope)} and no others: any other car gets the nearest look.</p>'
 
 
 def _bars(top: list[Guess]) -> str:
     """The rows are a real radio group; this tells its style sheet how long each bar is, and its figure."""
     rows = (
-        f'#five label:nth-of-type({row}){{--share:{guess.probability:.4f};--figure:"{percent(guess.probability)}"}}'
+        f"#five label:nth-of-type({row})"
+        f'{{--share:{guess.probability:.4f};--figure:"{words.percent(guess.probability)}"}}'
         for row, guess in enumerate(top, 1)
     )
     return f"<style>{''.join(rows)}</style>"

@@ -3,16 +3,27 @@
   const find = (selector) => document.querySelector(selector);
   document.documentElement.lang = "en";
 
-  // The answer is spoken when it comes.
-  find("#headline")?.setAttribute("role", "status");
+  // The address names the tab: /?tab=many opens it, and choosing another one changes the address.
+  const wanted = new URLSearchParams(location.search).get("tab");
+  if (wanted) find(`#tabs [role=tab][data-tab-id="${CSS.escape(wanted)}"]`)?.click();
+  const name = () => {
+    const { tabId } = find("#tabs [role=tab][aria-selected=true]")?.dataset ?? {};
+    const address = new URL(location);
+    if (!tabId || tabId === (address.searchParams.get("tab") ?? "identify")) return;
+    tabId === "identify" ? address.searchParams.delete("tab") : address.searchParams.set("tab", tabId);
+    history.replaceState(history.state, "", address);
+  };
+  const row = find("#tabs > .tab-wrapper");
+  if (row) new MutationObserver(name).observe(row, { attributeFilter: ["aria-selected"], childList: true, subtree: true });
 
-  // Paste a picture anywhere on the page.
+  // Paste a picture anywhere on the page, or several where many are asked for: the tab in sight takes them.
   document.addEventListener("paste", (event) => {
-    const file = [...(event.clipboardData?.files ?? [])][0];
-    const input = find("#photo input[type=file]");
-    if (!file || !input) return;
+    const pasted = [...(event.clipboardData?.files ?? [])];
+    const inputs = [...document.querySelectorAll("#photo input[type=file], #files input[type=file]")];
+    const input = inputs.find((input) => input.closest(".block")?.offsetParent);
+    if (!pasted.length || !input) return;
     const files = new DataTransfer();
-    files.items.add(file);
+    pasted.slice(0, input.multiple ? pasted.length : 1).forEach((file) => files.items.add(file));
     input.files = files.files;
     input.dispatchEvent(new Event("change", { bubbles: true }));
   });
@@ -20,17 +31,21 @@
   // Gradio names every radio button differently; with one name they are one group and the arrow keys work.
   // Its slider listens to the mouse alone; the arrow keys move it by sending what a mouse would.
   const finish = () => {
+    find("#headline")?.setAttribute("role", "status"); // the answer is spoken when it comes
     document.querySelectorAll("#five input[type=radio]").forEach((radio) => {
       if (radio.name !== "nearest") radio.name = "nearest";
     });
     const group = find("#five fieldset");
     group?.setAttribute("role", "radiogroup");
     group?.setAttribute("aria-label", group.querySelector("[data-testid=block-info]")?.textContent ?? "The nearest");
-    const pictures = document.querySelectorAll("#slider img");
+    document.querySelectorAll("#slider, #detail-slider").forEach(finishSlider);
+  };
+  const finishSlider = (slider) => {
+    const pictures = slider.querySelectorAll("img");
     ["The photo", "The photo with the evidence over it"].forEach((words, i) => {
       if (pictures[i] && pictures[i].alt !== words) pictures[i].alt = words;
     });
-    const handle = find("#slider .outer");
+    const handle = slider.querySelector(".outer");
     if (!handle || handle.tabIndex === 0) return;
     const told = { role: "slider", "aria-label": "Where the photo ends and the evidence begins, in per cent",
       "aria-valuemin": "0", "aria-valuemax": "100", "aria-valuenow": "50" };
@@ -58,5 +73,11 @@
       window.dispatchEvent(mouse("mouseup", to));
     });
   };
-  new MutationObserver(finish).observe(find("#identify") ?? document.body, { childList: true, subtree: true });
+  let due = false; // many changes at once are looked at once
+  const soon = () => {
+    if (!due) requestAnimationFrame(() => { due = false; finish(); });
+    due = true;
+  };
+  new MutationObserver(soon).observe(find("#tabs") ?? document.body, { childList: true, subtree: true });
+  finish();
 }

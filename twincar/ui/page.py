@@ -1,4 +1,4 @@
-"""The frame of the page: header, the Identify tab, footer, theme. `app.py` builds and launches it:
+"""The frame of the page: header, tabs, footer, theme. `app.py` builds and launches it:
 
     page.build(predictor).launch(**page.launch_options())
 
@@ -10,12 +10,12 @@ from pathlib import Path
 
 import gradio as gr
 
+from twincar.archive import MB, PHOTO_BYTES, ZIP_BYTES
 from twincar.config import STANFORD_CARS, parse_class_name
 from twincar.modeling.predict import Predictor
-from twincar.ui import identify
+from twincar.ui import about, identify, many
 
 HERE = Path(__file__).parent
-LARGEST_FILE_MB = 25
 CLEAN_EVERY, FORGET_AFTER = 600, 1800  # seconds, for the files of visitors
 SESSIONS = 256  # whose last answers are kept in memory, some 4 MB each
 FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif")
@@ -32,18 +32,32 @@ INK = gr.themes.Color(
 )  # fmt: skip
 
 
-def build(predictor: Predictor, notice: str | None = None, examples: list[str] | None = None) -> gr.Blocks:
-    """The whole page, not launched.
+def build(
+    predictor: Predictor,
+    notice: str | None = None,
+    examples: list[str] | None = None,
+    reports: Path | None = None,
+    data: Path | None = None,
+) -> gr.Blocks:
+    """The whole page, not launched. `/?tab=many` opens it at a tab.
 
     notice : a plain word above everything, such as that another model answers than the one asked for.
     examples : paths of photos to offer.
+    reports : the folder that `twincar report` wrote, if there is one.
+    data : the folder that `twincar prepare` wrote, if there is one.
     """
     with gr.Blocks(title="TwinCar", analytics_enabled=False, delete_cache=(CLEAN_EVERY, FORGET_AFTER)) as demo:
         if notice:
             gr.HTML(f'<p role="note">{escape(notice)}</p>', elem_id="notice")
         gr.HTML(_header(), elem_id="header")
-        # One tab so far, so no row of tabs: with a second one, wrap each in gr.Tab(...) under gr.Tabs().
-        identify.tab(predictor, scope(predictor), examples or [], keep_for=FORGET_AFTER)
+        with gr.Tabs(elem_id="tabs"):  # the ids are what page.js reads from the address
+            with gr.Tab("Identify", id="identify"):
+                identify.tab(predictor, scope(predictor), examples or [], keep_for=FORGET_AFTER)
+            with gr.Tab("Many photos", id="many"):
+                many.tab(predictor, keep_for=FORGET_AFTER)
+            # Tabs that need `data` or `reports` come here.
+            with gr.Tab("About", id="about"):
+                about.tab(predictor, demo)
         gr.Markdown(_footer(predictor), elem_id="footer")
     demo.queue(default_concurrency_limit=2, max_size=64)
     return demo
@@ -53,14 +67,14 @@ def launch_options() -> dict:
     """What goes to `Blocks.launch`: looks, limits, and silence towards third parties."""
     return {
         "theme": theme(),
-        "css_paths": [HERE / "style.css"],
+        "css_paths": [HERE / "style.css", HERE / "many.css"],
         "js": (HERE / "page.js").read_text(encoding="utf-8"),
         "head": '<meta name="color-scheme" content="light dark"><link rel="icon" href="data:image/svg+xml,'
         "%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 32 32'%3E%3Crect width='32' height='32' rx='8' "
         "fill='%23391461'/%3E%3Ccircle cx='12' cy='16' r='6' fill='%23fb9b06'/%3E%3Ccircle cx='20' cy='16' r='6' "
         "fill='none' stroke='%23fff' stroke-width='2'/%3E%3C/svg%3E\">",
         "footer_links": ["api"],
-        "max_file_size": f"{LARGEST_FILE_MB}mb",
+        "max_file_size": ZIP_BYTES,  # a photo's own limit is smaller, and checked where it is read
         "state_session_capacity": SESSIONS,
         "run_history": False,  # Gradio would keep every visitor's photos in the browser
         "enable_monitoring": False,
@@ -118,7 +132,7 @@ def _header() -> str:
 def _footer(predictor: Predictor) -> str:
     lines = [
         f"Photos stay on this server, serve only this answer, and are deleted within about an hour. "
-        f"A file may have up to {LARGEST_FILE_MB} MB."
+        f"A photo may have up to {PHOTO_BYTES // MB} MB."
     ]
     if predictor.config.get("notice"):
         lines.append(predictor.config["notice"])

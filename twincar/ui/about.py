@@ -1,0 +1,86 @@
+"""The About tab: what the model is, how good, how it was trained, under which licence, and how to call it from code.
+
+All of it comes from the model's own config, through `card.py`; nothing is typed here but the words between.
+"""
+
+import json
+from html import escape
+
+import gradio as gr
+
+from twincar import __version__
+from twincar.modeling import card
+from twincar.modeling.predict import Predictor
+
+# {page} is the page's own address, which only the visitor's browser knows.
+PYTHON = """\
+from twincar import Predictor
+
+# a folder, or "user/repo" on the Hub
+predictor = Predictor.from_pretrained("models/twincar")
+answer = predictor("photo.jpg")
+print(answer.top(5))
+answer.overlay().save("why.png")"""
+CLIENT = """\
+from gradio_client import Client, handle_file
+
+page = Client("{page}")
+photo = handle_file("photo.jpg")
+answer, overlay = page.predict(photo, api_name="/identify")
+print(answer["top"][0]["class_name"], overlay)"""
+CURL = """\
+API={page}/gradio_api
+FILE=$(curl -s $API/upload -F files=@photo.jpg | cut -d '"' -f 2)
+EVENT=$(curl -s $API/call/identify \\
+    --json '{"data": [{"path": "'$FILE'"}]}' | cut -d '"' -f 4)
+curl -sN $API/call/identify/$EVENT"""
+CALLS = (  # title, code, its language
+    ("In Python, where `twincar` is installed", PYTHON, "python"),
+    ("From any program, through this page", CLIENT, "python"),
+    ("From a shell", CURL, "shell"),
+)
+
+
+def tab(predictor: Predictor, page: gr.Blocks) -> None:
+    """Draw the tab into the open Blocks `page`."""
+    with gr.Row(elem_id="about"):
+        with gr.Column(elem_classes="side", min_width=0):
+            gr.HTML(_model(predictor), elem_id="card")
+            sections = card.sections(predictor.config)
+            told = [title for title in ("How it was trained", "Input", "Limits", "Licence") if title in sections]
+            gr.Markdown("\n\n".join(f"### {title}\n\n{sections[title]}" for title in told), elem_id="card-text")
+        with gr.Column(elem_classes="main", min_width=0):
+            gr.HTML("<h3>Call it from code</h3>", elem_id="calls")
+            blocks = []
+            for title, code, language in CALLS:
+                gr.Markdown(title, elem_classes="call")
+                blocks.append(
+                    gr.Code(
+                        code.replace("{page}", "http://127.0.0.1:7860"), language=language, interactive=False,
+                        show_label=False, show_line_numbers=False, wrap_lines=True, buttons=["copy"],
+                        elem_classes="code",
+                    )
+                )  # fmt: skip
+            gr.HTML(
+                "<p>Many photos at once: <code>/many</code> takes a list of files. All that the page answers to "
+                "programs stands under <b>Use via API</b> at its foot.</p>"
+            )
+    # The address as the visitor sees it, which a server behind a proxy does not know.
+    codes = json.dumps([code for _, code, _ in CALLS])
+    here = 'location.href.split(/[?#]/)[0].replace(/\\/+$/, "")'
+    page.load(None, None, blocks, js=f'() => {codes}.map((code) => code.replaceAll("{{page}}", {here}))')
+
+
+def _model(predictor: Predictor) -> str:
+    config = predictor.config
+    tiles = "".join(
+        f"<div><dt>{escape(words)}</dt><dd><b>{value}</b><span>{interval}</span></dd></div>"
+        for words, value, interval in card.figures(config)
+    )
+    remark = config.get("scores", {}).get("remark", "")
+    measured = f'<p>{card.measured_on(config)}</p><dl class="tiles">{tiles}</dl>' if tiles else ""
+    return (
+        f"<h2>{escape(config.get('name', 'TwinCar'))}</h2>"
+        f"<p>A {escape(config['architecture']['name'])} that knows {len(predictor.class_names)} cars, "
+        f"in twincar {__version__}.</p>{measured}" + (f'<p class="small">{escape(remark)}</p>' if remark else "")
+    )

@@ -1,0 +1,230 @@
+"""The Many photos tab: photos and zips in; a table that grows while they are answered, and any photo's evidence.
+
+Of each photo the session keeps what the table shows and a thumbnail of some 2 kB; the network's features and the photo
+itself are let go as soon as its row is made. A click on a row answers that photo again, from the file that Gradio
+stored (a member of a zip is read again from the zip): a tenth of a second, for hundreds of megabytes not kept.
+"""
+
+import base64
+import io
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import gradio as gr
+import pandas as pd
+
+from twincar import archive
+from twincar.files import for_spreadsheets
+from twincar.modeling.predict import Prediction, Predictor
+from twincar.photo import PhotoError
+from twincar.ui import words
+from twincar.ui.uploads import stored
+
+AT_ONCE = 4  # photos in the network, and in memory, together; the table grows by as many
+EVERY = 0.3  # seconds between two drawings of the table, at least
+THUMBNAIL = (96, 72)  # pixels
+SHOWN_SIDE = 1280  # pixels of a photo that is shown large
+TOP = 5
+COLUMNS = ["file", "class_name", "make", "model", "body", "year", "probability", "error"]  # of the CSV
+ADVICE = "Choose another row, or drop the photos again."
+FORGOTTEN = "The page has forgotten these photos, as it does after a while."
+
+LIMITS = (
+    f"Up to {archive.MOST_PHOTOS} photos at a time, of {archive.PHOTO_BYTES // archive.MB} MB each; a zip may have up "
+    f"to {archive.ZIP_BYTES // archive.MB} MB. One that cannot be read gets a row with its reason."
+)
+TABLE = """<div class="controls"><label>Show from <output>0 %</output><input type="range" min="0" max="100" step="5"
+value="0" aria-label="Show answers from this per cent on"></label><label>Find <input type="search"
+placeholder="a car, a make, a file"></label><p class="count" role="status"></p></div><div class="rows" tabindex="0"
+role="region" aria-label="The answers"><table><thead><tr><th class="picture"><span>Photo</span></th>
+<th class="file" data-key="file"><button type="button">File</button></th>
+<th class="name" data-key="class_name"><button type="button">Answer</button></th>
+<th class="sure" data-key="probability"><button type="button">How sure</button></th>
+<th class="make" data-key="make"><button type="button">Make</button></th>
+<th class="year" data-key="year"><button type="button">Year</button></th></tr></thead><tbody></tbody></table></div>"""
+
+INTO_VIEW = """() => setTimeout(() => {
+    const detail = document.querySelector("#detail");
+    if (detail?.getBoundingClientRect().top > 0.7 * innerHeight) detail.scrollIntoView();
+}, 50)"""  # on a narrow screen it stands below the table
+
+
+@dataclass
+class Batch:
+    """One batch of a visitor. Shared by the events of the session, so that one can stop another."""
+
+    items: list[archive.Item]
+    rows: list[dict] = field(default_factory=list)
+    stopped: bool = False
+
+
+def tab(predictor: Predictor, keep_for: float) -> None:
+    """Draw the tab into the open Blocks; a batch's rows are kept `keep_for` seconds."""
+    kept = gr.State(None, time_to_live=keep_for)
+    gr.HTML(_welcome(), elem_id="many-welcome")
+    files = gr.File(
+        file_count="multiple", label="Photos, or zips of photos", show_label=False, height=150, elem_id="files"
+    )
+    with gr.Row(elem_id="progress", visible=False) as progress:
+        status = gr.HTML(elem_id="status")
+        stop = gr.Button("Stop", size="sm", elem_id="stop", visible=False)
+        download = gr.DownloadButton("Download CSV", size="sm", elem_id="csv", visible=False)
+    with gr.Row(elem_id="many", visible=False) as many:
+        with gr.Column(elem_classes="side"):
+            table = gr.HTML(
+                {"rows": []},
+                html_template=TABLE,
+                js_on_load=Path(__file__).with_name("many.js").read_text(encoding="utf-8"),
+                apply_default_css=False,
+                elem_id="table",
+            )
+        with gr.Column(elem_classes="main", visible=False, elem_id="detail") as detail:
+            headline = gr.HTML(elem_id="detail-headline")
+            slider = gr.ImageSlider(
+                label="Photo and evidence", show_label=False, type="filepath", format="jpeg", interactive=False,
+                buttons=["fullscreen"], max_height=340, elem_id="detail-slider",
+            )  # fmt: skip
+            five = gr.HTML(elem_id="detail-five")
+
+    def start(uploads: list | None) -> Iterator[dict[Any, Any]]:
+        batch = Batch(_items(uploads or []))
+        hidden = gr.Column(visible=False)
+        yield {
+            kept: batch, files: gr.File(value=None, visible=False), progress: gr.Row(visible=True), stop: _button(True),
+            download: gr.DownloadButton(visible=False), many: gr.Row(visible=True), detail: hidden,
+            table: {"rows": []}, status: _status(batch, True),
+        }  # fmt: skip
+        drawn = time.monotonic()
+        for item, answer in zip(batch.items, predictor.stream(archive.read(batch.items), AT_ONCE), strict=True):
+            batch.rows.append(_row(item.name, answer) | {"thumbnail": _thumbnail(answer)})
+            if batch.stopped:
+                break
+            if time.monotonic() - drawn > EVERY:
+                yield {table: {"rows": batch.rows}, status: _status(batch, True)}
+                drawn = time.monotonic()
+        yield {
+            table: {"rows": batch.rows}, status: _status(batch, False), stop: _button(False),
+            files: gr.File(visible=True), download: gr.DownloadButton(value=_csv(batch.rows, download), visible=True),
+        }  # fmt: skip
+
+    def halt(batch: Batch | None) -> gr.Button:
+        if batch:
+            batch.stopped = True
+        return gr.Button("Stopping…", interactive=False)
+
+    def show(batch: Batch | None, event: gr.EventData) -> dict[Any, Any]:
+        place = event._data.get("index") if isinstance(event._data, dict) else None
+        try:
+            if not batch or not isinstance(place, int) or not 0 <= place < len(batch.rows):
+                raise PhotoError(FORGOTTEN)
+            prediction = predictor(batch.items[place].read())
+        except PhotoError as error:
+            return {
+                detail: gr.Column(visible=True),
+                headline: words.trouble(str(error), ADVICE),
+                slider: gr.ImageSlider(visible=False),
+                five: "",
+            }
+        prediction.photo.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
+        top = prediction.top(TOP)
+        name = escape(batch.rows[place]["file"])
+        return {
+            detail: gr.Column(visible=True),
+            headline: f'<p class="small">{name}</p>{words.answer(top)}',
+            slider: gr.ImageSlider((prediction.photo, prediction.overlay()), visible=True),
+            five: f"<h3>{words.nearest_label(len(top))}</h3>{words.nearest(top)}",
+        }
+
+    def answer_many(photos: list[dict]) -> dict:
+        """Name the car in each of many photos. One that cannot be read is a row with its reason.
+
+        Args:
+            photos: Picture files (JPEG, PNG or WebP), or zips of them.
+
+        Returns:
+            rows: One a photo, in order: file, class_name, make, model, body, year and probability (0 to 1) of the best
+                answer; error, and only then: why there is none.
+        """
+        items = _items(photos if isinstance(photos, list) else [])
+        answers = predictor.stream(archive.read(items), AT_ONCE)
+        return {"rows": [_row(item.name, answer) for item, answer in zip(items, answers, strict=True)]}
+
+    # A queue of its own: whoever waits for one photo does not wait behind hundreds.
+    private = {"api_visibility": "private", "show_progress": "hidden"}
+    files.upload(
+        start, files, [kept, files, progress, status, stop, download, many, detail, table],
+        preprocess=False, concurrency_id="many", concurrency_limit=2, **private,
+    )  # fmt: skip
+    stop.click(halt, kept, stop, **private)
+    chosen = table.select(show, kept, [detail, headline, slider, five], trigger_mode="always_last", **private)
+    chosen.then(None, None, None, js=INTO_VIEW)
+    sent, rows = gr.File(file_count="multiple", visible=False, label="photos"), gr.JSON(visible=False, label="rows")
+    gr.on([], answer_many, sent, rows, preprocess=False, api_name="many", concurrency_id="many")
+
+
+def _items(uploads: list) -> list[archive.Item]:
+    files, refused = [], []
+    for upload in uploads:
+        try:
+            files.append(stored(upload))
+        except PhotoError as error:
+            refused.append(archive.Item("?", Path(), reason=str(error)))
+    return archive.unpack(files) + refused[: archive.MOST_PHOTOS]
+
+
+def _row(name: str, answer: Prediction | PhotoError) -> dict:
+    if isinstance(answer, PhotoError):
+        return {"file": name, "error": str(answer)}
+    return {"file": name, **answer.top(1)[0].as_dict()}
+
+
+def _thumbnail(answer: Prediction | PhotoError) -> str:
+    """A small JPEG as a data URL, or ""."""
+    if isinstance(answer, PhotoError):
+        return ""
+    answer.photo.thumbnail(THUMBNAIL)
+    buffer = io.BytesIO()
+    answer.photo.save(buffer, "JPEG", quality=60)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _csv(rows: list[dict], button: gr.DownloadButton) -> str:
+    """The table as a file that Gradio serves, and deletes with the others."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "twincar.csv"
+        table = pd.DataFrame(rows, columns=COLUMNS).astype({"year": "Int64"})  # else the failed make 2012 a 2012.0
+        for_spreadsheets(table).to_csv(path, index=False, float_format="%.4f")
+        return button.move_resource_to_block_cache(path)
+
+
+def _button(running: bool) -> gr.Button:
+    return gr.Button("Stop", visible=running, interactive=running)
+
+
+def _status(batch: Batch, running: bool) -> str:
+    """How far it is: a bar while it runs, then a sentence that screen readers are told."""
+    wanted, done = len(batch.items), len(batch.rows)
+    failed = sum("error" in row for row in batch.rows)
+    unread = f", {failed} could not be read" if failed else ""
+    if running:
+        return (
+            f'<progress max="{wanted}" value="{done}" aria-label="Photos answered"></progress>'
+            f"<p>{done} of {wanted} done{unread}</p>"
+        )
+    rest = "Choose a row to see what spoke for its answer."
+    if batch.stopped and done < wanted:
+        return f'<p role="status"><b>Stopped after {done} of {wanted}</b>{unread}. {rest}</p>'
+    answered = f"{done - failed} {'photo' if done - failed == 1 else 'photos'} answered"
+    return f'<p role="status"><b>{answered}</b>{unread}. {rest}</p>'
+
+
+def _welcome() -> str:
+    return (
+        "<h2>A whole folder at once</h2><p>Drop photos, or a zip of them. Answers come as they are found; sort and "
+        f'filter them, and take them with you as a table.</p><p class="small">{LIMITS}</p>'
+    )
