@@ -97,3 +97,42 @@ def test_asking_for_evidence_does_not_change_the_answer(tiny_model, car_photo):
     assert (answer.heatmap() == once).all()
     assert (answer.probabilities == before).all()
     assert all(parameter.grad is None for parameter in predictor.network.parameters())
+
+
+@pytest.fixture
+def answer(tiny_model, car_photo):
+    return Predictor.from_pretrained(tiny_model)(car_photo)
+
+
+def test_a_difference_adds_up_to_the_two_logits(answer):
+    """Under averaging and one linear layer the map is exact, but for the two biases."""
+    network, features = answer._network, answer._features
+    with torch.no_grad():
+        logits = network.forward_head(features[None])[0]
+        silence = network.forward_head(torch.zeros_like(features)[None])[0]  # the biases
+    for label, other in ((0, 1), (4, 2)):
+        map_ = explain.difference(network, features, label, other)
+        assert map_.shape == features.shape[1:]
+        expected = (logits[label] - logits[other]) - (silence[label] - silence[other])
+        assert map_.sum() == pytest.approx(float(expected), abs=1e-4)
+
+
+def test_a_difference_has_two_sides(answer):
+    first, second = (guess.class_name for guess in answer.top(2))
+    signed = answer.difference(first, second)
+    assert signed.shape == (240, 320) and signed.dtype == np.float32
+    assert np.abs(signed).max() == pytest.approx(1)
+    np.testing.assert_allclose(signed, -answer.difference(second, first), atol=1e-6)
+    assert not answer.difference(first, first).any()
+    assert answer.difference_overlay(first, first).tobytes() == answer.photo.tobytes()
+
+
+def test_a_difference_is_drawn_orange_for_the_one_and_violet_for_the_other():
+    photo = draw_car(2)
+    signed = np.zeros((120, 160), np.float32)
+    signed[:40], signed[80:] = 1, -1
+    overlay = np.asarray(explain.difference_overlay(photo, signed)).astype(int)
+    assert (overlay[40:80] == np.asarray(photo)[40:80]).all()
+    red, blue = overlay[..., 0], overlay[..., 2]
+    assert (red[:40] > blue[:40]).mean() > 0.9
+    assert (blue[80:] > red[80:]).mean() > 0.9

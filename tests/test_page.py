@@ -3,7 +3,10 @@
 pytest tests/test_page.py        # Chromium is found as `chromium`, or where the variable CHROMIUM says
 """
 
+import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -92,6 +95,48 @@ def test_the_slider_moves_with_the_arrow_keys(page, car_photo):
     expect(handle).to_have_attribute("aria-valuenow", "0")
 
 
+def test_the_car_is_named_in_parts(page, car_photo, truth):
+    give(page, car_photo)
+    best = truth.top(1)[0]
+    parts = {"Make": best.make, "Model": best.model, "Body": best.body, "Year": str(best.year)}
+    expect(page.locator("#headline dt")).to_have_text(list(parts))
+    expect(page.locator("#headline dd")).to_have_text(list(parts.values()))
+
+
+def test_parts_that_a_name_does_not_tell_are_left_out():
+    from twincar.config import parse_class_name
+    from twincar.ui.words import facts
+
+    told = facts(parse_class_name("Lada <Niva>"))
+    assert "Lada" in told and "&lt;Niva&gt;" in told
+    assert "Body" not in told and "Year" not in told
+
+
+def test_why_this_car_and_not_another(page, car_photo, truth):
+    give(page, car_photo)
+    expect(page.locator("#headline .answer")).to_be_visible()
+    expect(page.locator("#apart-picture img")).to_have_count(0)  # nothing is drawn before it is asked for
+    page.get_by_role("button", name="Why this car and not another?").click()
+    first, second, *_, last = (guess.class_name for guess in truth.top(5))
+    expect(page.get_by_label("This car")).to_have_value(first)
+    expect(page.get_by_label("and that one")).to_have_value(second)
+    pictures = [page.locator(f"#{side}-picture img") for side in ("one", "other", "apart")]
+    for picture in pictures:
+        expect(picture).to_be_visible()
+    expect(page.locator("#one-words")).to_contain_text(first)
+    expect(page.locator("#other-words")).to_contain_text("%")
+    expect(page.locator("#verdict")).to_contain_text("as likely")
+    before = [picture.get_attribute("src") for picture in pictures]
+    assert len(set(before)) == 3
+    page.get_by_label("and that one").click()
+    page.get_by_role("option", name=last).click()
+    expect(page.locator("#other-words")).to_contain_text(last)
+    expect(pictures[2]).not_to_have_attribute("src", before[2])
+    assert pictures[0].get_attribute("alt") == f"The photo with the evidence for {first} over it"
+    give(page, car_photo)  # a new photo starts with the drawer closed
+    expect(page.get_by_label("This car")).to_be_hidden()
+
+
 @pytest.mark.parametrize("nonsense", ["text", "empty", "cut", "tiny"])
 def test_nonsense_gets_a_sentence_and_the_page_goes_on(page, car_photo, tmp_path, nonsense):
     broken = tmp_path / "broken.jpg"
@@ -170,6 +215,47 @@ def test_the_api_says_the_same_sentence_about_a_broken_photo(site, tmp_path):
     with pytest.raises(AppError, match="This file is not a picture that can be read"):
         Client(site[0], verbose=False).predict(photo=handle_file(broken), api_name="/identify")
     assert "Traceback" not in site[1].read_text()
+
+
+def test_the_address_names_the_tab(browser, site, page):
+    page.get_by_role("tab", name="About").click()
+    expect(page).to_have_url(f"{site[0]}/?tab=about")
+    with visiting(browser, site, "/?tab=about") as other:
+        expect(other.get_by_role("tab", name="About")).to_have_attribute("aria-selected", "true")
+        expect(other.locator("#card")).to_be_visible()
+        other.get_by_role("tab", name="Identify").click()
+        expect(other).to_have_url(f"{site[0]}/")
+    with visiting(browser, site, "/?tab=nonsense") as other:
+        expect(other.locator("#headline h2")).to_be_visible()
+
+
+def test_about_shows_code_that_runs_against_this_page(page, site, car_photo, tmp_path, truth):
+    shutil.copy(car_photo, tmp_path / "photo.jpg")
+    page.get_by_role("tab", name="About").click()
+    expect(page.locator("#card")).to_contain_text("knows 5 cars")
+    expect(page.locator("#card-text")).to_contain_text("Limits")
+    code = page.locator("#about .code .cm-content")
+    expect(code.nth(1)).to_contain_text(f'Client("{site[0]}")')
+    expect(code.nth(2)).to_contain_text(f"API={site[0]}/gradio_api")
+    text = code.nth(1).inner_text()
+    done = subprocess.run([sys.executable, "-c", text], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert truth.top(1)[0].class_name in done.stdout, done.stderr
+    if shutil.which("curl"):
+        text = code.nth(2).inner_text()
+        done = subprocess.run(["sh", "-c", text], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        assert "event: complete" in done.stdout and truth.top(1)[0].class_name in done.stdout, done.stderr
+
+
+def test_about_tells_the_figures_of_the_published_model():
+    from types import SimpleNamespace
+
+    from twincar.config import PUBLISHED
+    from twincar.ui.about import _model
+
+    config = json.loads((PUBLISHED / "config.json").read_text())
+    told = _model(SimpleNamespace(config=config, class_names=config["class_names"]))
+    low, high = config["scores"]["top1_interval"]
+    assert f"{config['scores']['top1']:.1%}" in told and f"{low:.1%} to {high:.1%}" in told
 
 
 def test_an_unreachable_model_gives_way_to_the_copy_beside_the_app(browser, tiny_model, car_photo, tmp_path):

@@ -133,9 +133,11 @@ def test_damage_anywhere_gives_a_picture_or_a_sentence(kind, data):
 
 def test_one_bad_photo_stops_nobody(tiny_model, car_photo):
     predictor = Predictor.from_pretrained(tiny_model)
-    photos = [car_photo, b"rubbish", CAR, "nowhere.jpg", np.asarray(CAR), car_photo.read_bytes()]
+    lost = PhotoError("It was lost on the way.")
+    photos = [car_photo, b"rubbish", CAR, "nowhere.jpg", np.asarray(CAR), car_photo.read_bytes(), lost]
     answers = predictor.batch(photos, batch_size=2)
-    assert [isinstance(answer, PhotoError) for answer in answers] == [False, True, False, True, False, False]
+    assert [isinstance(answer, PhotoError) for answer in answers] == [False, True, False, True, False, False, True]
+    assert answers[6] is lost
     alone = predictor(car_photo)
     np.testing.assert_allclose(answers[0].probabilities, alone.probabilities, atol=1e-5)
     np.testing.assert_allclose(answers[5].probabilities, alone.probabilities, atol=1e-5)

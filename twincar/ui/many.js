@@ -41,8 +41,10 @@ const empty = (value) => value === null || value === undefined || value === "";
 const draw = () => {
   const rows = props.value?.rows ?? [];
   if (!rows.length || (made.length && made[0].row !== rows[0].file + rows[0].thumbnail)) {
-    made.length = 0; // another batch
+    made.length = 0; // another batch: what was looked for in the last one would hide it
     chosen = null;
+    least.value = 0;
+    search.value = "";
   }
   rows.slice(made.length).forEach((row) => made.push({ row: row.file + row.thumbnail, tr: drawn(row, made.length) }));
   const words = search.value.toLowerCase().split(/\s+/).filter(Boolean), from = least.valueAsNumber / 100;

@@ -158,7 +158,8 @@ def tab(predictor: Predictor, keep_for: float) -> None:
     private = {"api_visibility": "private", "show_progress": "hidden"}
     files.upload(
         start, files, [kept, files, progress, status, stop, download, many, detail, table],
-        preprocess=False, concurrency_id="many", concurrency_limit=2, **private,
+        preprocess=False, concurrency_id="many", concurrency_limit=2,
+        **(private | {"show_progress": "full", "show_progress_on": [files]}),  # the place in the queue, while it waits
     )  # fmt: skip
     stop.click(halt, kept, stop, **private)
     chosen = table.select(show, kept, [detail, headline, slider, five], trigger_mode="always_last", **private)
