@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 # Dark to bright, told apart by colour-blind people and in grey.
 COLOURS = (colormaps["inferno"](np.linspace(0, 1, 256))[:, :3] * 255).astype(np.uint8)
-# Violet through white to orange, for a difference; colour-blind people tell these two apart as well.
-DIVERGING = (colormaps["PuOr_r"](np.linspace(0, 1, 256))[:, :3] * 255).astype(np.uint8)
+# The two sides of a difference, far apart for colour-blind people too; the photo under them is drawn in grey.
+ORANGE, VIOLET = np.uint8([255, 140, 0]), np.uint8([98, 32, 200])
 STRONGEST = 0.75  # opacity of the heat where it is 1
 
 
@@ -78,8 +78,10 @@ def overlay(photo: Image.Image, heatmap: np.ndarray) -> Image.Image:
 
 
 def difference_overlay(photo: Image.Image, signed: np.ndarray) -> Image.Image:
-    """Lay a difference, (H, W) floats in -1 to 1 at the photo's size, over the photo: violet below 0, orange above."""
-    return _blend(photo, DIVERGING[((signed + 1) * 127.5).astype(np.uint8)], np.abs(signed))
+    """Lay a difference, (H, W) floats in -1 to 1 at the photo's size, over the photo in grey, so that no colour of the
+    car passes for one of the two: orange above 0, violet below, the stronger, the more opaque."""
+    colours = np.where(signed[..., None] > 0, ORANGE, VIOLET)
+    return _blend(photo.convert("L").convert("RGB"), colours, np.abs(signed))
 
 
 def _blend(photo: Image.Image, colours: np.ndarray, strength: np.ndarray) -> Image.Image:

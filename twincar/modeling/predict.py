@@ -100,7 +100,7 @@ class Prediction:
         )
 
     def difference_overlay(self, class_name: str, other: str) -> Image.Image:
-        """The photo with that difference over it: orange speaks for `class_name`, violet for `other`."""
+        """The photo in grey with that difference over it: orange speaks for `class_name`, violet for `other`."""
         return explain.difference_overlay(self.photo, self.difference(class_name, other))
 
 
