@@ -28,13 +28,14 @@ from PIL import Image, ImageOps
 from rich.progress import track
 
 from twincar.checking import clip_box, read_sound
-from twincar.config import BOX_MARGIN, canonical_class_name
+from twincar.config import BOX_MARGIN, PICTURES, canonical_class_name
 from twincar.dataset import SPLITS, label_rows, load_table
 from twincar.features import crop_box, squash
 from twincar.files import write_beside, write_csv, write_json
 from twincar.layouts import read_source
-from twincar.listing import BOX, CROP_FILE, PICTURES, DataError, count, folder_name
+from twincar.listing import BOX, CROP_FILE, DataError, count, folder_name
 
+KEPT = PICTURES - {".gif", ".heic"}  # suffixes of crops: GIF has 256 colours, and HEIC cannot be written
 QUALITY = 95  # of JPEG and WebP: a second loss nobody sees
 TILE = (320, 280)  # pixels, width and height, of a car and its caption on the sheet
 
@@ -165,7 +166,7 @@ def _targets(rows: pd.DataFrame, output: Path) -> list[Path]:
     """Where each car goes. No two go to one file, also where the disk takes "A.jpg" and "a.jpg" for the same."""
     targets, taken = [], set()
     for split, class_name, path in rows[["split", "class_name", "path"]].itertuples(index=False):
-        suffix = path.suffix if path.suffix.lower() in PICTURES else path.suffix + ".jpg"
+        suffix = path.suffix if path.suffix.lower() in KEPT else path.suffix + ".jpg"
         folder, name, number = output / split / folder_name(class_name), path.stem + suffix, 2
         while (key := str(folder / name).casefold()) in taken:
             name, number = f"{path.stem}-{number}{suffix}", number + 1
