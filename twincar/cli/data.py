@@ -7,8 +7,8 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from twincar.cli.base import app, out, sentences
-from twincar.config import BOX_MARGIN
+from twincar.cli.base import app, err, out, sentences
+from twincar.config import BOX_MARGIN, TwinCarError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,13 +23,41 @@ def prepare(
     holdout: Annotated[
         Path | None, typer.Option(help="A folder of photos or a list of file names to leave out of training.")
     ] = None,
+    statistics: Annotated[
+        bool, typer.Option("--statistics", help="Also measure a sample: sizes, colours, sharpness -> statistics.csv.")
+    ] = False,
+    sample: Annotated[int, typer.Option(min=1, help="How many pictures to measure.")] = 400,
+    keep: Annotated[
+        Path | None, typer.Option(help="Also write the statistics there, for a page that has no pictures.")
+    ] = None,
 ) -> None:
     """Turn pictures in any layout into one table, and say what was found."""
     from twincar import dataset
 
     with sentences():
+        if keep and not statistics:
+            raise TwinCarError("`--keep` says where statistics go: add `--statistics` to take them.")
         summary = dataset.prepare(source, out_folder, seed=seed, val_size=val_size, holdout=holdout)
         out.print(summary.describe(), highlight=False, soft_wrap=True)
+        (out_folder / "statistics.csv").unlink(missing_ok=True)  # of a table that has been written anew
+        if statistics:
+            _take_statistics(out_folder, sample, seed, keep)
+
+
+def _take_statistics(data: Path, sample: int, seed: int, keep: Path | None) -> None:
+    from twincar import statistics
+    from twincar.dataset import load_table
+
+    table = load_table(data)
+    found, unreadable = statistics.of(table, sample, seed, progress=err.is_terminal)
+    for path, reason in unreadable:
+        err.print(f"left out: {path}: {reason}", highlight=False, soft_wrap=True)
+    for folder in (data, keep):
+        if folder:
+            statistics.keep(folder, table, found)
+            out.print(
+                f"Measured {len(found):,} pictures: {folder / 'statistics.csv'}.", highlight=False, soft_wrap=True
+            )
 
 
 @app.command()
