@@ -13,7 +13,7 @@ import gradio as gr
 from twincar.archive import MB, PHOTO_BYTES, ZIP_BYTES
 from twincar.config import STANFORD_CARS, parse_class_name
 from twincar.modeling.predict import Predictor
-from twincar.ui import about, identify, many
+from twincar.ui import about, explore, identify, many, quality
 
 HERE = Path(__file__).parent
 CLEAN_EVERY, FORGET_AFTER = 600, 1800  # seconds, for the files of visitors
@@ -55,7 +55,10 @@ def build(
                 identify.tab(predictor, scope(predictor), examples or [], keep_for=FORGET_AFTER)
             with gr.Tab("Many photos", id="many"):
                 many.tab(predictor, keep_for=FORGET_AFTER)
-            # Tabs that need `data` or `reports` come here.
+            with gr.Tab("Explore the data", id="explore"):
+                explore.tab(data, reports)
+            with gr.Tab("How good is it", id="quality"):
+                quality.tab(reports)
             with gr.Tab("About", id="about"):
                 about.tab(predictor, demo)
         gr.Markdown(_footer(predictor), elem_id="footer")
@@ -67,7 +70,7 @@ def launch_options() -> dict:
     """What goes to `Blocks.launch`: looks, limits, and silence towards third parties."""
     return {
         "theme": theme(),
-        "css_paths": [HERE / "style.css", HERE / "many.css"],
+        "css_paths": [HERE / "style.css", HERE / "many.css", HERE / "charts.css"],
         "js": (HERE / "page.js").read_text(encoding="utf-8"),
         "head": '<meta name="color-scheme" content="light dark"><link rel="icon" href="data:image/svg+xml,'
         "%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 32 32'%3E%3Crect width='32' height='32' rx='8' "
