@@ -5,7 +5,10 @@
 
   // The address names the tab: /?tab=many opens it, and choosing another one changes the address.
   const wanted = new URLSearchParams(location.search).get("tab");
-  if (wanted) find(`#tabs [role=tab][data-tab-id="${CSS.escape(wanted)}"]`)?.click();
+  // A narrow row keeps the last tabs in a menu, whose buttons have labels and no ids.
+  const label = window.gradio_config?.components.find(({ type, props }) => type === "tabitem" && props.id === wanted)?.props.label;
+  const tabs = document.querySelectorAll("#tabs > .tab-wrapper :is([role=tab], .overflow-dropdown button)");
+  if (label) [...tabs].find((tab) => tab.textContent.trim() === label)?.click();
   const name = () => {
     const { tabId } = find("#tabs [role=tab][aria-selected=true]")?.dataset ?? {};
     const address = new URL(location);
