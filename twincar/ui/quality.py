@@ -263,7 +263,9 @@ def _recipe_table(rows: pd.DataFrame) -> gr.Dataframe:
         planned = rows.get(f"{name}_planned", rows[name])
         rows[name] = [f"{a:g}" + (f" of {b:g}" if b > a else "") for a, b in zip(rows[name], planned, strict=True)]
     shown = [name for name in told if name in rows]
-    widths = [{"hardware": 140, "seed_note": 220, "balanced_accuracy": 96}.get(name, 84) for name in shown]
+    widths = [
+        {"status": 104, "hardware": 118, "seed_note": 190, "balanced_accuracy": 92}.get(name, 72) for name in shown
+    ]
     return gr.Dataframe(rows[shown].fillna("").rename(columns=told), column_widths=widths)
 
 
