@@ -1,14 +1,10 @@
 """Pictures and models that the tests share, all made here: nothing is downloaded and nothing outside is needed."""
 
-import hashlib
 import io
-import json
 import os
 import shutil
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import pytest
@@ -17,6 +13,7 @@ from hypothesis import settings
 from PIL import Image, ImageDraw
 from scipy.io import savemat
 
+from tests.hub_server import HubServer
 from twincar.config import STANFORD_CARS, canonical_class_name
 
 # The same cases every time, so that `make test` says something of the change and not of the day's luck. New ones are
@@ -163,57 +160,21 @@ def browser():
 
 
 @pytest.fixture
-def hub(tmp_path, monkeypatch):
-    """A Hub on this machine, for the real client: serves tmp_path/served/<owner>/<name>/ as datasets and as models.
-
-    Gives (endpoint, folder). The repo name `gated` answers 403 and `broken` 500.
-    """
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_PROGRESS_BARS", True)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_ETAG_TIMEOUT", 5)
-    served = tmp_path / "served"
-    served.mkdir()
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def answer(self, status, body=b"", **headers):
-            self.send_response(status)
-            for name, value in ({"Content-Length": str(len(body))} | headers).items():
-                self.send_header(name.replace("_", "-"), value)
-            self.end_headers()
-            if self.command == "GET":
-                self.wfile.write(body)
-
-        def do_GET(self):
-            path = unquote(urlsplit(self.path).path).removeprefix("/api")
-            path = path.removeprefix("/datasets").removeprefix("/models").removeprefix("/")
-            owner, name, *rest = path.split("/")
-            repo = served / owner / name
-            if name == "gated":
-                return self.answer(403, b"{}", X_Error_Code="GatedRepo")
-            if name == "broken":
-                return self.answer(500, b"{}")
-            if not repo.is_dir():
-                return self.answer(404, b"{}", X_Error_Code="RepoNotFound")
-            if not rest:
-                files = [p.relative_to(repo).as_posix() for p in sorted(repo.rglob("*")) if p.is_file()]
-                info = {"id": f"{owner}/{name}", "siblings": [{"rfilename": file} for file in files]}
-                return self.answer(200, json.dumps(info).encode(), Content_Type="application/json")
-            file = repo / "/".join(rest[2:])
-            if not file.is_file():
-                return self.answer(404, b"{}", X_Error_Code="EntryNotFound")
-            data = file.read_bytes()
-            return self.answer(200, data, ETag=f'"{hashlib.sha1(data).hexdigest()}"', X_Repo_Commit="1" * 40)
-
-        do_HEAD = do_GET
-
-        def log_message(self, *args):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}", served
-    server.shutdown()
-    server.server_close()
+def hub(tmp_path, monkeypatch) -> Iterator[HubServer]:
+    """A Hub on this machine, at `hub.url`, for the real client: serves and takes the repos below `hub.root`."""
+    root = tmp_path / "served"
+    root.mkdir()
+    with HubServer(root) as server:
+        for name, value in {
+            "ENDPOINT": server.url,
+            "HUGGINGFACE_CO_URL_TEMPLATE": server.url + "/{repo_id}/resolve/{revision}/{filename}",
+            "HF_HUB_CACHE": str(tmp_path / "cache"),
+            "HF_TOKEN_PATH": str(tmp_path / "token"),
+            "HF_HUB_DISABLE_PROGRESS_BARS": True,
+            "HF_HUB_DISABLE_XET": True,
+            "HF_HUB_ETAG_TIMEOUT": 5,
+        }.items():
+            monkeypatch.setattr(f"huggingface_hub.constants.{name}", value)
+        monkeypatch.delenv("HF_TOKEN", raising=False)
+        yield server
+        server.shutdown()

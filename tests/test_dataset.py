@@ -448,7 +448,7 @@ def test_parquet_errors(tmp_path):
 
 
 def test_hub_dataset(tmp_path, hub):
-    endpoint, served = hub
+    endpoint, served = hub.url, hub.root
     data = served / "someone/stanford_cars/data"
     parquet(data / "train-00000-of-00001.parquet", [0, 1, 2] * 10)
     parquet(data / "test-00000-of-00001.parquet", [0, 1, 2])
@@ -462,7 +462,7 @@ def test_hub_dataset(tmp_path, hub):
 
 
 def test_hub_errors_are_one_sentence(tmp_path, hub):
-    endpoint, served = hub
+    endpoint, served = hub.url, hub.root
     put(served / "someone/texts/README.md", b"no pictures")
     with socket.create_server(("127.0.0.1", 0)) as closed:
         nobody = f"http://127.0.0.1:{closed.getsockname()[1]}"

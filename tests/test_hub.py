@@ -7,7 +7,7 @@ import socket
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torchvision.models import resnet50
 
 from tests.conftest import CLASSES
@@ -18,13 +18,8 @@ from twincar.modeling.hub import CarModel, ModelError
 
 
 @pytest.fixture
-def on_hub(hub, tiny_model, monkeypatch):
-    endpoint, served = hub
-    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", endpoint)
-    monkeypatch.setattr(
-        "huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-    )
-    repo = served / "someone" / "cars"
+def on_hub(hub, tiny_model):
+    repo = hub.root / "someone" / "cars"
     repo.mkdir(parents=True)
     for file in tiny_model.iterdir():
         (repo / file.name).write_bytes(file.read_bytes())
@@ -131,6 +126,17 @@ def test_checkpoints_of_the_original_twincar(tmp_path, car_photo, head, wrap):
     assert Predictor(model)(car_photo).top(1)[0].class_name in STANFORD_CARS
 
 
+def reconfigure(folder, **changes):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | changes))
+
+
+def spoil_weights(folder, content):
+    """As somebody would who writes the checksum, too, or a config of before there was one."""
+    (folder / "model.safetensors").write_bytes(content)
+    reconfigure(folder, weights_sha256=None)
+
+
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
@@ -138,14 +144,10 @@ def test_checkpoints_of_the_original_twincar(tmp_path, car_photo, head, wrap):
         (lambda folder: (folder / "config.json").write_text("{"), "is broken"),
         (lambda folder: (folder / "config.json").write_text("{}"), "lacks"),
         (lambda folder: (folder / "model.safetensors").unlink(), "no weights file"),
-        (lambda folder: (folder / "model.safetensors").write_bytes(b"x" * 100), "not a whole safetensors"),
-        (lambda folder: save_file({"fc.weight": torch.zeros(5, 512)}, folder / "model.safetensors"), "missing"),
-        (
-            lambda folder: (folder / "config.json").write_text(
-                json.dumps(json.loads((folder / "config.json").read_text()) | {"class_names": CLASSES[:2]})
-            ),
-            "other shapes",
-        ),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"x" * 100), "are not those that its config.json"),
+        (lambda folder: spoil_weights(folder, b"x" * 100), "not a whole safetensors"),
+        (lambda folder: spoil_weights(folder, save({"fc.weight": torch.zeros(5, 512)})), "missing"),
+        (lambda folder: reconfigure(folder, class_names=CLASSES[:2]), "other shapes"),
     ],
 )
 def test_damaged_folders_are_one_sentence(tiny_model, tmp_path, spoil, words):

@@ -17,7 +17,9 @@ app = typer.Typer(
 )
 out, err = Console(), Console(stderr=True)
 
-Model = Annotated[str, typer.Option(help="A model folder, a Hub repo (user/repo), or an original .pth checkpoint.")]
+Model = Annotated[
+    str, typer.Option(help="A model folder, a Hub repo (user/repo[@revision]), or an original .pth checkpoint.")
+]
 Data = Annotated[Path, typer.Option(help="The folder that `twincar prepare` wrote.")]
 
 

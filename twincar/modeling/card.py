@@ -2,13 +2,31 @@
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-SHOWN = (  # score in config["scores"] -> its words in the card's table
-    ("top1", "Top-1 accuracy"),
-    ("top3", "Top-3 accuracy"),
-    ("top5", "Top-5 accuracy"),
-    ("f1_macro", "Macro F1"),
-    ("balanced_accuracy", "Balanced accuracy"),
-)
+METRICS = {  # score -> its type and words in the model-index, as the Hub's metrics are called, and their arguments
+    "top1": ("accuracy", "Top-1 accuracy", None),
+    "top3": ("accuracy", "Top-3 accuracy", {"top_k": 3}),
+    "top5": ("accuracy", "Top-5 accuracy", {"top_k": 5}),
+    "balanced_accuracy": ("balanced_accuracy", "Balanced accuracy", None),
+    "f1_macro": ("f1", "Macro F1", {"average": "macro"}),
+    "f1_weighted": ("f1", "Weighted F1", {"average": "weighted"}),
+    "precision_macro": ("precision", "Macro precision", {"average": "macro"}),
+    "precision_weighted": ("precision", "Weighted precision", {"average": "weighted"}),
+    "recall_macro": ("recall", "Macro recall", {"average": "macro"}),
+    "recall_weighted": ("recall", "Weighted recall", {"average": "weighted"}),
+    "jaccard_macro": ("jaccard", "Macro Jaccard index", {"average": "macro"}),
+    "mcc": ("matthews_correlation", "Matthews correlation coefficient", None),
+    "kappa": ("cohen_kappa", "Cohen's kappa", None),
+    "hamming_loss": ("hamming_loss", "Hamming loss", None),
+}
+
+SHOWN = ("top1", "top3", "top5", "f1_macro", "balanced_accuracy")  # in the card's table
+
+# torchvision's ImageNet weights that `--init imagenet` starts from, by the name under which timm keeps them on the Hub.
+BASE_MODELS = {
+    "resnet18": "timm/resnet18.tv_in1k",
+    "resnet34": "timm/resnet34.tv_in1k",
+    "resnet50": "timm/resnet50.tv2_in1k",
+}
 
 LIMITS = (
     "It knows the cars it was trained on and no others; any other car, or no car at all, gets the nearest look. "
@@ -16,16 +34,18 @@ LIMITS = (
 )
 
 
-def model_card(config: dict) -> str:
-    """Markdown with the Hub's metadata in front. Works for any config; what the config does not tell is left out."""
+def model_card(config: dict, repo: str = "user/repo") -> str:
+    """Markdown with the Hub's metadata in front. Works for any config; what the config does not tell is left out.
+
+    repo : the name under which it will lie on the Hub, for the example in it.
+    """
     scores, training = config.get("scores", {}), config.get("training", {})
     data = ModelCardData(
         library_name="twincar",
         pipeline_tag="image-classification",
-        license="other",
-        license_name=config.get("license_name", "non-commercial"),
-        license_link="LICENSE" if config.get("license_name") else None,
+        **_licence(config),
         tags=["image-classification", "cars", "grad-cam", config["architecture"]["name"]],
+        base_model=_base_model(config["architecture"]["name"], training),
         datasets=[training["dataset_repo"]] if "dataset_repo" in training else None,
         model_name=config.get("name", "twincar"),
         eval_results=[
@@ -34,22 +54,35 @@ def model_card(config: dict) -> str:
                 dataset_type=training.get("dataset_repo", "imagefolder"),
                 dataset_name=training.get("dataset", "the prepared data"),
                 dataset_split=scores["split"],
-                metric_type="accuracy" if key.startswith("top") else key,
+                metric_type=kind,
                 metric_name=words,
+                metric_args=arguments,
                 metric_value=round(scores[key], 4),
             )
-            for key, words in SHOWN
+            for key, (kind, words, arguments) in METRICS.items()
             if key in scores
         ]
         or None,
     )
-    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{_text(config)}"))
+    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{_text(config, repo)}"))
+
+
+def _licence(config: dict) -> dict[str, str]:
+    """A config's `license` is one that the Hub has a name for; `license_name` is another, whose text is in LICENSE."""
+    if config.get("license_name"):
+        return {"license": "other", "license_name": config["license_name"], "license_link": "LICENSE"}
+    return {"license": config["license"]} if config.get("license") else {}
+
+
+def _base_model(architecture: str, training: dict) -> str | None:
+    """The model on the Hub that training started from, where there is one; a file of weights has no name there."""
+    return training.get("base_model") or (BASE_MODELS.get(architecture) if training.get("init") == "imagenet" else None)
 
 
 def figures(config: dict) -> list[tuple[str, str, str]]:
     """The headline figures as (measure, value, 95 % interval or ""), for the card and for pages that show them."""
     scores = config.get("scores", {})
-    return [(words, f"{scores[key]:.1%}", _interval(scores, key)) for key, words in SHOWN if key in scores]
+    return [(METRICS[key][1], f"{scores[key]:.1%}", _interval(scores, key)) for key in SHOWN if key in scores]
 
 
 def sections(config: dict) -> dict[str, str]:
@@ -92,7 +125,7 @@ def measured_on(config: dict) -> str:
     )
 
 
-def _text(config: dict) -> str:
+def _text(config: dict, repo: str) -> str:
     names = config["class_names"]
     parts = [
         f"# {config.get('name', 'twincar')}",
@@ -100,7 +133,7 @@ def _text(config: dict) -> str:
         f"A {config['architecture']['name']} with features and logits in one pass, so that Grad-CAM++ shows at once "
         "what in the picture made it say so.",
         "```python\nfrom twincar import Predictor\n\n"
-        'answer = Predictor.from_pretrained("user/repo")("photo.jpg")  # or this folder\n'
+        f'answer = Predictor.from_pretrained("{repo}")("photo.jpg")  # or this folder\n'
         'print(answer.top(5))\nanswer.overlay().save("why.png")\n```',
     ]
     for title, text in sections(config).items():

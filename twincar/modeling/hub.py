@@ -1,20 +1,23 @@
 """A published model: save and load. The folder is a Hub model repo as it stands.
 
     model.safetensors   the network's weights in half precision, under torchvision's names
-    config.json         architecture, classes, input, recipe, training data, scores
+    config.json         architecture, classes, input, recipe, training data, scores, the SHA-256 of the weights
     README.md           the model card, written from config.json
 
-`load("models/twincar")` and `load("user/repo")` are one call, through huggingface_hub's own model mixin.
+`load("models/twincar")` and `load("user/repo@revision")` are one call, through huggingface_hub's own model mixin.
 """
 
+import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin, constants, hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, LocalEntryNotFoundError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -55,7 +58,9 @@ class CarModel(nn.Module, PyTorchModelHubMixin, library_name="twincar"):
             key: (value.half() if value.is_floating_point() else value).cpu().contiguous()
             for key, value in self.network.state_dict().items()
         }
-        save_file(state, save_directory / constants.SAFETENSORS_SINGLE_FILE, metadata={"format": "pt"})
+        weights = save_directory / constants.SAFETENSORS_SINGLE_FILE
+        save_file(state, weights, metadata={"format": "pt"})
+        self.config["weights_sha256"] = sha256(weights)
         (save_directory / constants.CONFIG_NAME).write_text(json.dumps(self.config, indent=2) + "\n", encoding="utf-8")
         (save_directory / "README.md").write_text(model_card(self.config), encoding="utf-8")
 
@@ -69,9 +74,26 @@ class CarModel(nn.Module, PyTorchModelHubMixin, library_name="twincar"):
         model = cls(config)
         name = constants.SAFETENSORS_SINGLE_FILE
         file = folder / name if folder else Path(hf_hub_download(model_id, name, **options))
+        check_weights(file, config, str(model_id))
         state = weights.read_state_dict(file)
         weights.load_state_dict(model.network, state, source=str(model_id))
         return model.eval()
+
+
+def sha256(file: Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal: the name that the Hub, too, gives to weights."""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def check_weights(file: Path, config: dict, name: str) -> None:
+    """Raise ModelError where `file` is not what `config["weights_sha256"]` tells; a config without it tells nothing."""
+    told = config.get("weights_sha256")
+    if told and file.is_file() and (found := sha256(file)) != told:
+        raise ModelError(
+            f"The weights of {name} are not those that its config.json was written for (SHA-256 {found[:12]}… instead "
+            f"of {told[:12]}…): fetch or publish the model again."
+        )
 
 
 def save(model: CarModel, folder: str | Path) -> Path:
@@ -80,36 +102,62 @@ def save(model: CarModel, folder: str | Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as beside:
         model.save_pretrained(beside)
-        for file in Path(beside).iterdir():
-            file.chmod(0o644)  # safetensors writes for its owner alone; a server may run as somebody else
-            file.replace(folder / file.name)
+        put_in_place(Path(beside), folder)
     return folder
 
 
+def put_in_place(beside: Path, folder: Path) -> None:
+    """Move the files of `beside` into `folder`, over older ones of the same names."""
+    for file in beside.iterdir():
+        file.chmod(0o644)  # safetensors writes for its owner alone; a server may run as somebody else
+        file.replace(folder / file.name)
+
+
+def split_revision(name: str) -> tuple[str, str | None]:
+    """Take "user/repo@revision" apart; the revision is a branch, a tag or a commit, None where none is named."""
+    repo, _, revision = name.partition("@")
+    return repo, revision or None
+
+
 def load(repo_or_folder: str | Path, **options) -> CarModel:
-    """A published model from a folder, a repo on the Hub ("user/repo", with `revision=`, `token=`, `cache_dir=`), or
-    the `.pth` checkpoint of the original TwinCar. Raises ModelError with one sentence for anything else."""
+    """A published model from a folder, a repo on the Hub ("user/repo" or "user/repo@revision"; `revision=`, `token=`
+    and `cache_dir=` go to the Hub client), or the `.pth` checkpoint of the original TwinCar.
+
+    Raises ModelError with one sentence for anything else, and for weights that are not those its config tells of.
+    """
     path = Path(repo_or_folder)
-    try:
+    with reading(repo_or_folder):
         if path.suffix in (".pth", ".pt", ".safetensors") and not path.is_dir():
             return load_legacy(path)
-        if path.is_dir() and not (path / constants.CONFIG_NAME).is_file():
-            raise ModelError(f"The folder {path} holds no config.json: it is no published model.")
-        return CarModel.from_pretrained(str(repo_or_folder), **options)
+        if path.is_dir():
+            if not (path / constants.CONFIG_NAME).is_file():
+                raise ModelError(f"The folder {path} holds no config.json: it is no published model.")
+            return CarModel.from_pretrained(str(path))
+        repo, revision = split_revision(str(repo_or_folder))
+        return CarModel.from_pretrained(repo, **options | ({"revision": revision} if revision else {}))
+
+
+@contextmanager
+def reading(name: str | Path) -> Iterator[None]:
+    """What goes wrong while a model is fetched or read becomes a ModelError of one sentence."""
+    try:
+        yield
     except ModelError:
         raise
     except LocalEntryNotFoundError as error:
-        raise ModelError(f"The Hub cannot be reached and {repo_or_folder} is not in its local cache.") from error
+        raise ModelError(f"The Hub cannot be reached and {name} is not in its local cache.") from error
     except HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else "no answer"
-        words = f"The Hub did not give {repo_or_folder} (HTTP {status}): check the name and your access to it."
+        words = f"The Hub did not give {name} (HTTP {status}): check the name and your access to it."
         raise ModelError(words) from error
     except HFValidationError as error:
-        raise ModelError(f"{repo_or_folder} is neither a folder nor the name of a Hub repo (user/repo).") from error
+        raise ModelError(f"{name} is neither a folder nor the name of a Hub repo (user/repo).") from error
     except json.JSONDecodeError as error:
-        raise ModelError(f"The config.json of {repo_or_folder} is broken: {error}.") from error
+        raise ModelError(f"The config.json of {name} is broken: {error}.") from error
+    except HTTPError as error:
+        raise ModelError(f"The Hub cannot be reached, so {name} cannot be fetched ({error}).") from error
     except (weights.WeightsError, OSError, TypeError, KeyError, ValueError) as error:
-        raise ModelError(f"The model {repo_or_folder} cannot be loaded: {error}") from error
+        raise ModelError(f"The model {name} cannot be loaded: {error}") from error
 
 
 def load_legacy(path: Path) -> CarModel:

@@ -1,0 +1,255 @@
+"""A Hugging Face Hub on this machine: the HTTP calls that the real client makes, answered from folders.
+
+It reads and writes: downloads by branch or commit, listings, `create_repo`, branches, commits with their LFS uploads,
+Space variables. The head of a repo's main branch is the folder `root/<owner>/<name>` (`root/spaces/...` for Spaces),
+for tests to look into and to change. Writing needs the token `hf_write`, and then only below `someone/`. A repo called
+`gated` answers 403 and one called `broken` 500.
+"""
+
+import base64
+import hashlib
+import json
+import re
+import shutil
+import threading
+from collections import defaultdict
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import yaml
+
+WRITER, TOKEN = "someone", "hf_write"
+
+
+class HubServer(ThreadingHTTPServer):
+    """`url` is the endpoint, `root` the folders; `repos` holds what was said of each repo beside its files: private,
+    sdk, variables; `commits` each commit's message and the paths it sent."""
+
+    daemon_threads = True
+
+    def __init__(self, root: Path):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.root, self.url = root, f"http://127.0.0.1:{self.server_port}"
+        self.repos: dict[str, dict] = defaultdict(lambda: {"private": False, "variables": {}})
+        self.commits: list[dict] = []
+        self.objects: dict[str, bytes] = {}  # LFS: sha256 -> content
+        self.snapshots: dict[str, dict[str, bytes]] = {}  # commit -> path -> content
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def folder(self, repo: str, branch: str = "main") -> Path:
+        return self.root / repo if branch == "main" else self.root.parent / "branches" / branch / repo
+
+    def head(self, repo: str, branch: str) -> str | None:
+        """The commit at the head of a branch, made from what lies in its folder; None where there is none."""
+        folder = self.folder(repo, branch)
+        if not folder.is_dir():
+            return branch if branch in self.snapshots else None
+        files = {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+        commit = hashlib.sha1(repr([(path, oid(path, data)) for path, data in files.items()]).encode()).hexdigest()
+        self.snapshots[commit] = files
+        return commit
+
+
+def lfs(path: str) -> bool:
+    return path.endswith((".safetensors", ".png"))
+
+
+def oid(path: str, data: bytes) -> str:
+    """What the Hub calls a file's content by: SHA-256 for LFS, git's blob id for the rest."""
+    blob = b"blob %d\0" % len(data)
+    return hashlib.sha256(data).hexdigest() if lfs(path) else hashlib.sha1(blob + data).hexdigest()
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: HubServer
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *args):
+        pass
+
+    def answer(self, status: int, body: bytes | dict | list = b"", **headers: str) -> None:
+        if not isinstance(body, bytes):
+            body, headers = json.dumps(body).encode(), headers | {"Content-Type": "application/json"}
+        self.send_response(status)
+        for name, value in ({"Content-Length": str(len(body))} | headers).items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def refuse(self, status: int, code: str, words: str = "") -> None:
+        self.answer(status, {"error": words}, X_Error_Code=code, X_Error_Message=words)
+
+    def dispatch(self) -> None:
+        self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        path = urlsplit(self.path).path
+        for method, pattern, handle in ROUTES:
+            if self.command in method and (found := re.fullmatch(pattern, path)):
+                return handle(self, *(word and unquote(word) for word in found.groups()))
+        return self.refuse(404, "EntryNotFound", f"{self.command} {path}")
+
+    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = dispatch
+
+    def may_write(self, owner: str | None) -> bool:
+        """Answers 401 or 403 itself where the caller may not."""
+        token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
+        if not token:
+            self.answer(401, {"error": "Invalid username or password."})
+        elif token != TOKEN or owner != WRITER:
+            self.answer(403, {"error": f"You don't have the rights to write to {owner}."})
+        else:
+            return True
+        return False
+
+    # Reading
+
+    def files(self, repo: str, revision: str) -> tuple[str, dict[str, bytes]] | None:
+        """(commit, path -> content), or None once it has been refused."""
+        if repo.endswith("/gated"):
+            return self.refuse(403, "GatedRepo")
+        if repo.endswith("/broken"):
+            return self.answer(500, {})
+        if not self.server.folder(repo).is_dir():
+            return self.refuse(404, "RepoNotFound")
+        commit = self.server.head(repo, revision)
+        return (commit, self.server.snapshots[commit]) if commit else self.refuse(404, "RevisionNotFound")
+
+    def info(self, kind: str, repo: str, revision: str | None) -> None:
+        repo = place(kind, repo)
+        if found := self.files(repo, revision or "main"):
+            siblings = [{"rfilename": path} for path in found[1]]
+            private = self.server.repos[repo]["private"]
+            self.answer(200, {"id": repo, "sha": found[0], "private": private, "siblings": siblings})
+
+    def tree(self, kind: str, repo: str, revision: str) -> None:
+        if found := self.files(place(kind, repo), revision):
+            entries = []
+            for path, data in found[1].items():
+                entry = {"type": "file", "path": path, "size": len(data), "oid": oid(path, data)}
+                if lfs(path):
+                    entry["lfs"] = {"oid": oid(path, data), "size": len(data), "pointerSize": 130}
+                entries.append(entry)
+            self.answer(200, entries)
+
+    def resolve(self, kind: str | None, repo: str, revision: str, path: str) -> None:
+        if found := self.files(place(kind or "models", repo), revision):
+            commit, files = found
+            if path not in files:
+                return self.refuse(404, "EntryNotFound")
+            self.answer(200, files[path], ETag=f'"{oid(path, files[path])}"', X_Repo_Commit=commit)
+        return None
+
+    # Writing
+
+    def create(self) -> None:
+        wanted = json.loads(self.body)
+        owner = wanted["organization"] or WRITER
+        if not self.may_write(owner):
+            return None
+        kind = f"{wanted.get('type') or 'model'}s"
+        repo = place(kind, f"{owner}/{wanted['name']}")
+        url = f"{self.server.url}/{repo}"
+        if self.server.folder(repo).is_dir():
+            return self.answer(409, {"error": "You already created this repo", "url": url})
+        self.server.folder(repo).mkdir(parents=True)
+        self.server.folder(repo).joinpath(".gitattributes").write_text("*.safetensors filter=lfs\n")
+        self.server.repos[repo] |= {"private": wanted.get("visibility") == "private", "sdk": wanted.get("sdk")}
+        return self.answer(200, {"url": url})
+
+    def branch(self, kind: str, repo: str, branch: str) -> None:
+        if not self.may_write(repo.split("/")[0]):
+            return None
+        repo = place(kind, repo)
+        if self.server.folder(repo, branch).is_dir():
+            return self.refuse(409, "", "Reference already exists")
+        shutil.copytree(self.server.folder(repo), self.server.folder(repo, branch))
+        return self.answer(200, {})
+
+    def validate_yaml(self) -> None:
+        front = re.match(r"---\n(.*?)\n---", json.loads(self.body)["content"], re.DOTALL)
+        try:
+            known = isinstance(yaml.safe_load(front[1]) if front else None, dict)
+        except yaml.YAMLError:
+            known = False
+        errors = [] if known else [{"message": "The front matter cannot be read."}]
+        self.answer(400 if errors else 200, {"errors": errors, "warnings": []})
+
+    def preupload(self, kind: str, repo: str, branch: str) -> None:
+        if not self.may_write(repo.split("/")[0]):
+            return
+        if found := self.files(place(kind, repo), branch):
+            told = []
+            for path in (file["path"] for file in json.loads(self.body)["files"]):
+                mode = {"path": path, "uploadMode": "lfs" if lfs(path) else "regular", "shouldIgnore": False}
+                told.append(mode | ({"oid": oid(path, found[1][path])} if path in found[1] else {}))
+            self.answer(200, {"files": told})
+
+    def lfs_batch(self, kind: str | None, repo: str) -> None:
+        told = []
+        for thing in json.loads(self.body)["objects"]:
+            upload = {"upload": {"href": f"{self.server.url}/lfs/{thing['oid']}", "header": {}}}
+            told.append(thing | ({} if thing["oid"] in self.server.objects else {"actions": upload}))
+        self.answer(200, {"transfer": "basic", "objects": told})
+
+    def lfs_put(self, name: str) -> None:
+        if hashlib.sha256(self.body).hexdigest() != name:
+            return self.answer(400, {"error": "The content is not what its name says."})
+        self.server.objects[name] = self.body
+        return self.answer(200)
+
+    def commit(self, kind: str, repo: str, branch: str) -> None:
+        if not self.may_write(repo.split("/")[0]):
+            return None
+        repo = place(kind, repo)
+        folder = self.server.folder(repo, branch)
+        done: dict = {"repo": repo, "branch": branch, "sent": [], "deleted": []}
+        for line in map(json.loads, self.body.splitlines()):
+            value = line["value"]
+            if line["key"] == "header":
+                done["message"] = value["summary"]
+                continue
+            file = folder / value["path"]
+            if line["key"].startswith("deleted"):
+                file.unlink()
+                done["deleted"].append(value["path"])
+                continue
+            file.parent.mkdir(parents=True, exist_ok=True)
+            content = value.get("content")
+            file.write_bytes(self.server.objects[value["oid"]] if content is None else base64.b64decode(content))
+            done["sent"].append(value["path"])
+        self.server.commits.append(done)
+        head = self.server.head(repo, branch)
+        return self.answer(200, {"commitUrl": f"{self.server.url}/{repo}/commit/{head}", "commitOid": head})
+
+    def variables(self, repo: str) -> None:
+        known = self.server.repos[place("spaces", repo)]["variables"]
+        if self.command != "GET":
+            if not self.may_write(repo.split("/")[0]):
+                return None
+            told = json.loads(self.body)
+            if self.command == "POST":
+                known[told["key"]] = {"value": told["value"]}
+            else:
+                del known[told["key"]]
+        return self.answer(200, known)
+
+
+def place(kind: str, repo: str) -> str:
+    return f"spaces/{repo}" if kind == "spaces" else repo
+
+
+KIND, REPO = "(models|datasets|spaces)", "([^/]+/[^/]+)"
+ROUTES = (
+    (("POST",), "/api/repos/create", Handler.create),
+    (("POST",), "/api/validate-yaml", Handler.validate_yaml),
+    (("GET", "POST", "DELETE"), f"/api/spaces/{REPO}/variables", Handler.variables),
+    (("POST",), f"/api/{KIND}/{REPO}/branch/([^/]+)", Handler.branch),
+    (("POST",), f"/api/{KIND}/{REPO}/preupload/([^/]+)", Handler.preupload),
+    (("POST",), f"/api/{KIND}/{REPO}/commit/([^/]+)", Handler.commit),
+    (("POST",), rf"/(?:(datasets|spaces)/)?{REPO}\.git/info/lfs/objects/batch", Handler.lfs_batch),
+    (("PUT",), "/lfs/([0-9a-f]+)", Handler.lfs_put),
+    (("GET",), f"/api/{KIND}/{REPO}/tree/([^/]+)", Handler.tree),
+    (("GET",), f"/api/{KIND}/{REPO}(?:/revision/([^/]+))?", Handler.info),
+    (("GET", "HEAD"), f"/(?:(datasets|spaces)/)?{REPO}/resolve/([^/]+)/(.+)", Handler.resolve),
+)
