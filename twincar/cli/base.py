@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from twincar.config import TwinCarError
 
@@ -29,5 +30,5 @@ def sentences() -> Iterator[None]:
     try:
         yield
     except TwinCarError as error:
-        err.print(f"[bold red]twincar:[/] {error}", highlight=False, soft_wrap=True)
+        err.print(f"[bold red]twincar:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(2) from error

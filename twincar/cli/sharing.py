@@ -1,17 +1,24 @@
 """Verbs that bring a model to others: push, pull, space, export."""
 
+from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
-from twincar.cli.base import app, out, sentences
+from twincar.cli.base import Model, app, out, sentences
+from twincar.config import PUBLISHED
 
 Repo = Annotated[str, typer.Argument(help="Its name on the Hub: user/repo.")]
 Private = Annotated[bool, typer.Option("--private", help="For your eyes alone; counts when the repo is made.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would go, and send nothing.")]
 Message = Annotated[str | None, typer.Option(help="The commit's message.")]
+
+say = partial(out.print, markup=False, highlight=False, soft_wrap=True)  # as it is: paths may hold brackets
+
+Engine = StrEnum("Engine", ["onnx", "openvino", "torchscript"])
 
 
 @app.command()
@@ -31,10 +38,10 @@ def push(
             files = sharing.parcel(folder, repo)
             _show(f"Would go to {repo}", {path: sharing.size(content) for path, content in files.items()})
             for line in sharing.results(files["README.md"].decode()):
-                out.print(f"  {line}", highlight=False)
+                say(f"  {line}")
             return
         commit = sharing.push(folder, repo, private=private, revision=revision, message=message)
-        out.print(f"Published as {repo}@{commit}", highlight=False, soft_wrap=True)
+        say(f"Published as {repo}@{commit}")
 
 
 @app.command()
@@ -46,7 +53,7 @@ def pull(
     from twincar.modeling import sharing
 
     with sentences():
-        out.print(f"{name} lies in {sharing.pull(name, out_folder)}.", highlight=False, soft_wrap=True)
+        say(f"{name} lies in {sharing.pull(name, out_folder)}.")
 
 
 @app.command()
@@ -71,10 +78,10 @@ def space(
             files = spaces.parcel(name, model and spaces.pin(model))
             _show(f"Would go to {name}", {path: sharing.size(content) for path, content in files.items()})
             if out_folder:
-                out.print(f"It lies in {spaces.write(files, out_folder)}.", highlight=False, soft_wrap=True)
+                say(f"It lies in {spaces.write(files, out_folder)}.")
             return
         commit = spaces.publish(name, model=model, private=private, message=message)
-        out.print(f"Published as https://huggingface.co/spaces/{name} ({commit})", highlight=False, soft_wrap=True)
+        say(f"Published as https://huggingface.co/spaces/{name} ({commit})")
 
 
 def _show(title: str, sizes: dict[str, int]) -> None:
@@ -84,3 +91,24 @@ def _show(title: str, sizes: dict[str, int]) -> None:
     for path, size in sizes.items():
         table.add_row(path, f"{size:,}")
     out.print(table)
+
+
+@app.command()
+def export(
+    to: Annotated[Engine, typer.Option(help="For which engine.")],
+    model: Model = str(PUBLISHED),
+    out_file: Annotated[
+        Path | None, typer.Option("--out", help="The file  [default: twincar.onnx, twincar.xml or twincar.pt]")
+    ] = None,
+) -> None:
+    """Write a model for ONNX Runtime, OpenVINO or TorchScript, and hold its answers against this one's."""
+    from twincar.modeling import export as exporting
+    from twincar.modeling import hub
+
+    with sentences():
+        out_file = out_file or Path("twincar").with_suffix(exporting.SUFFIXES[to.value])
+        parity = exporting.export(hub.load(model), to.value, out_file)
+        say(
+            f"{out_file}: on {parity.pictures} pictures its probabilities differ by {parity.largest_difference:.1e} at "
+            f"most, and the best class is {'the same' if parity.same_best else 'NOT the same'}."
+        )
