@@ -1,7 +1,7 @@
 """The TwinCar page: drop a photo of a car, read its make, model and year, and see what in the photo said so.
 
 python app.py                                   # http://127.0.0.1:7860; a Hugging Face Space runs this same file
-TWINCAR_MODEL=user/repo python app.py           # a model from the Hub, or another folder
+TWINCAR_MODEL=user/repo@v1 python app.py        # a model from the Hub, pinned to a tag or commit, or another folder
 TWINCAR_EXAMPLES=photos/ python app.py          # offers the photos of a folder as examples
 TWINCAR_DATA=data/ python app.py                # prepared data to explore; data/ beside this file is found by itself
 GRADIO_SERVER_PORT=8080 GRADIO_SERVER_NAME=0.0.0.0 python app.py
@@ -13,6 +13,7 @@ from pathlib import Path
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before gradio is imported: the page asks no third party
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("GRADIO_MCP_SERVER", "True")  # at /gradio_api/mcp/ the page answers assistants, as well
 
 from PIL import Image
 

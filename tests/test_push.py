@@ -74,6 +74,17 @@ def test_the_card_is_written_from_the_config_and_read_by_the_hubs_client(hub, to
     assert results["Top-3 accuracy"].metric_args == {"top_k": 3}
 
 
+def test_an_example_goes_along_with_the_models_answer(hub, token, measured, car_photo):
+    (measured / "example.jpg").write_bytes(car_photo.read_bytes())
+    sharing.push(measured, "someone/cars")
+    assert "example.jpg" in hub.commits[-1]["sent"]
+    (widget,) = ModelCard.load(hub.root / "someone" / "cars" / "README.md").data.widget
+    assert widget["src"] == "example.jpg"
+    truth = Predictor.from_pretrained(measured)(car_photo).top(5)
+    assert [answer["label"] for answer in widget["output"]] == [guess.class_name for guess in truth]
+    assert [answer["score"] for answer in widget["output"]] == pytest.approx([g.probability for g in truth], abs=1e-4)
+
+
 def test_a_dry_run_sends_nothing(hub, measured):
     done = twincar("push", measured, "someone/cars", "--dry-run")
     assert done.exit_code == 0, done.output

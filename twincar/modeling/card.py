@@ -34,10 +34,11 @@ LIMITS = (
 )
 
 
-def model_card(config: dict, repo: str = "user/repo") -> str:
+def model_card(config: dict, repo: str = "user/repo", widget: list[dict] | None = None) -> str:
     """Markdown with the Hub's metadata in front. Works for any config; what the config does not tell is left out.
 
     repo : the name under which it will lie on the Hub, for the example in it.
+    widget : example pictures of the repo with the model's answers, for the Hub to show: {"src", "output"} each.
     """
     scores, training = config.get("scores", {}), config.get("training", {})
     data = ModelCardData(
@@ -46,6 +47,7 @@ def model_card(config: dict, repo: str = "user/repo") -> str:
         **_licence(config),
         tags=["image-classification", "cars", "grad-cam", config["architecture"]["name"]],
         base_model=_base_model(config["architecture"]["name"], training),
+        widget=widget,
         datasets=[training["dataset_repo"]] if "dataset_repo" in training else None,
         model_name=config.get("name", "twincar"),
         eval_results=[

@@ -17,8 +17,10 @@ from twincar import __version__
 from twincar.config import TwinCarError
 from twincar.modeling import hub
 from twincar.modeling.card import model_card
+from twincar.modeling.predict import Predictor
 
-FILES = (constants.CONFIG_NAME, constants.SAFETENSORS_SINGLE_FILE, "README.md", "LICENSE")  # what a model consists of
+EXAMPLE = "example.jpg"  # a picture that the Hub shows with the model's answer, where the folder holds one
+FILES = (constants.CONFIG_NAME, constants.SAFETENSORS_SINGLE_FILE, "README.md", "LICENSE", EXAMPLE)
 
 
 class SharingError(TwinCarError):
@@ -34,11 +36,20 @@ def parcel(folder: str | Path, repo: str) -> dict[str, Path | bytes]:
     folder = Path(folder)
     if not folder.is_dir():
         raise SharingError(f"There is no folder {folder}: name one that `twincar train` or `twincar publish` wrote.")
-    card = model_card(hub.load(folder).config, repo)
+    model = hub.load(folder)
+    card = model_card(model.config, repo, _widget(model, folder / EXAMPLE))
     files: dict[str, Path | bytes] = {name: folder / name for name in FILES if (folder / name).is_file()}
     if ModelCard(card).data.get("license_link") == "LICENSE" and "LICENSE" not in files:
         raise SharingError(f"The card of {folder} says that its licence stands in LICENSE: put that file there first.")
     return files | {"README.md": card.encode()}
+
+
+def _widget(model: hub.CarModel, picture: Path) -> list[dict] | None:
+    if not picture.is_file():
+        return None
+    top = Predictor(model, "cpu")(picture).top(5)
+    answers = [{"label": guess.class_name, "score": round(guess.probability, 4)} for guess in top]
+    return [{"src": picture.name, "example_title": "Which car is it?", "output": answers}]
 
 
 def size(content: Path | bytes) -> int:
