@@ -9,7 +9,7 @@ answer.overlay().save("why.png")
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["PhotoError", "Prediction", "Predictor"]
 
 if TYPE_CHECKING:

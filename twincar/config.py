@@ -16,7 +16,9 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 BOX_MARGIN = 16  # pixels of context around an annotated box, in the original photo
 
-PUBLISHED = Path(__file__).resolve().parents[1] / "models" / "twincar"  # the model that comes with a checkout
+CHECKOUT = Path(__file__).resolve().parents[1]  # where app.py lies; an installed package has none
+# The model that comes with a checkout; for an installed package the place below the working folder to put one.
+PUBLISHED = (CHECKOUT if (CHECKOUT / "app.py").is_file() else Path()) / "models" / "twincar"
 
 PICTURES = frozenset(  # suffixes of files that are taken for pictures; whether one can be read is seen when it is read
     (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic")

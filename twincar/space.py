@@ -13,11 +13,11 @@ from pathlib import Path
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, SpaceCard, constants
 
 from twincar import __version__
+from twincar.config import CHECKOUT
 from twincar.modeling import hub
 from twincar.modeling.sharing import FILES, SharingError, create, writing
 
 TABLES = ("reports/**/*.csv", "reports/**/*.json")
-CHECKOUT = Path(__file__).resolve().parents[1]
 PAGE = (
     "app.py",
     "requirements.txt",

@@ -21,7 +21,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError,
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from twincar.config import STANFORD_CARS, TwinCarError
+from twincar.config import PUBLISHED, STANFORD_CARS, TwinCarError
 from twincar.modeling import architectures, weights
 from twincar.modeling.card import model_card
 
@@ -129,6 +129,11 @@ def load(repo_or_folder: str | Path, **options) -> CarModel:
     with reading(repo_or_folder):
         if path.suffix in (".pth", ".pt", ".safetensors") and not path.is_dir():
             return load_legacy(path)
+        if path == PUBLISHED and not path.exists():
+            raise ModelError(
+                f"There is no model in {path}: name a folder or a repo on the Hub with `--model`, or fetch one with "
+                f"`twincar pull user/repo --out {path}`."
+            )
         if path.is_dir():
             if not (path / constants.CONFIG_NAME).is_file():
                 raise ModelError(f"The folder {path} holds no config.json: it is no published model.")
