@@ -1,4 +1,4 @@
-"""Verbs that make a model and measure it: train, publish, evaluate."""
+"""Verbs that make a model and measure it: train, publish, evaluate, report."""
 
 from dataclasses import replace
 from enum import StrEnum
@@ -125,6 +125,27 @@ def compare(
         table = comparison.compare(reports)
         write_csv(table, reports / "recipes.csv", decimals=6)
         print(comparison.as_markdown(table), end="")
+
+
+@app.command()
+def report(
+    model: Model = str(PUBLISHED),
+    data: Data = Path("data"),
+    out_folder: Annotated[Path, typer.Option("--out", help="Gets a folder named like the recipe.")] = Path("reports"),
+    run: Annotated[Path | None, typer.Option(help="The run whose training log belongs to the model.")] = None,
+    split: Annotated[str, typer.Option(help="train, val, test or holdout.")] = "val",
+) -> None:
+    """Measure a published model and write every table and figure about it."""
+    from twincar import Predictor
+    from twincar import report as reporting
+    from twincar.dataset import load_table
+
+    with sentences():
+        table = load_table(data)
+        predictor = Predictor.from_pretrained(model)
+        folder = out_folder / reporting.folder_name(predictor.config)
+        _show(reporting.report(predictor, table, folder, run=run, split=split))
+        out.print(f"Written to {folder}.", highlight=False, soft_wrap=True)
 
 
 def _show(result) -> None:

@@ -3,7 +3,8 @@
 twincar evaluate --model models/twincar --data data/ --split val
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,25 +20,26 @@ from twincar.features import crop_box
 from twincar.files import write_csv, write_json
 from twincar.modeling.metrics import bootstrap_intervals, metrics
 from twincar.modeling.predict import Predictor
-from twincar.photo import PhotoError, load_photo
+from twincar.photo import Photo, PhotoError, load_photo
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `evaluate` found.
+    """What `evaluate` and `score` found. The first four are about labelled pictures alone.
 
-    scores : the figures of `metrics`, `<figure>_interval` for those with one, `pictures` and `split`.
-    predictions : a row a picture: path, class_name, predicted, probability, correct, rank of the right class from 1.
+    scores : the figures of `metrics`, `<figure>_interval` for those with one, `pictures` and `split`; {} without labels.
     per_class : a row a class: class_name, precision, recall, f1, support.
     probabilities, labels : (N, K) floats and (N,) right labels, in the order of `predictions`.
+    predictions : a row a picture: path, class_name, predicted, probability, correct, rank of the right class from 1;
+        where no class is known, class_name, correct and rank are None.
     unreadable : (path, reason) of pictures that could not be read; they are in no figure.
     """
 
     scores: dict
-    predictions: pd.DataFrame
     per_class: pd.DataFrame
     probabilities: np.ndarray
     labels: Tensor
+    predictions: pd.DataFrame
     unreadable: list[tuple[str, str]]
 
     def save(self, folder: str | Path) -> None:
@@ -51,60 +53,77 @@ class Evaluation:
         write_csv(self.per_class, folder / "per_class.csv")
 
 
-def evaluate(predictor: Predictor, table: pd.DataFrame, split: str, *, progress=True) -> Evaluation:
+def evaluate(predictor: Predictor, table: pd.DataFrame, split: str, *, progress: bool = True) -> Evaluation:
     """Ask `predictor` about every picture of a split, cut to its box where the table has one, and count.
 
-    Raises TwinCarError when the split is empty, or holds a class that the model does not know.
+    Raises TwinCarError when the split is empty, holds a class that the model does not know, or cannot be read at all.
     """
     rows = table[table["split"] == split]
     if rows.empty:
         raise TwinCarError(f"The table has no {split} pictures: it has {sorted(table['split'].unique())}.")
+    result = score(predictor, rows["path"], rows["class_name"], _boxed(rows), progress=progress)
+    if result.predictions.empty:
+        raise TwinCarError(f"None of the {len(rows)} {split} pictures can be read; the first: {result.unreadable[0][1]}")
+    return replace(result, scores={"split": split, **result.scores})
+
+
+def score(
+    predictor: Predictor,
+    paths: Sequence[str | Path],
+    classes: Sequence[str | None],
+    photos: Iterable[Photo] | None = None,
+    *,
+    progress: bool = True,
+) -> Evaluation:
+    """Ask `predictor` about photos, and count those whose class is known.
+
+    paths, classes : what each photo is called, and the name of its class, or None.
+    photos : the photos themselves; by default what lies at `paths`.
+    Raises TwinCarError for a class that the model does not know.
+    """
     label_of = {name: label for label, name in enumerate(predictor.class_names)}
-    if strange := sorted(set(rows["class_name"]) - label_of.keys()):
-        raise TwinCarError(f"The model does not know {len(strange)} classes of this data, such as {strange[0]!r}.")
-
-    answers = predictor.stream(_boxed(rows))
-    kept, probabilities, unreadable = [], [], []
-    for row, answer in zip(
-        rows.itertuples(), track(answers, "Evaluating", total=len(rows), disable=not progress), strict=True
-    ):
+    if strange := sorted(set(classes) - label_of.keys() - {None}):
+        words = f"{len(strange)} classes" if len(strange) > 1 else "1 class"
+        raise TwinCarError(f"The model does not know {words} of this data, such as {strange[0]!r}.")
+    rows, probabilities, labels, unreadable = [], [], [], []
+    answers = predictor.stream(paths if photos is None else photos)
+    answers = track(answers, "Evaluating", total=len(paths), disable=not progress)
+    for path, name, answer in zip(paths, classes, answers, strict=True):
         if isinstance(answer, PhotoError):
-            unreadable.append((row.path, str(answer)))
-        else:
-            kept.append(row)
-            probabilities.append(answer.probabilities)
-    if not kept:
-        raise TwinCarError(f"None of the {len(rows)} {split} pictures can be read; the first: {unreadable[0][1]}")
-    p = torch.from_numpy(np.stack(probabilities))
-    labels = torch.tensor([label_of[row.class_name] for row in kept])
+            unreadable.append((str(path), str(answer)))
+            continue
+        p = torch.from_numpy(answer.probabilities)
+        row = {"path": str(path), "class_name": name, "predicted": predictor.class_names[p.argmax()]}
+        row |= {"probability": float(p.max()), "correct": None, "rank": None}
+        if name is not None:
+            label = label_of[name]
+            row |= {"correct": row["predicted"] == name, "rank": int(p.gt(p[label]).sum()) + 1}
+            probabilities.append(p)
+            labels.append(label)
+        rows.append(row)
+    columns = ["path", "class_name", "predicted", "probability", "correct", "rank"]
+    p = torch.stack(probabilities) if labels else torch.zeros(0, len(label_of))
+    truth = torch.tensor(labels, dtype=torch.long)
+    scores: dict = {}
+    if labels:
+        scores = {"pictures": len(labels), **metrics(p, truth)}
+        scores |= {f"{name}_interval": list(interval) for name, interval in bootstrap_intervals(p, truth).items()}
+    predictions = pd.DataFrame(rows, columns=columns).astype({"rank": "Int64"})
+    return Evaluation(scores, _per_class(predictor.class_names, p, truth), p.numpy(), truth, predictions, unreadable)
 
-    scores: dict = {"split": split, "pictures": len(kept), **metrics(p, labels)}
-    for name, interval in bootstrap_intervals(p, labels).items():
-        scores[f"{name}_interval"] = list(interval)
 
+def _per_class(names: Sequence[str], p: Tensor, labels: Tensor) -> pd.DataFrame:
     guess = p.argmax(1)
     kind = {"task": "multiclass", "num_classes": p.shape[1], "average": "none"}
-    per_class = pd.DataFrame(
+    return pd.DataFrame(
         {
-            "class_name": predictor.class_names,
+            "class_name": names,
             "precision": M.precision(guess, labels, **kind).numpy(),
             "recall": M.recall(guess, labels, **kind).numpy(),
             "f1": M.f1_score(guess, labels, **kind).numpy(),
             "support": torch.bincount(labels, minlength=p.shape[1]).numpy(),
         }
     )
-    right = p.gather(1, labels[:, None])
-    predictions = pd.DataFrame(
-        {
-            "path": [row.path for row in kept],
-            "class_name": [row.class_name for row in kept],
-            "predicted": [predictor.class_names[label] for label in guess],
-            "probability": p.max(1).values.numpy(),
-            "correct": guess.eq(labels).numpy(),
-            "rank": (p.gt(right).sum(1) + 1).numpy(),
-        }
-    )
-    return Evaluation(scores, predictions, per_class, p.numpy(), labels, unreadable)
 
 
 def _boxed(rows: pd.DataFrame):

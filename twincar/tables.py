@@ -1,0 +1,69 @@
+"""The tables of a report, each counted from what lies before it: predictions, class names, the prepared table.
+
+Pure functions, a table in and a table out; `report.py` writes what they give.
+"""
+
+from collections.abc import Sequence
+
+import pandas as pd
+from sklearn.metrics import classification_report as sklearn_report
+
+from twincar.config import parse_class_name
+from twincar.dataset import SPLITS
+
+
+def confusion(predictions: pd.DataFrame) -> pd.DataFrame:
+    """How often each class was called each class: true, predicted (class names), count; pairs that occur, the most
+    frequent first. `predictions` has class_name and predicted."""
+    counted = predictions.groupby(["class_name", "predicted"]).size().reset_index(name="count")
+    counted.columns = ["true", "predicted", "count"]
+    return counted.sort_values(["count", "true", "predicted"], ascending=[False, True, True], ignore_index=True)
+
+
+def confused_pairs(predictions: pd.DataFrame, most: int = 20) -> pd.DataFrame:
+    """The pairs of classes that are most often taken for one another, whichever way: a row a pair, at most `most`.
+
+    Columns: `true` was called `predicted` in `count` of its `support` pictures, and the other way round in `reverse` of
+    the other's `reverse_support`; of the two ways the more frequent is told first. Pairs stand in the order of count +
+    reverse; where that is equal, the one whose wrong answers were surer comes first.
+    """
+    support = predictions["class_name"].value_counts()
+    wrong = predictions[predictions["class_name"] != predictions["predicted"]]
+    ways = wrong.groupby(["class_name", "predicted"])["probability"].agg(["size", "sum"])
+    rows, done = [], set()
+    for (true, predicted), (count, sure) in ways.sort_values(["size", "sum"], ascending=False).iterrows():
+        if frozenset((true, predicted)) in done:
+            continue
+        done.add(frozenset((true, predicted)))
+        back, sure_back = ways.loc[(predicted, true)] if (predicted, true) in ways.index else (0, 0.0)
+        rows.append((true, predicted, count, support[true], back, support.get(predicted, 0), sure + sure_back))
+    columns = ["true", "predicted", "count", "support", "reverse", "reverse_support", "sure"]
+    pairs = pd.DataFrame(rows, columns=columns).assign(total=lambda rows: rows["count"] + rows["reverse"])
+    pairs = pairs.sort_values(["total", "sure", "true"], ascending=[False, False, True], ignore_index=True)
+    counts = ["count", "support", "reverse", "reverse_support"]
+    return pairs.drop(columns=["total", "sure"]).astype(dict.fromkeys(counts, int)).head(most)
+
+
+def class_distribution(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """Pictures of each class in each split: class_name, make, train, val, test, holdout, in the order of `names`."""
+    counted = pd.crosstab(table["class_name"], table["split"]).reindex(index=list(names), columns=SPLITS, fill_value=0)
+    makes = [parse_class_name(name).make for name in names]
+    return counted.rename_axis(index="class_name", columns=None).reset_index().assign(make=makes)[
+        ["class_name", "make", *SPLITS]
+    ]
+
+
+def classification_report(predictions: pd.DataFrame, names: Sequence[str]) -> dict:
+    """scikit-learn's own: precision, recall, f1-score and support of each class, then accuracy and averages.
+
+    Classes without a picture are in it and count as 0 in its macro average; that of scores.json leaves them out.
+    """
+    return sklearn_report(
+        predictions["class_name"], predictions["predicted"], labels=list(names), output_dict=True, zero_division=0
+    )
+
+
+def class_mappings(names: Sequence[str]) -> dict:
+    """`classes`: label, class_name, make, model, body and year of each, in label order; `label_of`: name -> label."""
+    classes = [{"label": label, **parse_class_name(name).as_dict()} for label, name in enumerate(names)]
+    return {"classes": classes, "label_of": {name: label for label, name in enumerate(names)}}
