@@ -47,10 +47,9 @@ def confused_pairs(predictions: pd.DataFrame, most: int = 20) -> pd.DataFrame:
 def class_distribution(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     """Pictures of each class in each split: class_name, make, train, val, test, holdout, in the order of `names`."""
     counted = pd.crosstab(table["class_name"], table["split"]).reindex(index=list(names), columns=SPLITS, fill_value=0)
-    makes = [parse_class_name(name).make for name in names]
-    return counted.rename_axis(index="class_name", columns=None).reset_index().assign(make=makes)[
-        ["class_name", "make", *SPLITS]
-    ]
+    counted = counted.rename_axis(index="class_name", columns=None).reset_index()
+    counted.insert(1, "make", [parse_class_name(name).make for name in names])
+    return counted
 
 
 def classification_report(predictions: pd.DataFrame, names: Sequence[str]) -> dict:

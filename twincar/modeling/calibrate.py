@@ -31,7 +31,7 @@ def fit_temperature(log_probabilities: Tensor, labels: Tensor) -> float:
 def cross_fitted(probabilities: Tensor, labels: Tensor, folds: int = 5, seed: int = 0) -> Tensor:
     """(N, K) probabilities, each picture's under a temperature that was fitted on the pictures of the other folds.
 
-    What temperature scaling does to pictures it was not fitted on, where there are no others to ask. Arguments are as of
+    What temperature scaling does to pictures it was not fitted on, where there are no others to ask. Arguments as of
     `fit_temperature`; a temperature that the probabilities already went through changes nothing. N must be 2 or more.
     """
     log_probabilities = probabilities.double().clamp(min=1e-12).log()

@@ -27,7 +27,7 @@ from twincar.photo import Photo, PhotoError, load_photo
 class Evaluation:
     """What `evaluate` and `score` found. The first four are about labelled pictures alone.
 
-    scores : the figures of `metrics`, `<figure>_interval` for those with one, `pictures` and `split`; {} without labels.
+    scores : the figures of `metrics`, `<figure>_interval` for some, `pictures` and `split`; {} without labels.
     per_class : a row a class: class_name, precision, recall, f1, support.
     probabilities, labels : (N, K) floats and (N,) right labels, in the order of `predictions`.
     predictions : a row a picture: path, class_name, predicted, probability, correct, rank of the right class from 1;
@@ -63,7 +63,9 @@ def evaluate(predictor: Predictor, table: pd.DataFrame, split: str, *, progress:
         raise TwinCarError(f"The table has no {split} pictures: it has {sorted(table['split'].unique())}.")
     result = score(predictor, rows["path"], rows["class_name"], _boxed(rows), progress=progress)
     if result.predictions.empty:
-        raise TwinCarError(f"None of the {len(rows)} {split} pictures can be read; the first: {result.unreadable[0][1]}")
+        raise TwinCarError(
+            f"None of the {len(rows)} {split} pictures can be read; the first: {result.unreadable[0][1]}"
+        )
     return replace(result, scores={"split": split, **result.scores})
 
 
