@@ -1,32 +1,90 @@
 """A published model and prepared data -> everything in `reports/<recipe>/`.
 
     twincar report --model models/twincar --data data/
+    twincar report --redraw                                # figures and pages again, from the tables that lie there
 
-writes the tables: `scores.json`, `predictions.csv`, `per_class.csv` (of `evaluate`), `confusion.csv`,
+`<recipe>/` then holds the tables: `scores.json`, `predictions.csv`, `per_class.csv` (of `evaluate`), `confusion.csv`,
 `confused_pairs.csv`, `class_distribution.csv`, `classification_report.json` and `.csv`, `class_mappings.json`,
-`reliability.csv`, `calibration.json`. The training log (`metrics.csv`, `recipe.json`, `run.json`) is the run's own.
+`reliability.csv`, `calibration.json`; the training log, which is the run's own: `metrics.csv`, `recipe.json`,
+`run.json`; `figures/`, and a page, `README.md`, that shows them.
 """
 
+import json
 import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
+from matplotlib.figure import Figure
+from PIL import Image
 
-from twincar import tables
-from twincar.config import TwinCarError
+from twincar import confusion_plots, photo_plots, plots, tables
+from twincar.config import TwinCarError, parse_class_name
+from twincar.features import augmentation, crop_box, squash
 from twincar.files import write_beside, write_csv, write_json
+from twincar.listing import BOX
 from twincar.modeling.calibrate import calibration, cross_fitted, reliability
+from twincar.modeling.card import figures_table
 from twincar.modeling.evaluate import Evaluation, evaluate
 from twincar.modeling.predict import Predictor
+from twincar.modeling.recipes import Recipe
+from twincar.modeling.train import CACHE_SIZE
+from twincar.photo import load_photo
 
 LOG = ("metrics.csv", "recipe.json", "run.json")  # what a run leaves
+DOTS = 120  # an inch, in figures
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure of a report: its file, what it shows, the tables it is drawn from and how. One that shows photos needs
+    more than tables: its `draw` is None, and it is drawn by `photo_figures`."""
+
+    file: str
+    shows: str
+    needs: tuple[str, ...] = ()
+    draw: Callable[..., Figure | None] | None = None
+
+
+def _names(per_class: pd.DataFrame) -> list[str]:
+    return list(per_class["class_name"])
+
+
+def _f1_all(per_class: pd.DataFrame) -> Figure:
+    return plots.f1_all(per_class, {name: parse_class_name(name).make for name in _names(per_class)})
+
+
+DRAWINGS = (
+    Drawing("training.png", "How training went, epoch by epoch.", ("metrics.csv",), plots.training),
+    Drawing("top_k.png", "How often the right car is among one, three and five guesses, before the learning rate.",
+            ("metrics.csv",), plots.top_k),
+    Drawing("confusion.png", "Which class was called which; "
+            "[confusion.svg](figures/confusion.svg) has every class's name, to zoom into.",
+            ("confusion.csv", "per_class.csv"), lambda counts, rows: confusion_plots.confusion(counts, _names(rows))),
+    Drawing("confusion.svg", "", ("confusion.csv", "per_class.csv"),
+            lambda counts, rows: confusion_plots.confusion(counts, _names(rows), all_names=True)),
+    Drawing("confusion_makes.png", "The makes that are muddled most, class by class.",
+            ("confusion.csv", "per_class.csv"),
+            lambda counts, rows: confusion_plots.confusion_makes(counts, _names(rows))),
+    Drawing("confused_pairs.jpg", "The pairs that are most often taken for one another."),
+    Drawing("f1_all.png", "How well each class is read.", ("per_class.csv",), _f1_all),
+    Drawing("f1_extremes.png", "The classes that are read worst, and best.", ("per_class.csv",), plots.f1_extremes),
+    Drawing("reliability.png", "Whether a probability means what it says.", ("reliability.csv", "calibration.json"),
+            plots.reliability),
+    Drawing("grad_cam.jpg", "What in the photo spoke for right and wrong answers."),
+    Drawing("class_distribution.png", "How many pictures there are of what.", ("class_distribution.csv",),
+            plots.class_distribution),
+    Drawing("augmentation.jpg", "What training does to a picture before the network sees it."),
+)  # fmt: skip
 
 
 def report(
     predictor: Predictor, table: pd.DataFrame, out: Path, *, run: Path | None = None, split: str = "val", progress=True
 ) -> Evaluation:
-    """Measure `predictor` on a split of `table` and write every table and figure into the folder `out`.
+    """Measure `predictor` on a split of `table` and write every table, every figure and the page into the folder `out`.
 
     run : a folder that `twincar train` wrote, whose log is copied; else a log that lies in `out` already is used.
     Raises TwinCarError as `evaluate` does, or when `run` holds no log.
@@ -38,6 +96,9 @@ def report(
         with write_beside(out / name) as beside:
             shutil.copyfile(run / name, beside)
     write_tables(predictor, result, table, out)
+    for file, figure in photo_figures(predictor, result, table):
+        _save(figure, out / "figures" / file)
+    redraw(out)
     return result
 
 
@@ -68,3 +129,123 @@ def write_tables(predictor: Predictor, result: Evaluation, table: pd.DataFrame, 
         probabilities = cross_fitted(probabilities, labels)
     write_json({**calibration(probabilities, labels), "pictures": len(labels), **facts}, out / "calibration.json")
     write_csv(reliability(probabilities, labels), out / "reliability.csv")
+
+
+# Figures and the page ------------------------------------------------------------------------------------------------
+
+
+def redraw(out: Path) -> list[Path]:
+    """Draw every figure whose tables lie in `out`, write the page of all figures there, and return what was drawn.
+
+    Figures that show photos stay as they are. Raises TwinCarError where there is no table at all.
+    """
+    drawn = []
+    for drawing in DRAWINGS:
+        sources = [out / name for name in drawing.needs]
+        if drawing.draw and all(source.is_file() for source in sources):
+            figure = drawing.draw(*map(_read, sources))
+            if figure:
+                drawn.append(_save(figure, out / "figures" / drawing.file))
+    if not drawn:
+        raise TwinCarError(f"{out} holds no tables of a report: run `twincar report --model MODEL --data DATA` first.")
+    with write_beside(out / "README.md") as beside:
+        beside.write_text(_page(out), encoding="utf-8")
+    return drawn
+
+
+def _read(path: Path) -> pd.DataFrame | dict:
+    if path.suffix == ".json":
+        return json.loads(path.read_text(encoding="utf-8"))
+    words = ("class_name", "make", "true", "predicted")  # a class may be called "NA", or "2012"
+    table = pd.read_csv(path, keep_default_na=False, na_values={}, dtype=dict.fromkeys(words, str))
+    return table.apply(lambda column: column if column.name in words else pd.to_numeric(column, errors="coerce"))
+
+
+def _save(figure: Figure, path: Path) -> Path:
+    """Write a figure; the same figure gives the same file."""
+    options = {
+        ".png": {"metadata": {"Software": None}},
+        ".svg": {"metadata": {"Date": None, "Creator": None}},
+        ".jpg": {"pil_kwargs": {"quality": 72, "optimize": True}},
+    }
+    with write_beside(path) as beside:
+        plots.styled(figure.savefig)(beside, dpi=DOTS, **options[path.suffix])
+        if path.suffix == ".png":  # a chart has few colours: a palette makes the file less than half as large
+            with Image.open(beside) as image:
+                chart = image.convert("RGB").quantize(128, dither=Image.Dither.NONE)
+            chart.save(beside, optimize=True)
+    return path
+
+
+def photo_figures(predictor: Predictor, result: Evaluation, table: pd.DataFrame):
+    """Yield (file, figure) of the figures that show photos; those that have nothing to show are left out."""
+    rows = table.set_index("path")
+    readable = table[~table["path"].isin([path for path, _ in result.unreadable])]
+
+    def photo(path: str) -> Image.Image:
+        return crop_box(load_photo(path), rows.loc[path, BOX])
+
+    predictions = result.predictions
+    cards = []
+    for pair in tables.confused_pairs(predictions).to_dict("records"):
+        mine = (predictions["class_name"] == pair["true"]) & (predictions["predicted"] == pair["predicted"])
+        other = readable.loc[readable["class_name"] == pair["predicted"], "path"]
+        misread = predictions.loc[mine, "path"].iloc[0]
+        cards.append(pair | {"photo": photo(misread), "other": photo(other.iloc[0]) if len(other) else None})
+    if cards:
+        yield "confused_pairs.jpg", photo_plots.confused_pairs(cards)
+
+    chosen = [[_evidence(predictor, photo(row["path"]), row) for row in some.to_dict("records")]
+              for some in tables.examples(predictions)]  # fmt: skip
+    if any(chosen):
+        yield "grad_cam.jpg", photo_plots.grad_cam(*chosen)
+
+    known = {field.name for field in fields(Recipe)}
+    recipe = {name: value for name, value in predictor.config.get("recipe", {}).items() if name in known}
+    train = table[table["split"] == "train"].drop_duplicates("class_name")
+    if recipe and len(train):
+        paths = train["path"].iloc[np.unique(np.linspace(0, len(train) - 1, 6).round().astype(int))]
+        recipe = Recipe(**recipe)
+        columns = [_variants(photo(path), recipe, seed) for seed, path in enumerate(paths)]
+        yield "augmentation.jpg", photo_plots.augmentation(columns, recipe.name, bool(recipe.mix_probability))
+
+
+def _evidence(predictor: Predictor, photo: Image.Image, row: dict) -> dict:
+    answer = predictor(photo)
+    of = {guess.class_name: guess.probability for guess in answer.top(len(answer.class_names))}
+    card = {"photo": photo, "predicted": row["predicted"], "probability": of[row["predicted"]]}
+    card |= {"evidence": answer.overlay(row["predicted"]), "true": row["class_name"]}
+    return card | {"true_evidence": answer.overlay(card["true"]), "true_probability": of[card["true"]]}
+
+
+def _variants(photo: Image.Image, recipe: Recipe, seed: int, count: int = 4) -> list[Image.Image]:
+    picture = torch.from_numpy(squash(photo, CACHE_SIZE).copy()).permute(2, 0, 1)
+    transform = augmentation(recipe, recipe.sizes[-1][1])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        variants = [transform(picture).permute(1, 2, 0).numpy() for _ in range(count)]
+    return [photo, *map(Image.fromarray, variants)]
+
+
+def _page(out: Path) -> str:
+    """The page in Markdown: scores, then every figure that lies in `out`, each under what it shows."""
+    recipe = _read(out / "recipe.json") if (out / "recipe.json").is_file() else {}
+    parts = [f"# {out.name}"]
+    if recipe.get("summary"):
+        parts.append(recipe["summary"])
+    if (out / "scores.json").is_file():
+        scores = _read(out / "scores.json")
+        parts.append(
+            f"Measured on {scores['pictures']:,} {scores['split']} pictures, with 95 % bootstrap intervals. All "
+            "measures are in [scores.json](scores.json), the answers in [predictions.csv](predictions.csv)."
+        )
+        parts.append(figures_table(scores))
+    for drawing in DRAWINGS:
+        if drawing.shows and (out / "figures" / drawing.file).is_file():
+            words = drawing.shows.split(";")[0].rstrip(".")
+            parts += [drawing.shows, f"![{words}](figures/{drawing.file})"]
+    parts.append(
+        "Written by `twincar report`. `twincar report --redraw` draws the figures again from the tables beside them, "
+        "but for those with photos, which need the model and the data."
+    )
+    return "\n\n".join(parts) + "\n"

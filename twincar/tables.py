@@ -5,6 +5,7 @@ Pure functions, a table in and a table out; `report.py` writes what they give.
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 from sklearn.metrics import classification_report as sklearn_report
 
@@ -66,3 +67,12 @@ def class_mappings(names: Sequence[str]) -> dict:
     """`classes`: label, class_name, make, model, body and year of each, in label order; `label_of`: name -> label."""
     classes = [{"label": label, **parse_class_name(name).as_dict()} for label, name in enumerate(names)]
     return {"classes": classes, "label_of": {name: label for label, name in enumerate(names)}}
+
+
+def examples(predictions: pd.DataFrame, right: int = 6, wrong: int = 6) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Rows to show: right answers evenly from the least sure to the surest, and the surest of the wrong ones."""
+    ordered = predictions.assign(sure=predictions["probability"].round(4)).sort_values(["sure", "path"], kind="stable")
+    correct = ordered["correct"].astype(bool)
+    good, bad = ordered[correct], ordered[~correct]
+    places = np.unique(np.linspace(0, len(good) - 1, right + 2).round().astype(int)[1:-1]) if len(good) else []
+    return good.iloc[places], bad[::-1].head(wrong)

@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from twincar.cli.base import Data, Model, app, err, out, sentences
-from twincar.config import PUBLISHED
+from twincar.config import PUBLISHED, TwinCarError
 from twincar.files import write_csv
 from twincar.modeling.recipes import RECIPES
 
@@ -134,13 +134,25 @@ def report(
     out_folder: Annotated[Path, typer.Option("--out", help="Gets a folder named like the recipe.")] = Path("reports"),
     run: Annotated[Path | None, typer.Option(help="The run whose training log belongs to the model.")] = None,
     split: Annotated[str, typer.Option(help="train, val, test or holdout.")] = "val",
+    redraw: Annotated[
+        bool, typer.Option("--redraw", help="Only draw again what the tables in OUT give; no model, no data.")
+    ] = False,
 ) -> None:
-    """Measure a published model and write every table and figure about it."""
-    from twincar import Predictor
+    """Measure a published model and write every table and figure about it, and a page that shows them."""
     from twincar import report as reporting
-    from twincar.dataset import load_table
 
     with sentences():
+        if redraw:
+            folders = sorted(path.parent for path in out_folder.glob("*/per_class.csv"))
+            if not folders:
+                raise TwinCarError(f"{out_folder} holds no folder with the tables of a report: leave out `--redraw`.")
+            for folder in folders:
+                figures = reporting.redraw(folder)
+                out.print(f"{len(figures)} figures drawn in {folder}.", highlight=False, soft_wrap=True)
+            return
+        from twincar import Predictor
+        from twincar.dataset import load_table
+
         table = load_table(data)
         predictor = Predictor.from_pretrained(model)
         folder = out_folder / reporting.folder_name(predictor.config)

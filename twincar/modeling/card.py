@@ -81,10 +81,16 @@ def _base_model(architecture: str, training: dict) -> str | None:
     return training.get("base_model") or (BASE_MODELS.get(architecture) if training.get("init") == "imagenet" else None)
 
 
-def figures(config: dict) -> list[tuple[str, str, str]]:
+def figures(scores: dict) -> list[tuple[str, str, str]]:
     """The headline figures as (measure, value, 95 % interval or ""), for the card and for pages that show them."""
-    scores = config.get("scores", {})
     return [(METRICS[key][1], f"{scores[key]:.1%}", _interval(scores, key)) for key in SHOWN if key in scores]
+
+
+def figures_table(scores: dict) -> str:
+    """The headline figures as a table in Markdown."""
+    rows = [f"| {words} | {value} ({interval}) |" if interval else f"| {words} | {value} |"
+            for words, value, interval in figures(scores)]  # fmt: skip
+    return "\n".join(["| measure | value |", "| --- | --- |", *rows])
 
 
 def sections(config: dict) -> dict[str, str]:
@@ -94,10 +100,7 @@ def sections(config: dict) -> dict[str, str]:
     size = config["input"]["size"]
     found = {}
     if scores:
-        measured = figures(config)
-        rows = [f"| {words} | {value} ({interval}) |" if interval else f"| {words} | {value} |"
-                for words, value, interval in measured]  # fmt: skip
-        parts = [measured_on(config), "\n".join(["| measure | value |", "| --- | --- |", *rows])]
+        parts = [measured_on(config), figures_table(scores)]
         if scores.get("command"):
             parts.append(f"Measured with `{scores['command']}`.")
         if scores.get("remark"):
@@ -123,7 +126,7 @@ def measured_on(config: dict) -> str:
     """The sentence in front of the figures: on how many pictures of which split."""
     scores = config["scores"]
     return f"On {scores['pictures']} {scores['split']} pictures that no training step saw" + (
-        ", with 95 % bootstrap intervals:" if any(interval for *_, interval in figures(config)) else ":"
+        ", with 95 % bootstrap intervals:" if any(interval for *_, interval in figures(scores)) else ":"
     )
 
 
