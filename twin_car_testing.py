@@ -1,68 +1,94 @@
 """Scores a folder of photos with a published model and writes the table.
 
     python twin_car_testing.py photos/ --out predictions.csv
-    python twin_car_testing.py photos/ --model user/repo --out predictions.csv
+    python twin_car_testing.py photos/ --labels labels.csv --scores scores.json --model user/repo
 
-Photos that lie in subfolders named like classes ("BMW M3 Coupe 2012/1.jpg", "/" written as "-") are taken as labelled
-and scored as well; the others are only named. A photo that cannot be read is a row with its reason.
+A photo is labelled by the subfolder it lies in, where that is named like a class ("BMW M3 Coupe 2012/1.jpg", "/"
+written as "-"), or by a CSV with the columns file (below the folder) and class_name. Every metric is counted over the
+labelled ones; the others are only named. A photo that cannot be read is a row with its reason.
 """
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import pandas as pd
-import torch
 import typer
 
-from twincar import PhotoError, Predictor
+from twincar import Predictor
 from twincar.cli.answering import find_photos
 from twincar.cli.base import Model, sentences
-from twincar.config import PUBLISHED, canonical_class_name
-from twincar.files import write_beside
-from twincar.modeling.metrics import metrics
+from twincar.config import PUBLISHED, TwinCarError, canonical_class_name
+from twincar.files import write_beside, write_json
+from twincar.listing import count
+from twincar.modeling.evaluate import score
 
 
-def score(folder: Path, predictor: Predictor) -> tuple[pd.DataFrame, dict[str, float]]:
-    """A row a photo (file, class_name where known, predicted, probability, error), and the metrics of the labelled."""
-    label_of = {canonical_class_name(name): label for label, name in enumerate(predictor.class_names)}
-    files = list(find_photos([folder]))
-    rows, probabilities, labels = [], [], []
-    for file, answer in zip(files, predictor.stream(files), strict=True):
-        label = label_of.get(canonical_class_name(file.parent.name))
-        row = {
-            "file": str(file.relative_to(folder)),
-            "class_name": None if label is None else predictor.class_names[label],
-        }
-        if isinstance(answer, PhotoError):
-            rows.append(row | {"error": str(answer)})
-            continue
-        best = answer.top(1)[0]
-        rows.append(row | {"predicted": best.class_name, "probability": round(best.probability, 4)})
-        if label is not None:
-            probabilities.append(torch.from_numpy(answer.probabilities))
-            labels.append(label)
-    columns = ["file", "class_name", "predicted", "probability", "error"]
-    table = pd.DataFrame(rows).reindex(columns=columns)
-    if not labels:
-        return table, {}
-    return table, metrics(torch.stack(probabilities), torch.tensor(labels))
+def labels_of(files: list[Path], folder: Path, labels: Path | None, names: tuple[str, ...]) -> list[str | None]:
+    """The class name of each file, out of the CSV `labels`, else by its subfolder; None where none is known.
+
+    Raises TwinCarError when the CSV cannot be read, or names files that are not there or classes not among `names`.
+    """
+    spelling = {canonical_class_name(name): name for name in names}
+    if labels is None:
+        return [spelling.get(canonical_class_name(file.parent.name)) for file in files]
+    try:
+        rows = pd.read_csv(labels, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise TwinCarError(f"{labels} cannot be read as CSV: {str(error).strip()}") from error
+    if not {"file", "class_name"} <= set(rows.columns):
+        raise TwinCarError(f"{labels} needs the columns file and class_name: it has {', '.join(rows.columns)}.")
+    rows = rows[rows["class_name"].str.strip() != ""]
+    known = rows["class_name"].map(canonical_class_name).map(spelling)
+    if known.isna().any():
+        strange = rows.loc[known.isna(), "class_name"]
+        words = count(strange.nunique(), "class", "classes")
+        raise TwinCarError(f"{labels} names {words} that the model does not know, such as {strange.iloc[0]!r}.")
+    label_of = dict(zip((Path(file).as_posix() for file in rows["file"]), known, strict=True))
+    here = [file.relative_to(folder).as_posix() for file in files]
+    if missing := [file for file in label_of if file not in set(here)]:
+        words = count(len(missing), "photo")
+        raise TwinCarError(f"{labels} names {words} that {folder} does not hold, such as {missing[0]}.")
+    return [label_of.get(file) for file in here]
 
 
 def main(
     folder: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="A folder of photos.")],
     model: Model = str(PUBLISHED),
+    labels: Annotated[
+        Path | None, typer.Option(help="A CSV of file,class_name  [default: subfolders are classes]")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Where the table goes.")] = Path("predictions.csv"),
+    scores: Annotated[Path | None, typer.Option(help="Where the metrics go, as JSON, too.")] = None,
 ) -> None:
     """Score a folder of photos with a published model and write the table."""
     with sentences():
-        table, scores = score(folder, Predictor.from_pretrained(model))
+        predictor = Predictor.from_pretrained(model)
+        files = list(find_photos([folder]))
+        classes = labels_of(files, folder, labels, predictor.class_names)
+        if scores and not any(classes):
+            raise TwinCarError(
+                f"No photo in {folder} has a label to score by: name subfolders like classes, or give --labels."
+            )
+        result = score(predictor, files, classes, progress=sys.stdout.isatty())
+    unreadable = pd.DataFrame(result.unreadable, columns=["path", "error"])
+    table = pd.DataFrame({"path": map(str, files), "class_name": classes})
+    table = table.merge(result.predictions.drop(columns="class_name"), how="left").merge(unreadable, how="left")
+    table.insert(0, "file", [file.relative_to(folder).as_posix() for file in files])
     with write_beside(out) as beside:
-        table.to_csv(beside, index=False)
-    print(f"{len(table)} photos, {table['error'].notna().sum()} of them unreadable: {out}")
-    if scores:
-        print(f"{table['class_name'].notna().sum()} labelled:")
-        for name, value in scores.items():
-            print(f"  {name:20} {value:.4f}")
+        table.drop(columns="path").to_csv(beside, index=False, float_format="%.4f")
+    print(f"{count(len(table), 'photo')}, {len(unreadable):,} of them unreadable: {out}")
+    if result.scores:
+        print(f"{result.scores['pictures']:,} labelled:")
+        for name, value in result.scores.items():
+            if isinstance(value, float):
+                low, high = result.scores.get(f"{name}_interval", (None, None))
+                print(
+                    f"  {name:20} {value:.4f}" + ("" if low is None else f"  (95 % interval {low:.4f} to {high:.4f})")
+                )
+        if scores:
+            write_json(result.scores, scores)
+            print(f"Metrics: {scores}")
 
 
 if __name__ == "__main__":

@@ -123,8 +123,8 @@ def top_k(log: pd.DataFrame) -> Figure:
     figure = canvas(
         4.8,
         f"In {percent(best['val_top1'])} the first guess is right, in {percent(best['val_top5'])} one of five",
-        f"Of the validation pictures, in epoch {best['epoch'] + 1:.0f}. Behind the lines stands the learning rate: under "
-        "a high one accuracy jumps about, under a falling one it settles."
+        f"Of the validation pictures, in epoch {best['epoch'] + 1:.0f}. Behind the lines stands the learning rate: "
+        "under a high one accuracy jumps about, under a falling one it settles."
         + (" Dashes are where the training pictures grow." if log["image_size"].nunique() > 1 else ""),
     )
     axes = figure.subplots()

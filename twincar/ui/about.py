@@ -75,7 +75,7 @@ def _model(predictor: Predictor) -> str:
     config = predictor.config
     tiles = "".join(
         f"<div><dt>{escape(words)}</dt><dd><b>{value}</b><span>{interval}</span></dd></div>"
-        for words, value, interval in card.figures(config)
+        for words, value, interval in card.figures(config.get("scores", {}))
     )
     remark = config.get("scores", {}).get("remark", "")
     measured = f'<p>{card.measured_on(config)}</p><dl class="tiles">{tiles}</dl>' if tiles else ""
