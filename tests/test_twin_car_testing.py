@@ -68,7 +68,7 @@ def test_a_csv_labels_the_same_and_counts_as_evaluate_does(photos, tiny_model, t
     scores = json.loads((tmp_path / "scores.json").read_text())
     counted = {name: value for name, value in scores.items() if not name.endswith("interval")}  # drawn by order
     assert counted == pytest.approx({name: theirs.scores[name] for name in counted})
-    assert len(counted) > 15
+    assert len(counted) >= 15
 
 
 @pytest.mark.parametrize(
