@@ -39,16 +39,14 @@ def confusion(counts: pd.DataFrame, names: Sequence[str], *, all_names: bool = F
     inside = number[~right & (makes[row].to_numpy() == makes[column].to_numpy())].sum()
     side = 0.3 * len(order) + 3.2 if few else max(0.14 * len(order) + 3, 9.2) if all_names else 9.2  # inches
     title = f"{number[~right].sum():,} of {number.sum():,} pictures wrong"
+    sentence = (
+        "A row is a true class, a column an answer, ordered by make. Violet on the diagonal is right; amber is wrong"
+    )
+    sentence += "." if few else ", the larger the more often."
     if makes.duplicated().any():
         title += f", {inside:,} of them within the make"
-    figure = canvas(
-        side + 1.1,
-        title,
-        "A row is a true class, a column an answer, ordered by make. Violet on the diagonal is right; amber is wrong"
-        + (". " if few else ", the larger the more often. ")
-        + "Shaded squares are makes: amber in them names the right make, not the right car.",
-        width=max(side + 0.8, 10.0),
-    )
+        sentence += " Shaded squares are makes: amber in them names the right make, not the right car."
+    figure = canvas(side + 1.1, title, sentence, width=max(side + 0.8, 10.0))
     axes = figure.subplots()
     blocks = makes.groupby(makes, sort=False).agg(lambda rows: (rows.index[0], len(rows)))
     for first, size in blocks:

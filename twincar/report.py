@@ -195,7 +195,7 @@ def photo_figures(predictor: Predictor, result: Evaluation, table: pd.DataFrame)
     if cards:
         yield "confused_pairs.jpg", photo_plots.confused_pairs(cards)
 
-    chosen = [[_evidence(predictor, photo(row["path"]), row) for row in some.to_dict("records")]
+    chosen = [[evidence(predictor, photo(row["path"]), row) for row in some.to_dict("records")]
               for some in tables.examples(predictions)]  # fmt: skip
     if any(chosen):
         yield "grad_cam.jpg", photo_plots.grad_cam(*chosen)
@@ -206,11 +206,12 @@ def photo_figures(predictor: Predictor, result: Evaluation, table: pd.DataFrame)
     if recipe and len(train):
         paths = train["path"].iloc[np.unique(np.linspace(0, len(train) - 1, 6).round().astype(int))]
         recipe = Recipe(**recipe)
-        columns = [_variants(photo(path), recipe, seed) for seed, path in enumerate(paths)]
+        columns = [variants(photo(path), recipe, seed) for seed, path in enumerate(paths)]
         yield "augmentation.jpg", photo_plots.augmentation(columns, recipe.name, bool(recipe.mix_probability))
 
 
-def _evidence(predictor: Predictor, photo: Image.Image, row: dict) -> dict:
+def evidence(predictor: Predictor, photo: Image.Image, row: dict) -> dict:
+    """A card of `photo_plots.grad_cam`: the photo, and what in it speaks for the answer and for the truth of `row`."""
     answer = predictor(photo)
     of = {guess.class_name: guess.probability for guess in answer.top(len(answer.class_names))}
     card = {"photo": photo, "predicted": row["predicted"], "probability": of[row["predicted"]]}
@@ -218,13 +219,14 @@ def _evidence(predictor: Predictor, photo: Image.Image, row: dict) -> dict:
     return card | {"true_evidence": answer.overlay(card["true"]), "true_probability": of[card["true"]]}
 
 
-def _variants(photo: Image.Image, recipe: Recipe, seed: int, count: int = 4) -> list[Image.Image]:
+def variants(photo: Image.Image, recipe: Recipe, seed: int, count: int = 4) -> list[Image.Image]:
+    """A column of `photo_plots.augmentation`: the photo, then `count` pictures as training would see it at last."""
     picture = torch.from_numpy(squash(photo, CACHE_SIZE).copy()).permute(2, 0, 1)
     transform = augmentation(recipe, recipe.sizes[-1][1])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        variants = [transform(picture).permute(1, 2, 0).numpy() for _ in range(count)]
-    return [photo, *map(Image.fromarray, variants)]
+        seen = [transform(picture).permute(1, 2, 0).numpy() for _ in range(count)]
+    return [photo, *map(Image.fromarray, seen)]
 
 
 def _page(out: Path) -> str:
