@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from twincar import confusion_plots, palette, plots, tables
+from twincar import confusion_plots, palette, plots, statistics, tables
 from twincar.config import STANFORD_CARS, parse_class_name
 
 
@@ -74,7 +74,7 @@ def test_f1_and_distribution_for_any_number_of_classes(names):
     assert f"{perfect} of {len(names)} classes" in words(drawn(plots.f1_all(rows, makes)))
     assert f"F1 {rows['f1'].min():.2f}" in words(drawn(plots.f1_extremes(rows))).splitlines()[0]
     table = pd.DataFrame({"class_name": n, "split": s} for n in names for s in ("train", "train", "val"))
-    counts = tables.class_distribution(table, [*names, "Lada Niva SUV 1977"])
+    counts = statistics.distribution(table, [*names, "Lada Niva SUV 1977"])
     assert list(counts.columns) == ["class_name", "make", "train", "val", "test", "holdout"]
     assert counts["train"].tolist() == [2] * len(names) + [0]
     assert f"{3 * len(names):,} pictures of {len(names) + 1} classes" in words(drawn(plots.class_distribution(counts)))

@@ -14,17 +14,19 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
+from tests.conftest import draw_car
 from twincar import Predictor
 from twincar.cli import app
 from twincar.config import TwinCarError
 from twincar.dataset import load_table, prepare
-from twincar.features import augmentation, cached_pictures, crop_box, normalise, squash, to_batch
+from twincar.features import augmentation, cached_pictures, normalise, squash, to_batch
 from twincar.modeling import architectures, hub
 from twincar.modeling.evaluate import evaluate
 from twincar.modeling.publish import publish
 from twincar.modeling.recipes import RECIPES
 from twincar.modeling.task import CarTask
 from twincar.modeling.train import train
+from twincar.photo import crop_box
 
 # A recipe's whole way with a network and pictures that two cores train in seconds.
 SMALL = {"sizes": ((0.0, 48), (0.5, 64)), "eval_size": 64, "batch_size": 8}
@@ -217,6 +219,19 @@ def test_cache_is_cut_squashed_and_reused(tmp_path):
     cached_pictures(table, 32, tmp_path / "cache", progress=False)
     assert file.stat().st_mtime_ns == stamp
     assert crop_box(picture, (0, 0, 200, 100)).size == (200, 100)
+
+
+def test_a_phones_photo_is_learnt_from_upright_and_cut_where_it_was_annotated(tmp_path):
+    stored = draw_car(1, size=(120, 160))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held upright: turn by 90 degrees to view
+    stored.save(tmp_path / "phone.png", exif=exif)
+    boxes = [(40.0, 30.0, 90.0, 120.0), (np.nan,) * 4]
+    rows = [dict(zip(("x1", "y1", "x2", "y2"), box, strict=True), path=tmp_path / "phone.png") for box in boxes]
+    cut, whole = cached_pictures(pd.DataFrame(rows), 64, tmp_path / "cache", progress=False)
+    assert (whole == squash(stored.transpose(Image.Transpose.ROTATE_270), 64)).all()
+    expected = stored.crop((24, 14, 106, 136)).transpose(Image.Transpose.ROTATE_270)
+    assert (cut == squash(expected, 64)).all()
 
 
 def test_normalised_batches_are_imagenets():

@@ -18,8 +18,9 @@ from rich.progress import track
 from torch import Tensor
 from torchvision.transforms import v2
 
-from twincar.config import BOX_MARGIN, IMAGENET_MEAN, IMAGENET_STD
+from twincar.config import IMAGENET_MEAN, IMAGENET_STD
 from twincar.files import write_beside
+from twincar.photo import load_photo
 
 
 def squash(image: Image.Image, size: int) -> np.ndarray:
@@ -40,19 +41,6 @@ def normalise(images: Tensor, mean=IMAGENET_MEAN, std=IMAGENET_STD) -> Tensor:
     mean = torch.tensor(mean, device=images.device).view(1, 3, 1, 1) * 255
     std = torch.tensor(std, device=images.device).view(1, 3, 1, 1) * 255
     return ((images.float() - mean) / std).contiguous(memory_format=torch.channels_last)
-
-
-def crop_box(image: Image.Image, box, margin: int = BOX_MARGIN) -> Image.Image:
-    """Cut out box = (x1, y1, x2, y2) in pixels, the far edges exclusive, with `margin` pixels of context.
-
-    A box with a missing coordinate (the table's NaN) leaves the picture whole.
-    """
-    if any(pd.isna(value) for value in box):
-        return image
-    x1, y1, x2, y2 = (int(value) for value in box)
-    return image.crop(
-        (max(x1 - margin, 0), max(y1 - margin, 0), min(x2 + margin, image.width), min(y2 + margin, image.height))
-    )
 
 
 def augmentation(recipe, size: int) -> v2.Transform:
@@ -119,9 +107,7 @@ def _fill(path: Path, table: pd.DataFrame, size: int, progress: bool) -> None:
 
     def read(row: int) -> None:
         record = table.iloc[row]
-        with Image.open(record["path"]) as image:
-            picture = crop_box(image.convert("RGB"), record[["x1", "y1", "x2", "y2"]])
-        pictures[row] = squash(picture, size)
+        pictures[row] = squash(load_photo(record["path"], record[["x1", "y1", "x2", "y2"]]), size)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         jobs = [pool.submit(read, row) for row in range(len(table))]

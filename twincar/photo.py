@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from twincar.config import TwinCarError
+from twincar.config import BOX_MARGIN, TwinCarError
 
 MAX_PIXELS = 100_000_000  # 100 megapixels: above any camera's; decoded that is 300 MB
 MIN_SIDE = 16  # pixels; below this nobody could tell a car either
@@ -22,8 +22,11 @@ class PhotoError(TwinCarError):
     """A photo that cannot be answered; the text is one sentence for the person who sent it."""
 
 
-def load_photo(photo: Photo) -> Image.Image:
+def load_photo(photo: Photo, box=None) -> Image.Image:
     """Read a path, the bytes of a file, a PIL image or an array and return it upright, in 8-bit RGB, at full size.
+
+    box : (x1, y1, x2, y2) to cut out first, as of `crop_box`. It counts in the picture as it is stored, before EXIF
+        turns it upright: so do annotations.
 
     Arrays are (H, W), (H, W, 3) or (H, W, 4), integers in 0-255 or floats in 0-1. EXIF rotation is applied,
     transparency is laid on white, 16 bits are scaled to 8, and of an animation or a stack the first picture counts.
@@ -36,7 +39,10 @@ def load_photo(photo: Photo) -> Image.Image:
             image = _open(photo)
             _check_size(image)
             image.load()
-            return _to_rgb(ImageOps.exif_transpose(_first_frame(image)))
+            image = _first_frame(image)
+            if box is not None:
+                image = crop_box(image, box)
+            return _to_rgb(ImageOps.exif_transpose(image))
     except PhotoError:
         raise
     except FileNotFoundError as error:
@@ -49,6 +55,19 @@ def load_photo(photo: Photo) -> Image.Image:
         raise PhotoError("This picture needs more memory than there is: send a smaller one.") from error
     except Exception as error:  # PIL's decoders raise anything from SyntaxError to struct.error on broken files
         raise PhotoError(f"This picture is broken and cannot be read to its end ({error}).") from error
+
+
+def crop_box(image: Image.Image, box, margin: int = BOX_MARGIN) -> Image.Image:
+    """Cut out box = (x1, y1, x2, y2) in pixels, the far edges exclusive, with `margin` pixels of context.
+
+    A box with a missing coordinate (the table's NaN) leaves the picture whole.
+    """
+    if any(value is None or value != value for value in box):
+        return image
+    x1, y1, x2, y2 = (int(value) for value in box)
+    return image.crop(
+        (max(x1 - margin, 0), max(y1 - margin, 0), min(x2 + margin, image.width), min(y2 + margin, image.height))
+    )
 
 
 def _open(photo: Photo) -> Image.Image:

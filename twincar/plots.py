@@ -235,7 +235,7 @@ def f1_extremes(per_class: pd.DataFrame, most: int = 20) -> Figure:
 
 @styled
 def class_distribution(table: pd.DataFrame, most: int = 60) -> Figure:
-    """Pictures of each class, and of each make, by split. `table` is that of `tables.class_distribution`."""
+    """Pictures of each class, and of each make, by split. `table` is that of `statistics.distribution`."""
     splits = [split for split in SPLITS if table[split].sum()]
     counts = table[splits].sum(axis=1)
     order = counts.sort_values(ascending=False, kind="stable").index

@@ -21,9 +21,9 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from twincar import confusion_plots, photo_plots, plots, tables
+from twincar import confusion_plots, photo_plots, plots, statistics, tables
 from twincar.config import TwinCarError, parse_class_name
-from twincar.features import augmentation, crop_box, squash
+from twincar.features import augmentation, squash
 from twincar.files import write_beside, write_csv, write_json
 from twincar.listing import BOX
 from twincar.modeling.calibrate import calibration, cross_fitted, reliability
@@ -119,7 +119,7 @@ def write_tables(predictor: Predictor, result: Evaluation, table: pd.DataFrame, 
     write_json(tables.class_mappings(names), out / "class_mappings.json")
     write_csv(tables.confusion(result.predictions), out / "confusion.csv")
     write_csv(tables.confused_pairs(result.predictions), out / "confused_pairs.csv")
-    write_csv(tables.class_distribution(table, names), out / "class_distribution.csv")
+    write_csv(statistics.distribution(table, names), out / "class_distribution.csv")
 
     probabilities, labels = torch.from_numpy(result.probabilities), result.labels
     facts = {"temperature": predictor.config.get("temperature"), "cross_fitted": False, "as_published": None}
@@ -183,7 +183,7 @@ def photo_figures(predictor: Predictor, result: Evaluation, table: pd.DataFrame)
     readable = table[~table["path"].isin([path for path, _ in result.unreadable])]
 
     def photo(path: str) -> Image.Image:
-        return crop_box(load_photo(path), rows.loc[path, BOX])
+        return load_photo(path, rows.loc[path, BOX])
 
     predictions = result.predictions
     cards = []

@@ -72,9 +72,10 @@ def sharpness_words(values: Sequence[float]) -> pd.Series:
     return pd.cut(pd.Series(values), [*bounds, np.inf], right=False, labels=words).value_counts().reindex(words)
 
 
-def distribution(table: pd.DataFrame) -> pd.DataFrame:
-    """Pictures a class and split: class_name, make and a column of counts for each of SPLITS, in label order."""
-    names = list(class_names(table))
+def distribution(table: pd.DataFrame, names: Sequence[str] | None = None) -> pd.DataFrame:
+    """Pictures a class and split: class_name, make and a column of counts for each of SPLITS, in the order of `names`,
+    by default that of the table's labels."""
+    names = list(names or class_names(table))
     counts = pd.crosstab(table["class_name"], table["split"]).reindex(names, columns=SPLITS, fill_value=0)
     makes = [parse_class_name(name).make for name in names]
     return (

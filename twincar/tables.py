@@ -10,7 +10,6 @@ import pandas as pd
 from sklearn.metrics import classification_report as sklearn_report
 
 from twincar.config import parse_class_name
-from twincar.dataset import SPLITS
 
 
 def confusion(predictions: pd.DataFrame) -> pd.DataFrame:
@@ -43,14 +42,6 @@ def confused_pairs(predictions: pd.DataFrame, most: int = 20) -> pd.DataFrame:
     pairs = pairs.sort_values(["total", "sure", "true"], ascending=[False, False, True], ignore_index=True)
     counts = ["count", "support", "reverse", "reverse_support"]
     return pairs.drop(columns=["total", "sure"]).astype(dict.fromkeys(counts, int)).head(most)
-
-
-def class_distribution(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    """Pictures of each class in each split: class_name, make, train, val, test, holdout, in the order of `names`."""
-    counted = pd.crosstab(table["class_name"], table["split"]).reindex(index=list(names), columns=SPLITS, fill_value=0)
-    counted = counted.rename_axis(index="class_name", columns=None).reset_index()
-    counted.insert(1, "make", [parse_class_name(name).make for name in names])
-    return counted
 
 
 def classification_report(predictions: pd.DataFrame, names: Sequence[str]) -> dict:

@@ -10,13 +10,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image
 from rich.progress import track
 from torch import Tensor
 from torchmetrics import functional as M
 
 from twincar.config import TwinCarError
-from twincar.features import crop_box
 from twincar.files import write_csv, write_json
 from twincar.modeling.metrics import bootstrap_intervals, metrics
 from twincar.modeling.predict import Predictor
@@ -129,10 +127,9 @@ def _per_class(names: Sequence[str], p: Tensor, labels: Tensor) -> pd.DataFrame:
 
 
 def _boxed(rows: pd.DataFrame):
-    """The rows' pictures, cut to their boxes; what cannot be read passes through, for the predictor to say why."""
+    """The rows' pictures, cut to their boxes, or why one cannot be read."""
     for row in rows.itertuples():
         try:
-            photo: Image.Image | str = crop_box(load_photo(row.path), (row.x1, row.y1, row.x2, row.y2))
-        except PhotoError:
-            photo = row.path
-        yield photo
+            yield load_photo(row.path, (row.x1, row.y1, row.x2, row.y2))
+        except PhotoError as error:
+            yield error
