@@ -78,7 +78,7 @@ def _model(predictor: Predictor) -> str:
         for words, value, interval in card.figures(config.get("scores", {}))
     )
     remark = config.get("scores", {}).get("remark", "")
-    measured = f'<p>{card.measured_on(config)}</p><dl class="tiles">{tiles}</dl>' if tiles else ""
+    measured = f'<p>{card.measured_on(config)}</p><dl class="headlines">{tiles}</dl>' if tiles else ""
     return (
         f"<h2>{escape(config.get('name', 'TwinCar'))}</h2>"
         f"<p>A {escape(config['architecture']['name'])} that knows {len(predictor.class_names)} cars, "
