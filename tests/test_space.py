@@ -148,6 +148,12 @@ def test_refusals_are_one_sentence(checkout, hub, monkeypatch):
         assert done.exit_code == 2
         assert says in done.output
         assert len(done.output.strip().splitlines()) == 1
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    sharing.push(checkout / "models" / "twincar", "someone/secret", private=True)
+    hub.commits.clear()
+    done = twincar("space", "someone/page", "--model", "someone/secret")
+    assert done.exit_code == 2
+    assert "someone/secret is private, so the Space could not fetch it" in done.output
     (checkout / "app.py").unlink()
     done = twincar("space", "someone/page", "--dry-run")
     assert done.exit_code == 2

@@ -69,11 +69,17 @@ def pin(model: str) -> str:
     """Turn a branch, a tag or no revision into a commit: "user/repo@main" -> "user/repo@commit".
 
     What the Space answers with then changes when its owner says so, not when the model's does. Raises hub.ModelError
-    where the Hub has no such model.
+    where the Hub has no such model, and SharingError for a private one, which the Space could not fetch.
     """
     repo, revision = hub.split_revision(model)
     with hub.reading(model):
-        return f"{repo}@{HfApi().model_info(repo, revision=revision).sha}"
+        info = HfApi().model_info(repo, revision=revision)
+    if info.private:
+        raise SharingError(
+            f"{repo} is private, so the Space could not fetch it: make it public, or send models/twincar along by "
+            "leaving `--model` out."
+        )
+    return f"{repo}@{info.sha}"
 
 
 def write(files: dict[str, Path | bytes], out: Path) -> Path:
