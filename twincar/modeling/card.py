@@ -113,8 +113,8 @@ def sections(config: dict) -> dict[str, str]:
     found["Input"] = (
         f"An upright RGB photo of a car, squashed to {size} by {size} pixels"
         + (", read together with its mirror image" if config["input"].get("flip") else "")
-        + ", ImageNet mean and deviation taken out. It was trained on cars cut out with 16 pixels of context: a photo "
-        "that the car fills is answered best."
+        + ", less the mean and over the deviation in `config.json`. It was trained on cars cut out with 16 pixels of "
+        "context: a photo that the car fills is answered best."
     )
     found["Limits"] = LIMITS + _calibration(config)
     if config.get("notice"):
