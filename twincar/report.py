@@ -125,10 +125,15 @@ def write_tables(predictor: Predictor, result: Evaluation, table: pd.DataFrame, 
     facts = {"temperature": predictor.config.get("temperature"), "cross_fitted": False, "as_published": None}
     if facts["temperature"] and result.scores["split"] == "val" and len(labels) > 1:
         # The published temperature was fitted on these very pictures: what it does to others is what we want to know.
-        facts |= {"cross_fitted": True, "as_published": calibration(probabilities, labels)}
+        facts |= {"cross_fitted": True, "as_published": _calibration(probabilities, labels)}
         probabilities = cross_fitted(probabilities, labels)
-    write_json({**calibration(probabilities, labels), "pictures": len(labels), **facts}, out / "calibration.json")
+    write_json({**_calibration(probabilities, labels), "pictures": len(labels), **facts}, out / "calibration.json")
     write_csv(reliability(probabilities, labels), out / "reliability.csv")
+
+
+def _calibration(probabilities, labels) -> dict[str, float]:
+    """In the digits that another machine finds as well."""
+    return {name: round(value, 6) for name, value in calibration(probabilities, labels).items()}
 
 
 # Figures and the page ------------------------------------------------------------------------------------------------
