@@ -29,9 +29,9 @@ def twincar(*words):
 
 @pytest.fixture(scope="module")
 def model(tiny_model, tmp_path_factory):
-    """The tiny model as one is published that reads mirror images and has a temperature."""
+    """The tiny model as one is published that reads mirror images, has a temperature and statistics of its own."""
     model = hub.load(tiny_model)
-    model.config["input"] = {"size": 64, "flip": True}
+    model.config["input"] = {"size": 64, "flip": True, "mean": [0.5, 0.4, 0.3], "std": [0.25, 0.25, 0.25]}
     model.config |= {"temperature": 0.5, "notice": "Not for sale."}
     return hub.save(model, tmp_path_factory.mktemp("export") / "model")
 
@@ -90,11 +90,12 @@ def test_the_example_needs_no_torch(exported, model, car_photo, tmp_path):
     assert done.stdout.splitlines() == [f"{guess.probability:6.1%}  {guess.class_name}" for guess in truth]
 
 
-def test_an_export_that_answers_otherwise_is_not_kept(model, tmp_path, monkeypatch):
+def test_an_export_that_answers_otherwise_is_not_kept(tiny_model, tmp_path, monkeypatch):
     file = tmp_path / "car.pt"
     file.write_text("the last good one")
-    monkeypatch.setattr(export, "IMAGENET_MEAN", (0.5, 0.5, 0.5))  # the graph's, not the Predictor's
-    done = twincar("export", "--model", model, "--to", "torchscript", "--out", file)
+    wrong = (("mean", (0.5, 0.5, 0.5)), ("std", (0.2, 0.2, 0.2)))  # the graph's, not the Predictor's
+    monkeypatch.setattr(export, "STATISTICS", wrong)
+    done = twincar("export", "--model", tiny_model, "--to", "torchscript", "--out", file)
     assert done.exit_code == 2
     assert "it was not kept" in done.output
     assert [path.name for path in tmp_path.iterdir()] == ["car.pt"]

@@ -26,11 +26,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from twincar import __version__
-from twincar.config import IMAGENET_MEAN, IMAGENET_STD, TwinCarError
+from twincar.config import TwinCarError
 from twincar.features import squash, to_batch
 from twincar.files import write_beside
 from twincar.modeling.hub import CarModel
-from twincar.modeling.predict import Predictor
+from twincar.modeling.predict import STATISTICS, Predictor
 
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torchscript": ".pt"}
 OUTPUTS = ["features", "logits"]
@@ -62,8 +62,9 @@ class Graph(nn.Module):
         self.network = model.network
         self.flip: bool = model.config["input"].get("flip", False)
         self.temperature: float = model.config.get("temperature", 1.0)
-        for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
-            self.register_buffer(name, 255 * torch.tensor(values).view(1, 3, 1, 1))
+        for name, default in STATISTICS:
+            values = torch.tensor(model.config["input"].get(name, default))
+            self.register_buffer(name, 255 * values.view(1, 3, 1, 1))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         images = (images.permute(0, 3, 1, 2).float() - self.mean) / self.std
@@ -106,8 +107,7 @@ def metadata(config: dict) -> dict[str, Any]:
         "images": "uint8 (N, size, size, 3), upright RGB, 0 to 255",
         "resize": config["input"].get("resize", "squash, bicubic with antialiasing"),
         "in_the_graph": {
-            "mean": IMAGENET_MEAN,
-            "std": IMAGENET_STD,
+            **{name: config["input"].get(name, default) for name, default in STATISTICS},
             "flip": config["input"].get("flip", False),
             "temperature": config.get("temperature", 1.0),
         },
@@ -123,7 +123,7 @@ def measure(engine: Engine, model: CarModel) -> Parity:
     chance = np.random.default_rng(0)
     coarse = chance.integers(0, 256, (PICTURES, 12, 12, 3), dtype=np.uint8)
     pictures = [squash(Image.fromarray(picture), predictor.size) for picture in coarse]
-    truth = predictor.run(to_batch(pictures))[1].numpy()
+    truth = predictor.run(to_batch(pictures, predictor.mean, predictor.std))[1].numpy()
     _, logits = engine(np.stack(pictures))
     answers = torch.from_numpy(np.array(logits)).softmax(1).numpy()
     parity = Parity(PICTURES, float(abs(answers - truth).max()), bool((answers.argmax(1) == truth.argmax(1)).all()))
