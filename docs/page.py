@@ -15,7 +15,7 @@ from playwright.sync_api import expect, sync_playwright
 DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS.parent))
 
-from tests.test_page import QUIET, served  # noqa: E402  the page as the tests serve it
+from tests.visit import QUIET, served  # noqa: E402  the page as the tests serve it
 
 EXAMPLE = DOCS.parent / "models" / "twincar" / "example.jpg"
 CAR = {"x": 60, "y": 190, "width": 1080, "height": 540}
