@@ -29,7 +29,7 @@ with TemporaryDirectory() as folder, served(Path(folder)) as (address, _), sync_
     page.screenshot(path=Path(folder) / "car.png", clip=CAR)
     Image.open(Path(folder) / "car.png").convert("RGB").save(EXAMPLE, quality=88)
 
-    page = browser.new_page(viewport={"width": 1060, "height": 780})
+    page = browser.new_page(viewport={"width": 1060, "height": 900})
     page.goto(address)
     page.set_input_files("#photo input[type=file]", EXAMPLE)
     expect(page.locator("#slider img")).to_have_count(2, timeout=60_000)

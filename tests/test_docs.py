@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 
 from tests.conftest import draw_car
 from tests.hub_server import TOKEN
-from tests.test_page import served
+from tests.visit import served
 from twincar.cli import app
 from twincar.modeling import recipes
 

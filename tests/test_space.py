@@ -11,7 +11,7 @@ from packaging.requirements import Requirement
 from typer.testing import CliRunner
 
 from tests.hub_server import TOKEN
-from tests.test_page import served
+from tests.visit import served
 from twincar import Predictor, space
 from twincar.cli import app
 from twincar.modeling import sharing
