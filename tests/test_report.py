@@ -48,9 +48,10 @@ def run(tmp_path_factory) -> Path:
     columns = [f"{side}_{name}" for side in ("train", "val") for name in ("loss", "top1")]
     columns += [f"val_{name}" for name in ("top3", "top5", "f1_macro", "precision_macro", "recall_macro")]
     log = pd.DataFrame(np.random.default_rng(0).random((2, len(columns))), columns=columns)
-    log.assign(epoch=[0, 1], image_size=48, lr_fc=0.1).to_csv(folder / "metrics.csv", index=False)
+    log.assign(epoch=[0, 1], image_size=48, lr_fc=0.1, epoch_seconds=2.0).to_csv(folder / "metrics.csv", index=False)
     (folder / "recipe.json").write_text(json.dumps(asdict(RECIPES["flagship"])))
-    (folder / "run.json").write_text("{}")
+    facts = {"pictures": {"train": 18, "val": 6}, "hardware": "1 core", "precision": "32-true", "init": "none"}
+    (folder / "run.json").write_text(json.dumps(facts | {"date": "2026-11-21"}))
     return folder
 
 
@@ -63,6 +64,13 @@ def written(data, run, tmp_path_factory) -> Path:
     done = twincar("report", "--model", model, "--data", data, "--out", out / "reports", "--run", run)
     assert done.exit_code == 0, done.output
     return out / "reports" / "flagship"
+
+
+def test_what_belongs_to_no_one_model_is_written_beside(written, data):
+    reports = written.parent
+    assert len(pd.read_csv(reports / "data" / "statistics.csv")) == len(load_table(data))
+    assert (reports / "data" / "class_distribution.csv").is_file()
+    assert pd.read_csv(reports / "recipes.csv")["recipe"].tolist() == ["flagship"]
 
 
 def test_everything_is_written_and_agrees(written, data):

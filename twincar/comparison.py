@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from twincar.config import TwinCarError
+from twincar.files import write_csv
 from twincar.modeling.metrics import HEADLINES
 from twincar.modeling.recipes import RECIPES, SEEDS, Recipe
 
@@ -25,11 +26,22 @@ def compare(reports: str | Path) -> pd.DataFrame:
     hardware; precision; init; train_pictures; and seed_<figure>, what the seed system's authors report.
     Raises TwinCarError when there is no such folder.
     """
-    folders = [Path(reports) / name for name in RECIPES]
-    rows = [_row(folder) for folder in folders if all((folder / file).is_file() for file in FILES)]
+    rows = [_row(folder) for name in RECIPES if is_measured(folder := Path(reports) / name)]
     if not rows:
         raise TwinCarError(f"{reports} holds no measured recipe: `twincar evaluate --out {reports}/NAME` makes one.")
     return pd.DataFrame(rows).sort_values("top1", ascending=False, kind="stable", ignore_index=True)
+
+
+def is_measured(folder: Path) -> bool:
+    """True where a recipe's folder holds all that its row is made of."""
+    return all((folder / file).is_file() for file in (*FILES, "metrics.csv"))
+
+
+def write(reports: str | Path) -> pd.DataFrame:
+    """`compare`, written to `<reports>/recipes.csv`."""
+    table = compare(reports)
+    write_csv(table, Path(reports) / "recipes.csv", decimals=6)  # enough to be rounded once more
+    return table
 
 
 def _row(folder: Path) -> dict:

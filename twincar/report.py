@@ -21,7 +21,7 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from twincar import confusion_plots, photo_plots, plots, statistics, tables
+from twincar import comparison, confusion_plots, photo_plots, plots, statistics, tables
 from twincar.config import TwinCarError, parse_class_name
 from twincar.features import augmentation, squash
 from twincar.files import write_beside, write_csv, write_json
@@ -30,7 +30,7 @@ from twincar.modeling.calibrate import calibration, cross_fitted, reliability
 from twincar.modeling.card import figures_table
 from twincar.modeling.evaluate import Evaluation, evaluate
 from twincar.modeling.predict import Predictor
-from twincar.modeling.recipes import Recipe
+from twincar.modeling.recipes import RECIPES, Recipe
 from twincar.modeling.train import CACHE_SIZE
 from twincar.photo import load_photo
 
@@ -100,6 +100,14 @@ def report(
         _save(figure, out / "figures" / file)
     redraw(out)
     return result
+
+
+def report_around(reports: Path, table: pd.DataFrame) -> None:
+    """Write what belongs to no one model: `recipes.csv`, where recipes were measured, and `data/`, what the pictures of
+    `table` are like."""
+    statistics.keep(reports / "data", table, statistics.of(table)[0])
+    if any(comparison.is_measured(reports / name) for name in RECIPES):
+        comparison.write(reports)
 
 
 def folder_name(config: dict) -> str:

@@ -10,7 +10,6 @@ from rich.table import Table
 
 from twincar.cli.base import Data, Model, app, err, out, sentences
 from twincar.config import PUBLISHED, TwinCarError
-from twincar.files import write_csv
 from twincar.modeling.recipes import RECIPES
 
 RecipeName = StrEnum("RecipeName", {name: name for name in RECIPES})
@@ -122,9 +121,7 @@ def compare(
     from twincar import comparison
 
     with sentences():
-        table = comparison.compare(reports)
-        write_csv(table, reports / "recipes.csv", decimals=6)
-        print(comparison.as_markdown(table), end="")
+        print(comparison.as_markdown(comparison.write(reports)), end="")
 
 
 @app.command()
@@ -138,7 +135,8 @@ def report(
         bool, typer.Option("--redraw", help="Only draw again what the tables in OUT give; no model, no data.")
     ] = False,
 ) -> None:
-    """Measure a published model and write every table and figure about it, and a page that shows them."""
+    """Measure a published model and write every table and figure about it, and a page that shows them; then what lies
+    beside: the recipes' comparison and the data's statistics."""
     from twincar import report as reporting
 
     with sentences():
@@ -157,6 +155,7 @@ def report(
         predictor = Predictor.from_pretrained(model)
         folder = out_folder / reporting.folder_name(predictor.config)
         _show(reporting.report(predictor, table, folder, run=run, split=split))
+        reporting.report_around(out_folder, table)
         out.print(f"Written to {folder}.", highlight=False, soft_wrap=True)
 
 
