@@ -10,6 +10,7 @@ from pathlib import Path
 
 import gradio as gr
 
+from twincar import palette
 from twincar.archive import MB, PHOTO_BYTES, ZIP_BYTES
 from twincar.config import STANFORD_CARS, parse_class_name
 from twincar.modeling.predict import Predictor
@@ -101,20 +102,20 @@ def theme() -> gr.themes.Base:
     ).set(
         body_background_fill="#faf8fc",
         body_background_fill_dark="#120c1c",
-        body_text_color="#1b1328",
-        body_text_color_dark="#f3f0f7",
-        body_text_color_subdued="#5a506c",
-        body_text_color_subdued_dark="#b6abc6",
-        background_fill_primary="#ffffff",
-        background_fill_primary_dark="#1b1328",
+        body_text_color=palette.INK,
+        body_text_color_dark=palette.DARK_INK,
+        body_text_color_subdued=palette.SUBDUED,
+        body_text_color_subdued_dark=palette.DARK_SUBDUED,
+        background_fill_primary=palette.GROUND,
+        background_fill_primary_dark=palette.DARK_GROUND,
         background_fill_secondary="#f3f0f7",
         background_fill_secondary_dark="#221830",
-        block_background_fill="#ffffff",
-        block_background_fill_dark="#1b1328",
-        block_border_color="#e5e0ec",
-        block_border_color_dark="#392e4b",
-        border_color_primary="#e5e0ec",
-        border_color_primary_dark="#392e4b",
+        block_background_fill=palette.GROUND,
+        block_background_fill_dark=palette.DARK_GROUND,
+        block_border_color=palette.RULE,
+        block_border_color_dark=palette.DARK_RULE,
+        border_color_primary=palette.RULE,
+        border_color_primary_dark=palette.DARK_RULE,
         block_shadow="none",
         link_text_color="#5f2f96",
         link_text_color_dark="#d0b4f5",
