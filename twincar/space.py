@@ -17,7 +17,6 @@ from twincar.config import CHECKOUT
 from twincar.modeling import hub
 from twincar.modeling.sharing import FILES, SharingError, create, writing
 
-TABLES = ("reports/**/*.csv", "reports/**/*.json")
 PAGE = (
     "app.py",
     "requirements.txt",
