@@ -3,7 +3,7 @@
 It reads and writes: downloads by branch or commit, listings, `create_repo`, branches, commits with their LFS uploads,
 Space variables. The head of a repo's main branch is the folder `root/<owner>/<name>` (`root/spaces/...` for Spaces),
 for tests to look into and to change. Writing needs the token `hf_write`, and then only below `someone/`. A repo called
-`gated` answers 403 and one called `broken` 500.
+`gated` answers 403 and one called `broken` 500. `go_wrong` has it misbehave: refuse, hang up, cut, garble, stay silent.
 """
 
 import base64
@@ -13,6 +13,7 @@ import re
 import shutil
 import threading
 from collections import defaultdict
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -20,6 +21,22 @@ from urllib.parse import unquote, urlsplit
 import yaml
 
 WRITER, TOKEN = "someone", "hf_write"
+
+
+@dataclass
+class Mishap:
+    """What goes wrong with the next `times` requests that `where`, a pattern of "METHOD path", is found in.
+
+    what : an HTTP status to answer with, and its `headers`; "hung up": closed without an answer; "silent": no answer
+        until the server stops; "cut": closed after half of the body; "garbled": a body of the right length with wrong
+        bytes in it; "short": half of a body, which its Content-Length calls whole.
+    """
+
+    where: str
+    what: int | str
+    times: float = float("inf")
+    headers: dict[str, str] = field(default_factory=dict)
+    met: int = 0  # how many requests it has hit
 
 
 class HubServer(ThreadingHTTPServer):
@@ -35,7 +52,19 @@ class HubServer(ThreadingHTTPServer):
         self.commits: list[dict] = []
         self.objects: dict[str, bytes] = {}  # LFS: sha256 -> content
         self.snapshots: dict[str, dict[str, bytes]] = {}  # commit -> path -> content
+        self.mishaps: list[Mishap] = []
+        self.asked: list[str] = []  # "METHOD path" of every request
+        self.stopped = threading.Event()
         threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def go_wrong(self, where: str, what: int | str, times: float = float("inf"), **headers: str) -> Mishap:
+        """Have it misbehave; see Mishap."""
+        self.mishaps.append(Mishap(where, what, times, headers))
+        return self.mishaps[-1]
+
+    def shutdown(self) -> None:
+        self.stopped.set()
+        super().shutdown()
 
     def folder(self, repo: str, branch: str = "main") -> Path:
         return self.root / repo if branch == "main" else self.root.parent / "branches" / branch / repo
@@ -71,12 +100,17 @@ class Handler(BaseHTTPRequestHandler):
     def answer(self, status: int, body: bytes | dict | list = b"", **headers: str) -> None:
         if not isinstance(body, bytes):
             body, headers = json.dumps(body).encode(), headers | {"Content-Type": "application/json"}
+        if self.spoilt == "garbled":
+            body = body[:-1] + bytes([body[-1] ^ 1])
+        elif self.spoilt == "short":
+            body = body[: len(body) // 2]
         self.send_response(status)
         for name, value in ({"Content-Length": str(len(body))} | headers).items():
             self.send_header(name.replace("_", "-"), value)
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(body)
+            self.wfile.write(body[: len(body) // 2] if self.spoilt == "cut" else body)
+        self.close_connection |= self.spoilt == "cut"
 
     def refuse(self, status: int, code: str, words: str = "") -> None:
         self.answer(status, {"error": words}, X_Error_Code=code, X_Error_Message=words)
@@ -84,6 +118,18 @@ class Handler(BaseHTTPRequestHandler):
     def dispatch(self) -> None:
         self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         path = urlsplit(self.path).path
+        self.spoilt = None
+        self.server.asked.append(f"{self.command} {path}")
+        for mishap in self.server.mishaps:
+            if mishap.met < mishap.times and re.search(mishap.where, self.server.asked[-1]):
+                mishap.met += 1
+                if isinstance(mishap.what, int):
+                    return self.answer(mishap.what, {"error": "So the test wants it."}, **mishap.headers)
+                if mishap.what in ("hung up", "silent"):
+                    self.close_connection = True
+                    return self.server.stopped.wait(60) if mishap.what == "silent" else None
+                self.spoilt = mishap.what
+                break
         for method, pattern, handle in ROUTES:
             if self.command in method and (found := re.fullmatch(pattern, path)):
                 return handle(self, *(word and unquote(word) for word in found.groups()))
@@ -137,7 +183,12 @@ class Handler(BaseHTTPRequestHandler):
             commit, files = found
             if path not in files:
                 return self.refuse(404, "EntryNotFound")
-            self.answer(200, files[path], ETag=f'"{oid(path, files[path])}"', X_Repo_Commit=commit)
+            headers = {"ETag": f'"{oid(path, files[path])}"', "X_Repo_Commit": commit}
+            if found := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or ""):
+                start, size = int(found[1]), len(files[path])
+                headers["Content_Range"] = f"bytes {start}-{size - 1}/{size}"
+                return self.answer(206, files[path][start:], **headers)
+            return self.answer(200, files[path], **headers)
         return None
 
     # Writing

@@ -7,7 +7,6 @@
 `load("models/twincar")` and `load("user/repo@revision")` are one call, through huggingface_hub's own model mixin.
 """
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -17,13 +16,20 @@ from tempfile import TemporaryDirectory
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin, constants, hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, LocalEntryNotFoundError
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    HTTPError,
+    LocalEntryNotFoundError,
+    RevisionNotFoundError,
+)
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from twincar.config import PUBLISHED, STANFORD_CARS, TwinCarError
 from twincar.modeling import architectures, weights
 from twincar.modeling.card import model_card
+from twincar.modeling.download import CacheError, fetch, sha256
 
 DOWNLOAD_OPTIONS = ("revision", "cache_dir", "force_download", "token", "local_files_only")
 REQUIRED = {"architecture", "class_names", "input"}
@@ -69,8 +75,6 @@ class CarModel(nn.Module, PyTorchModelHubMixin, library_name="twincar"):
         """The mixin's, without its fallback to a pickle: a repo without model.safetensors is refused."""
         folder = Path(model_id) if os.path.isdir(model_id) else None
         options = {key: options[key] for key in DOWNLOAD_OPTIONS if key in options}
-        if config is None and folder is None:  # the mixin only logs why it had no config: ask again, to hear it
-            hf_hub_download(model_id, constants.CONFIG_NAME, **options)
         model = cls(config)
         name = constants.SAFETENSORS_SINGLE_FILE
         file = folder / name if folder else Path(hf_hub_download(model_id, name, **options))
@@ -78,12 +82,6 @@ class CarModel(nn.Module, PyTorchModelHubMixin, library_name="twincar"):
         state = weights.read_state_dict(file)
         weights.load_state_dict(model.network, state, source=str(model_id))
         return model.eval()
-
-
-def sha256(file: Path) -> str:
-    """The SHA-256 of a file's content, in hexadecimal: the name that the Hub, too, gives to weights."""
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def check_weights(file: Path, config: dict, name: str) -> None:
@@ -139,7 +137,7 @@ def load(repo_or_folder: str | Path, **options) -> CarModel:
                 raise ModelError(f"The folder {path} holds no config.json: it is no published model.")
             return CarModel.from_pretrained(str(path))
         repo, revision = split_revision(str(repo_or_folder))
-        return CarModel.from_pretrained(repo, **options | ({"revision": revision} if revision else {}))
+        return CarModel.from_pretrained(repo, **fetch(repo, **options | ({"revision": revision} if revision else {})))
 
 
 @contextmanager
@@ -149,12 +147,14 @@ def reading(name: str | Path) -> Iterator[None]:
         yield
     except ModelError:
         raise
+    except CacheError as error:
+        raise ModelError(str(error)) from error
     except LocalEntryNotFoundError as error:
+        if isinstance(error.__cause__, HfHubHTTPError):
+            raise ModelError(_refusal(name, error.__cause__)) from error
         raise ModelError(f"The Hub cannot be reached and {name} is not in its local cache.") from error
     except HfHubHTTPError as error:
-        status = error.response.status_code if error.response is not None else "no answer"
-        words = f"The Hub did not give {name} (HTTP {status}): check the name and your access to it."
-        raise ModelError(words) from error
+        raise ModelError(_refusal(name, error)) from error
     except HFValidationError as error:
         raise ModelError(f"{name} is neither a folder nor the name of a Hub repo (user/repo).") from error
     except json.JSONDecodeError as error:
@@ -162,7 +162,24 @@ def reading(name: str | Path) -> Iterator[None]:
     except HTTPError as error:
         raise ModelError(f"The Hub cannot be reached, so {name} cannot be fetched ({error}).") from error
     except (weights.WeightsError, OSError, TypeError, KeyError, ValueError) as error:
-        raise ModelError(f"The model {name} cannot be loaded: {error}") from error
+        raise ModelError(f"The model {name} cannot be loaded: {' '.join(str(error).split())}") from error
+
+
+def _refusal(name: str | Path, error: HfHubHTTPError) -> str:
+    """What the Hub answered instead of a model, and what can be done."""
+    status = error.response.status_code
+    if isinstance(error, RevisionNotFoundError):
+        advice = "it has no such revision, name a branch, a tag or a commit that is there"
+    elif status == 403:
+        advice = "ask for access on its page, then log in with `hf auth login` or set HF_TOKEN"
+    elif status in (401, 404):
+        advice = "check the name; if it is private, log in with `hf auth login` or set HF_TOKEN"
+    elif status == 429:
+        wait = error.response.headers.get("Retry-After")
+        advice = f"it was asked too often, try again {f'in {wait} seconds' if wait else 'later'}"
+    else:
+        advice = "that is trouble of its own, try again later"
+    return f"The Hub did not give {name} (HTTP {status}): {advice}."
 
 
 def load_legacy(path: Path) -> CarModel:

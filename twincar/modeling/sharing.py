@@ -17,6 +17,7 @@ from twincar import __version__
 from twincar.config import TwinCarError
 from twincar.modeling import hub
 from twincar.modeling.card import model_card
+from twincar.modeling.download import fetch
 from twincar.modeling.predict import Predictor
 
 EXAMPLE = "example.jpg"  # a picture that the Hub shows with the model's answer, where the folder holds one
@@ -109,7 +110,8 @@ def pull(name: str, out: str | Path | None = None) -> Path:
     """
     repo, revision = hub.split_revision(name)
     with hub.reading(name):
-        fetched = Path(snapshot_download(repo, revision=revision, allow_patterns=list(FILES)))
+        commit = fetch(repo, revision=revision)["revision"]
+        fetched = Path(snapshot_download(repo, revision=commit, allow_patterns=list(FILES)))
         hub.load(fetched)
     folder = Path(out or Path("models") / repo.split("/")[-1])
     folder.mkdir(parents=True, exist_ok=True)
