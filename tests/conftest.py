@@ -131,6 +131,16 @@ def car_folders(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def data(car_folders, tmp_path_factory) -> Path:
+    """`car_folders`, prepared: 18 train and 6 val pictures."""
+    from twincar.dataset import prepare
+
+    out = tmp_path_factory.mktemp("data")
+    prepare(car_folders, out, val_size=0.25, progress=False)
+    return out
+
+
+@pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory) -> Path:
     """A published model folder: a ResNet-18 with random weights, five classes, read at 64 pixels."""
     from twincar.modeling import hub

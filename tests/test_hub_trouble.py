@@ -1,4 +1,4 @@
-"""The Hub misbehaves: the real client against a server on this machine that refuses, hangs up, cuts, garbles, is silent.
+"""The Hub misbehaves: the real client against a server here that refuses, hangs up, cuts, garbles or is silent.
 
 What passes is waited for, what does not is one sentence, the page has its own copy, and only whole files are kept.
 """

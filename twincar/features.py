@@ -5,7 +5,9 @@ that no epoch decodes a camera's JPEG again.
 """
 
 import hashlib
+import json
 import os
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,8 +20,8 @@ from rich.progress import track
 from torch import Tensor
 from torchvision.transforms import v2
 
-from twincar.config import IMAGENET_MEAN, IMAGENET_STD
-from twincar.files import write_beside
+from twincar.config import IMAGENET_MEAN, IMAGENET_STD, TwinCarError
+from twincar.files import alone, remove_leftovers, write_beside, write_json
 from twincar.photo import load_photo
 
 
@@ -88,22 +90,44 @@ class CLAHE(v2.Transform):
         return torch.from_numpy(cv2.cvtColor(lab, cv2.COLOR_LAB2RGB)).permute(2, 0, 1)
 
 
-def cached_pictures(table: pd.DataFrame, size: int, folder: Path, progress: bool = True) -> np.ndarray:
-    """The table's pictures, cut to their boxes and squashed: a read-only (N, size, size, 3) uint8 array on disk.
+def cached_pictures(
+    table: pd.DataFrame, size: int, folder: Path, progress: bool = True
+) -> tuple[np.ndarray, dict[int, str]]:
+    """The table's pictures, cut to their boxes and squashed: a read-only (N, size, size, 3) uint8 array on disk; and
+    why those rows of it that are black could not be read.
 
     Built once a table and size, in parallel, beside its final name; later calls, and other processes, map the same
-    file. A picture that cannot be read any more stays black and is named in a warning.
+    file. What happens to a picture's own file after that makes no difference.
+    Raises TwinCarError where there is no room for it.
     """
     rows = table[["path", "x1", "y1", "x2", "y2"]].to_csv(index=False)
     path = Path(folder) / f"pictures-{size}-{hashlib.sha256(rows.encode()).hexdigest()[:16]}.npy"
+    unreadable = path.with_suffix(".unreadable.json")
     if not path.is_file():
-        with write_beside(path) as beside:
-            _fill(beside, table, size, progress)
-    return np.load(path, mmap_mode="r")
+        with alone(path.with_name(f".{path.stem}.lock")):
+            remove_leftovers(path.parent, path.name)
+            if not path.is_file():  # another process may have built it meanwhile
+                _check_room(path.parent, len(table) * size * size * 3)
+                with write_beside(path) as beside:
+                    write_json(_fill(beside, table, size, progress), unreadable)
+    named = json.loads(unreadable.read_text()) if unreadable.is_file() else {}
+    return np.load(path, mmap_mode="r"), {int(row): reason for row, reason in named.items()}
 
 
-def _fill(path: Path, table: pd.DataFrame, size: int, progress: bool) -> None:
+def _check_room(folder: Path, needed: int) -> None:
+    """A mapped file that finds no room ends the process without a word (SIGBUS), so it is asked for beforehand."""
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise TwinCarError(
+            f"The training pictures take {needed / 1e9:.1f} GB in {folder}, where {free / 1e9:.1f} GB are free: "
+            "make room."
+        )
+
+
+def _fill(path: Path, table: pd.DataFrame, size: int, progress: bool) -> dict[int, str]:
+    """Write the pictures; row -> reason of those that cannot be read and stay black."""
     pictures = np.lib.format.open_memmap(path, "w+", np.uint8, (len(table), size, size, 3))
+    unreadable = {}
 
     def read(row: int) -> None:
         record = table.iloc[row]
@@ -111,7 +135,12 @@ def _fill(path: Path, table: pd.DataFrame, size: int, progress: bool) -> None:
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         jobs = [pool.submit(read, row) for row in range(len(table))]
-        for row, job in enumerate(track(jobs, "Reading pictures", disable=not progress)):
-            if error := job.exception():
-                print(f"Warning: {table.iloc[row]['path']} cannot be read ({error}); it stays black.")
+        try:
+            for row, job in enumerate(track(jobs, "Reading pictures", disable=not progress)):
+                if error := job.exception():
+                    unreadable[row] = " ".join(str(error).split()) or type(error).__name__
+        except BaseException:  # Ctrl-C: the pool would read all the rest first
+            pool.shutdown(cancel_futures=True)
+            raise
     pictures.flush()
+    return unreadable

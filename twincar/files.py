@@ -7,6 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock, Timeout
+
+from twincar.config import TwinCarError
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -26,6 +30,30 @@ def write_beside(path: str | Path) -> Iterator[Path]:
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: str | Path, name: str = "") -> None:
+    """Remove what killed processes left of `write_beside` in `folder`: of the file `name`, or of any file. For callers
+    who know that nobody writes there now."""
+    for path in Path(folder).glob(f".{Path(name).stem or '*'}.*.tmp{Path(name).suffix or '*'}"):
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def alone(path: str | Path, refusal: str | None = None, patience: float = 8) -> Iterator[None]:
+    """Hold the lock file `path`, made where it is not: of several processes one is in the block at a time.
+
+    The lock is the operating system's and goes with its process, however that ends. After `patience` seconds of waiting
+    TwinCarError(`refusal`) is raised; without a refusal it is waited for. (The data loader's workers outlive a killed
+    training, and hold its lock, for the five seconds until torch has them look after it.)
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(path, timeout=patience if refusal else -1):
+            yield
+    except Timeout as error:
+        raise TwinCarError(refusal) from error
 
 
 def write_json(value: Any, path: str | Path) -> None:

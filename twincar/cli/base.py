@@ -26,9 +26,13 @@ Data = Annotated[Path, typer.Option(help="The folder that `twincar prepare` wrot
 
 @contextmanager
 def sentences() -> Iterator[None]:
-    """What a person can mend becomes one sentence and exit code 2; a defect keeps its traceback."""
+    """What a person can mend becomes one sentence and exit code 2, what they stop one and 130, as shells have it; a
+    defect keeps its traceback."""
     try:
         yield
+    except KeyboardInterrupt as stop:
+        err.print(escape(str(stop) or "Stopped."), highlight=False, soft_wrap=True)
+        raise typer.Exit(130) from stop
     except TwinCarError as error:
         err.print(f"[bold red]twincar:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(2) from error

@@ -21,7 +21,9 @@ def train(
     data: Data = Path("data"),
     init: Annotated[str, typer.Option(help="Start weights: imagenet (downloaded), a file, or none.")] = "imagenet",
     out_folder: Annotated[Path | None, typer.Option("--out", help="The run's folder  [default: runs/RECIPE]")] = None,
-    resume: Annotated[bool, typer.Option(help="Go on after the last whole epoch of this folder.")] = False,
+    resume: Annotated[
+        bool, typer.Option(help="Go on after the last whole epoch of the run in this folder, or refuse the folder.")
+    ] = True,
     epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None,
     size: Annotated[int | None, typer.Option(min=32, help="Picture size throughout, instead of the recipe's.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None,

@@ -34,8 +34,9 @@ def fetch(repo: str, **options) -> dict:
 
     options : of `hf_hub_download`. Given back are those that read the same two files again, without the network.
 
-    Raises CacheError where there is no room or no right to write, and what the Hub's client raises: LocalEntryNotFoundError
-    where the Hub cannot be reached and the cache lacks the model, HfHubHTTPError where the Hub says no.
+    Raises CacheError where there is no room or no right to write, and what the Hub's client raises:
+    LocalEntryNotFoundError where the Hub cannot be reached and the cache lacks the model, HfHubHTTPError where the Hub
+    says no.
     """
     cached = options | {"local_files_only": True, "force_download": False}
     try:

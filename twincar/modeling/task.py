@@ -1,12 +1,14 @@
 """The LightningModule: loss, optimiser, schedule, metrics of a recipe. `train.py` runs it."""
 
 import time
+from typing import NoReturn
 
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
+from twincar.config import TwinCarError
 from twincar.features import normalise
 from twincar.modeling.losses import AngularMargin
 from twincar.modeling.metrics import metrics
@@ -16,6 +18,10 @@ from twincar.modeling.recipes import Recipe
 def epoch_seed(seed: int, epoch: int) -> int:
     """All chance of an epoch hangs on its number: a resumed run repeats what the killed one would have done."""
     return seed + 1000 * epoch
+
+
+class DivergedError(TwinCarError):
+    """The training has come to numbers that are none, in one sentence."""
 
 
 class CarTask(LightningModule):
@@ -69,9 +75,19 @@ class CarTask(LightningModule):
         # A mixed picture has two right classes, and no one angle to widen.
         widened = self.margin(logits, labels) if self.margin and targets.ndim == 1 else logits
         loss = self.loss(widened, targets)
+        if not loss.isfinite():
+            self.stop_for(f"The loss became {loss.item()} in epoch {self.current_epoch + 1}, batch {index + 1}")
         self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(labels))
         self._seen["train"].append(torch.stack([logits.detach().argmax(1), labels], 1))
         return loss
+
+    def stop_for(self, what: str) -> NoReturn:
+        """End the training before the next checkpoint is written, so that the last one is sound."""
+        rates = ", ".join(f"{group['lr']:.3g}" for group in self.optimizers().param_groups)
+        raise DivergedError(
+            f"{what}, at a learning rate of {rates}: the weights of the last whole epoch and of the best are kept. The "
+            "same command would end so again: train with a lower rate or another `--seed`, into another `--out`."
+        )
 
     def on_train_epoch_end(self) -> None:
         guess, labels = torch.cat(self._seen["train"]).unbind(1)
@@ -101,6 +117,8 @@ class CarTask(LightningModule):
         first[1:] = rows[order][1:] != rows[order][:-1]
         seen = seen[order][first]
         logits, labels = seen[:, :-2], seen[:, -2].long()
+        if not logits.isfinite().all():
+            self.stop_for(f"The network answers with numbers that are none after epoch {self.current_epoch + 1}")
         self.log("val_loss", nn.functional.cross_entropy(logits, labels), prog_bar=True, sync_dist=True)
         for name, value in metrics(logits, labels).items():
             self.log(f"val_{name}", value, prog_bar=name in ("top1", "f1_macro"), sync_dist=True)

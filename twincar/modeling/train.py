@@ -2,17 +2,14 @@
 
     twincar train --recipe twincar --data data/ --init imagenet --out runs/twincar
 
-The folder then holds `recipe.json`, `run.json`, `metrics.csv` (a line an epoch) and `checkpoints/` (last and best).
-`publish.py` makes a model folder of it.
+`run_folder.py` tells what the folder then holds; `publish.py` makes a model folder of it. A run that was stopped,
+killed even, goes on with the same command after its last whole epoch, to the same weights bit for bit (on a CPU).
 """
 
+import errno
 import logging
-import os
-import platform
-import shutil
+import sys
 import warnings
-from dataclasses import asdict
-from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +17,6 @@ import pandas as pd
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
-from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, RandomSampler, WeightedRandomSampler
@@ -28,8 +24,7 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler, WeightedRandomS
 from twincar.config import TwinCarError
 from twincar.dataset import class_names, stratified_split
 from twincar.features import augmentation, cached_pictures, squash
-from twincar.files import write_beside, write_json
-from twincar.modeling import architectures, weights
+from twincar.modeling import architectures, run_folder, weights
 from twincar.modeling.recipes import Recipe
 from twincar.modeling.task import CarTask, epoch_seed
 
@@ -81,14 +76,21 @@ class CarData(LightningDataModule):
         self.table, self.recipe, self.cache = table, recipe, cache
         self.workers, self.seed = workers, seed
 
-    def prepare_data(self) -> None:
-        cached_pictures(self.table, CACHE_SIZE, self.cache)  # on one process a host, before the others map it
+    def prepare_data(self) -> None:  # on one process a host, before the others map it
+        _, unreadable = cached_pictures(self.table, CACHE_SIZE, self.cache)
+        for row, reason in unreadable.items():
+            picture = self.table.iloc[row]
+            print(f"Left out, it cannot be read: {picture['path']} ({picture['split']}): {reason}", file=sys.stderr)
+        if unreadable:
+            print(f"Once they are mended, remove {self.cache} to have them read again.", file=sys.stderr)
 
     def setup(self, stage: str) -> None:
-        self.pictures = cached_pictures(self.table, CACHE_SIZE, self.cache)
+        self.pictures, self.unreadable = cached_pictures(self.table, CACHE_SIZE, self.cache)
 
     def _split(self, name: str, **options) -> Pictures:
-        rows = np.flatnonzero(self.table["split"] == name)
+        rows = np.setdiff1d(np.flatnonzero(self.table["split"] == name), list(self.unreadable))
+        if not len(rows):
+            raise TwinCarError(f"None of the {name} pictures can be read: prepare the data again.")
         return Pictures(self.pictures, rows, self.table["label"].to_numpy()[rows], **options)
 
     def train_dataloader(self) -> DataLoader:
@@ -116,78 +118,12 @@ class CarData(LightningDataModule):
         return DataLoader(data, 64, num_workers=self.workers, pin_memory=torch.cuda.is_available())
 
 
-class EpochLog(Logger):
-    """`metrics.csv`: a line an epoch, whole at any moment, continued when the run is. (Lightning's CSVLogger starts
-    anew on a resume and spreads an epoch over several lines.)"""
-
-    def __init__(self, path: Path, continued: bool, speaks: bool):
-        super().__init__()
-        self.path, self.speaks = path, speaks
-        table = pd.read_csv(path) if continued and path.exists() else pd.DataFrame(columns=["epoch"])
-        self.rows = {int(row["epoch"]): row for row in table.to_dict("records")}
-
-    name, version = "metrics", ""
-
-    @rank_zero_only
-    def log_hyperparams(self, *args, **kwargs) -> None:
-        """Nothing: recipe.json has them."""
-
-    @rank_zero_only
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        if "epoch" not in metrics:
-            return
-        epoch = int(metrics["epoch"])
-        row = self.rows.setdefault(epoch, {})
-        row.update({key: round(float(value), 6) for key, value in metrics.items()}, epoch=epoch)
-        with write_beside(self.path) as beside:
-            pd.DataFrame([self.rows[key] for key in sorted(self.rows)]).to_csv(beside, index=False)
-        if self.speaks and "train_loss" in metrics:  # the last of an epoch's; where there is no progress bar to watch
-            print(
-                f"epoch {epoch + 1}: {row['image_size']:.0f} px, loss {row['train_loss']:.3f}, val top-1 "
-                f"{row['val_top1']:.4f}, macro F1 {row['val_f1_macro']:.4f}, {row['epoch_seconds']:.0f} s",
-                flush=True,
-            )
-
-
 def default_precision() -> str:
     """Lightning's name of the precision that this machine trains fast in, with the same result."""
     if torch.cuda.is_available():
         return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
-    info = _cpuinfo()
+    info = run_folder.cpuinfo()
     return "bf16-mixed" if "avx512_bf16" in info or "amx_bf16" in info else "32-true"
-
-
-def _cpuinfo() -> str:
-    """What Linux tells of the processor; "" elsewhere."""
-    path = Path("/proc/cpuinfo")
-    return path.read_text() if path.is_file() else ""
-
-
-def _describe(out: Path, recipe: Recipe, table: pd.DataFrame, init: str, seed: int, trainer: Trainer) -> None:
-    """Leave in the run's folder what its model card will tell, and the licence that lies beside the start weights."""
-    if not trainer.is_global_zero:
-        return
-    licence = Path(init).with_name(f"LICENSE.{Path(init).stem}")
-    if licence.is_file():
-        shutil.copyfile(licence, out / "LICENSE")
-    run = {
-        "init": Path(init).name,
-        "seed": seed,
-        "pictures": {name: int(count) for name, count in table["split"].value_counts().items()},
-        "hardware": _hardware(trainer),
-        "precision": str(trainer.precision),
-        "torch": torch.__version__,
-        "date": date.today().isoformat(),
-    }
-    write_json(asdict(recipe), out / "recipe.json")
-    write_json(run, out / "run.json")
-
-
-def _hardware(trainer: Trainer) -> str:
-    if torch.cuda.is_available():
-        return f"{trainer.world_size} x {torch.cuda.get_device_name()}"
-    names = [line.split(":", 1)[1].strip() for line in _cpuinfo().splitlines() if line.startswith("model name")]
-    return f"{os.cpu_count()} cores of {names[0] if names else platform.processor() or platform.machine()}"
 
 
 def _learnt_from(table: pd.DataFrame, share: float, seed: int) -> pd.DataFrame:
@@ -212,7 +148,7 @@ def train(
     out: Path,
     *,
     init: str = "imagenet",
-    resume: bool = False,
+    resume: bool = True,
     seed: int = 42,
     workers: int = 1,
     cache: Path | None = None,
@@ -224,33 +160,63 @@ def train(
 ) -> Path:
     """Train `recipe` on the table's train rows, judge it on its val rows every epoch, return the best checkpoint.
 
-    Raises TwinCarError when `out` already holds a run and `resume` is not set, or when the table has no train or no val
-    pictures, and WeightsError for start weights that do not fit.
+    A run that `out` holds already goes on after its last whole epoch, if it is the same that is asked for; one that is
+    whole is left as it is. `resume` False refuses both.
+
+    Raises TwinCarError when `out` holds another run, or another process trains into it; when the table has no train or
+    no val pictures; when there is no room to write; when the loss is no number any more (DivergedError); WeightsError
+    for start weights that do not fit; KeyboardInterrupt, with what to tell about it, when the person stops it.
     """
     out = Path(out)
-    last = out / "checkpoints" / "last.ckpt"
-    if last.exists() and not resume:
-        raise TwinCarError(f"{out} already holds a run: go on with `--resume`, or name another `--out`.")
     counts = table["split"].value_counts()
     for split in ("train", "val"):
         if not counts.get(split):
             raise TwinCarError(f"The table has no {split} pictures: prepare it again with a split that has some.")
     names = class_names(table)
     table = _learnt_from(table, recipe.train_share, seed)
-    out.mkdir(parents=True, exist_ok=True)
+    asked = run_folder.facts(recipe, table, init, seed)
+    with run_folder.held(out):
+        last = run_folder.last_checkpoint(out)
+        if last and not resume:
+            raise TwinCarError(f"{out} already holds a run: leave out `--no-resume` to go on, or name another `--out`.")
+        if last:
+            run_folder.check_same_run(out, asked)
 
-    warnings.filterwarnings("ignore", ".*LeafSpec.*")  # Lightning 2.6 on torch 2.15
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # it greets, and advertises
-    torch.manual_seed(seed)
-    try:
-        network = architectures.build(num_classes=len(names), **recipe.network())
-    except ValueError as error:
-        raise TwinCarError(str(error)) from error
-    weights.initialise(network, init, recipe.architecture)
-    network = network.to(memory_format=torch.channels_last)
-    task = CarTask(network, recipe, len(names), seed)
-    data = CarData(table, recipe, Path(cache or out / "cache"), workers, seed)
+        warnings.filterwarnings("ignore", ".*LeafSpec.*")  # Lightning 2.6 on torch 2.15
+        warnings.filterwarnings("ignore", "Checkpoint directory .* exists")  # that is what going on is
+        logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # it greets, and advertises
+        torch.manual_seed(seed)
+        try:
+            network = architectures.build(num_classes=len(names), **recipe.network())
+        except ValueError as error:
+            raise TwinCarError(str(error)) from error
+        weights.initialise(network, init, recipe.architecture)
+        network = network.to(memory_format=torch.channels_last)
+        task = CarTask(network, recipe, len(names), seed)
+        data = CarData(table, recipe, Path(cache or out / "cache"), workers, seed)
+        trainer = Trainer(
+            accelerator=accelerator,
+            devices=devices,
+            num_nodes=nodes,
+            precision=precision or default_precision(),
+            max_epochs=recipe.epochs,
+            logger=run_folder.EpochLog(out / "metrics.csv", bool(last), speaks=not progress),
+            callbacks=_callbacks(recipe, out, progress),
+            plugins=[run_folder.WholeCheckpoints()],
+            reload_dataloaders_every_n_epochs=1,
+            num_sanity_val_steps=0,
+            log_every_n_steps=1,
+            enable_progress_bar=progress,
+            enable_model_summary=False,
+            default_root_dir=out,
+        )
+        if trainer.is_global_zero:
+            run_folder.describe(out, asked, init, trainer)
+        _fit(trainer, task, data, last)
+    return out / "checkpoints" / "best.ckpt"
 
+
+def _callbacks(recipe: Recipe, out: Path, progress: bool) -> list[Callback]:
     mode = "min" if recipe.monitor.endswith("loss") else "max"
     # When the epoch is whole, so that a resumed run starts with the next one. `last` is a callback of its own: the
     # other's save_last would write only where the epoch was the best so far.
@@ -263,21 +229,20 @@ def train(
         callbacks.append(RichProgressBar())
     if recipe.patience is not None:
         callbacks.append(EarlyStopping(recipe.monitor, patience=recipe.patience, min_delta=recipe.min_delta, mode=mode))
-    trainer = Trainer(
-        accelerator=accelerator,
-        devices=devices,
-        num_nodes=nodes,
-        precision=precision or default_precision(),
-        max_epochs=recipe.epochs,
-        logger=EpochLog(out / "metrics.csv", last.exists(), speaks=not progress),
-        callbacks=callbacks,
-        reload_dataloaders_every_n_epochs=1,
-        num_sanity_val_steps=0,
-        log_every_n_steps=1,
-        enable_progress_bar=progress,
-        enable_model_summary=False,
-        default_root_dir=out,
-    )
-    _describe(out, recipe, table, init, seed, trainer)
-    trainer.fit(task, data, ckpt_path=last if last.exists() else None, weights_only=True)
-    return out / "checkpoints" / "best.ckpt"
+    return callbacks
+
+
+def _fit(trainer: Trainer, task: CarTask, data: CarData, last: Path | None) -> None:
+    """`trainer.fit`, whose end before its time is told in a sentence."""
+    try:
+        trainer.fit(task, data, ckpt_path=last, weights_only=True)
+    except (KeyboardInterrupt, SystemExit) as stop:  # Lightning makes the second of the first
+        epoch = trainer.current_epoch + 1
+        raise KeyboardInterrupt(f"Stopped in epoch {epoch}: the same command goes on with its start.") from stop
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise TwinCarError(
+            f"Writing to {trainer.default_root_dir} failed in epoch {trainer.current_epoch + 1} ({error.strerror}): "
+            "what was written before is whole. Make room, and the same command goes on."
+        ) from error
