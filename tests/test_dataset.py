@@ -24,6 +24,7 @@ from tests.conftest import (
     THREE,
     annotations,
     by_class,
+    draw_car,
     kaggle,
     official,
     picture_bytes,
@@ -286,6 +287,81 @@ def test_tables_about_other_classes_are_not_used(tmp_path):
     summary, table = run(root / "cars", tmp_path / "out")
     assert class_names(table) == ("a", "b") and not summary.rejected and summary.boxes == 0
     assert "not about these classes" in summary.describe()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        (
+            "anno_train.csv",
+            b"00001.jpg,1,2,3,4,5\nfilename,width,height,class,xmin,ymin,xmax,ymax\n",
+            "row 2 has 8 columns",
+        ),
+        (
+            "anno_train.csv",
+            b"image_id,label\n1,2\n",
+            "row 1 has 2 columns: file, x1, y1, x2, y2 and class are expected",
+        ),
+        ("anno_train.csv", b"\xff\xfe\x00\x01", "is not UTF-8 text"),
+        ("names.csv", "Citroën\n".encode("latin-1"), "is not UTF-8 text"),
+    ],
+)
+def test_annotations_of_another_kind_are_one_sentence_with_file_and_row(tmp_path, name, content, says):
+    root = kaggle(tmp_path / "archive", "cars")
+    (root / name).write_bytes(content)
+    with pytest.raises(DataError, match=f"{name} {says}") as caught:
+        prepare(root, tmp_path / "out", progress=False)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_devkit_of_other_columns_is_one_sentence(tmp_path):
+    root = official(tmp_path / "cars")
+    other = np.array([("a.jpg", 1)] * 3, dtype=[("image", object), ("label", object)])
+    for value in ({"annotations": other}, {"boxes": np.zeros((3, 4))}, {"annotations": np.zeros(3)}):
+        savemat(root / "devkit/cars_train_annos.mat", value)
+        with pytest.raises(DataError, match=r"cars_train_annos\.mat holds no annotations, no file in row 1"):
+            prepare(root, tmp_path / "out", progress=False)
+
+
+def test_when_every_row_is_wrong_the_sentence_names_the_first(tmp_path):
+    root = official(tmp_path / "cars", boxes=[(50, 30, 2, 3)] * 30)
+    with pytest.raises(
+        DataError, match=r"30 box, the first is box: 49,29,2,3 is empty or upside down \(00001\.jpg.*row 1\)"
+    ):
+        prepare(root, tmp_path / "out", progress=False)
+
+
+# The same photo more than once ---------------------------------------------------------------------------------------
+
+
+def test_a_photo_in_two_splits_or_under_two_names_is_reported(tmp_path):
+    """Saved anew, scaled, cut by two pixels; while cars that are alike, and pictures of one tone, stay themselves."""
+    for split, label, seeds in (("train", 0, range(6)), ("train", 1, range(6)), ("test", 0, range(6, 9))):
+        for seed in seeds:
+            folder = tmp_path / "cars" / split / "ab"[label]
+            folder.mkdir(parents=True, exist_ok=True)
+            draw_car(label, seed).save(folder / f"{seed}.png")
+    cars = tmp_path / "cars"
+    first = draw_car(0, 0)
+    first.save(cars / "test/a/again.jpg", quality=40)
+    first.resize((320, 240)).save(cars / "train/b/scaled.png")
+    draw_car(1, 1).crop((2, 1, 158, 119)).save(cars / "test/a/cut.png")
+    for name in ("white", "white2"):
+        Image.new("RGB", (60, 40), "white").save(cars / f"train/a/{name}.png")
+    summary, _ = run(cars, tmp_path / "out", val_size=0)
+    found = pd.read_csv(tmp_path / "out/duplicates.csv")
+    photos = {frozenset(Path(path).name for path in paths) for _, paths in found.groupby("photo")["path"]}
+    assert photos == {frozenset({"0.png", "again.jpg", "scaled.png"}), frozenset({"1.png", "cut.png"})}
+    assert list(found.columns) == ["photo", "path", "split", "class_name"]
+    assert "2 photos more than once (2 of them in train/test; 2 under different class names): see" in summary.describe()
+
+
+def test_without_copies_nothing_is_said(tmp_path):
+    for seed in range(4):
+        put(tmp_path / "cars" / "ab"[seed % 2] / f"{seed}.jpg", picture_bytes(seed=seed))
+    summary, _ = run(tmp_path / "cars", tmp_path / "out")
+    assert pd.read_csv(tmp_path / "out/duplicates.csv").empty
+    assert "more than once" not in summary.describe()
 
 
 # Pictures that are none ----------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Training that is killed, stopped, starved of room, or comes to nonsense: what is left is whole, and goes on.
+"""Preparing and training are killed, stopped, starved of room, come to nonsense: what is left is whole, and goes on.
 
 The processes that are killed are real ones, forked from a server that has imported torch already.
 """
@@ -17,9 +17,10 @@ import pandas as pd
 import pytest
 import torch
 
+from twincar import dataset
 from twincar.cli import main
 from twincar.config import TwinCarError
-from twincar.dataset import load_table
+from twincar.dataset import load_table, prepare
 from twincar.files import alone
 from twincar.modeling import run_folder, train
 from twincar.modeling.recipes import RECIPES
@@ -114,6 +115,30 @@ def _no_room_from(epoch: int) -> None:
     CarTask.on_train_epoch_start = on_train_epoch_start
 
 
+def _table_half_written(source, out, name: str) -> None:
+    def half_written(path):
+        if Path(path).name == name:
+            Path(path).with_name(f".{Path(path).stem}.{os.getpid()}.tmp.csv").write_text("path,lab")
+            _die()
+        return write_beside(path)
+
+    write_beside, dataset.write_beside = dataset.write_beside, half_written
+    prepare(source, out, progress=False)
+
+
+def _pictures_half_checked(source, out, many: int) -> None:
+    skim = dataset.skim
+
+    def checked(image):
+        checked.left -= 1
+        if not checked.left:
+            _die()
+        return skim(image)
+
+    checked.left, dataset.skim = many, checked
+    prepare(source, out, progress=False)
+
+
 def _trained(prepare_end, recipe, data, out, said) -> None:
     if prepare_end:
         prepare_end()
@@ -148,6 +173,23 @@ def until(happened) -> None:
 
 
 # The tests ------------------------------------------------------------------------------------------------------------
+
+
+def test_preparing_that_was_killed_ends_the_same(car_folders, tmp_path):
+    """To the byte, whatever it was doing; and what was there before stays until the new is whole."""
+    out = tmp_path / "killed"
+    for ending in (
+        (_pictures_half_checked, 12), (_table_half_written, "rejected.csv"), (_table_half_written, "duplicates.csv"),
+        (_table_half_written, "cars.csv"),
+    ):  # fmt: skip
+        assert ended(ending[0], car_folders, out, ending[1]) == -signal.SIGKILL
+        assert not (out / "cars.csv").exists()
+    assert list(out.glob(".*.tmp.csv"))
+    for folder in (tmp_path / "whole", out):
+        prepare(car_folders, folder, progress=False)
+    for name in ("cars.csv", "rejected.csv", "duplicates.csv"):
+        assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert not list(out.glob(".*.tmp.csv"))
 
 
 @pytest.mark.parametrize("name", ["twincar", "flagship"])

@@ -5,7 +5,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 from PIL import Image, UnidentifiedImageError
+
+from twincar.duplicates import SIDE, thumbnail
 
 MIN_SIDE = 16  # pixels: less shows no car
 MAX_ASPECT = 8.0  # long side / short side: a banner or a broken export
@@ -32,12 +35,13 @@ def read_sound(path: Path, read: Callable[[Image.Image], T]) -> T | str:
         return f"unreadable: {(str(error).splitlines() or [type(error).__name__])[0]}"
 
 
-def skim(image: Image.Image) -> tuple[int, int]:
-    """(width, height), after reading every byte; of a JPEG one pixel in 64 is decoded."""
-    width, height = image.size
-    image.draft("RGB", (max(1, width // 8), max(1, height // 8)))
+def skim(image: Image.Image) -> tuple[tuple[int, int], np.ndarray]:
+    """(width, height) and a thumbnail (`duplicates.py`), after reading every byte; of a large JPEG one pixel in 64 is
+    decoded."""
+    size = image.size
+    image.draft("RGB", tuple(max(2 * SIDE, side // 8) for side in size))
     image.load()
-    return width, height
+    return size, thumbnail(image)
 
 
 def clip_box(box: Sequence[float], width: int, height: int, where: str) -> list[float] | str:

@@ -2,7 +2,8 @@
 
     twincar prepare SOURCE --out data/      # SOURCE: a folder, parquet files, or owner/name on the Hugging Face Hub
 
-writes `data/cars.csv` (one row a usable picture, COLUMNS below) and `data/rejected.csv` (the others, with a reason).
+writes `data/cars.csv` (one row a usable picture, COLUMNS below), `data/rejected.csv` (the others, with a reason) and
+`data/duplicates.csv` (which of the usable ones are the same photo).
 From Python: `prepare("tanganke/stanford_cars", "data")`, then `load_table("data")`.
 
 The validation pictures are drawn from all annotated training pictures, in the devkit's order, before any is rejected.
@@ -24,7 +25,8 @@ from rich.progress import track
 
 from twincar.checking import clip_box, read_sound, skim
 from twincar.config import PICTURES, STANFORD_CARS, canonical_class_name, parse_class_name
-from twincar.files import write_beside
+from twincar.duplicates import SIDE, same_photo
+from twincar.files import alone, remove_leftovers, write_beside
 from twincar.layouts import read_source
 from twincar.listing import BOX, DataError, Listing, count
 
@@ -75,7 +77,7 @@ def prepare(
     progress: bool = True,
     endpoint: str | None = None,
 ) -> Summary:
-    """Write `out`/cars.csv and `out`/rejected.csv from `source`.
+    """Write `out`/cars.csv, `out`/rejected.csv and `out`/duplicates.csv from `source`.
 
     Parameters
     ----------
@@ -114,7 +116,7 @@ def prepare(
         named = pd.Series([Path(p).name in held_out for p in rows["path"]], index=rows.index, dtype=bool)
         rows.loc[named & (rows["split"] == "train"), "split"] = "holdout"
 
-    _check(rows, progress)
+    thumbnails = _check(rows, progress)
     usable = rows[rows["reason"] == ""].copy()
     rejected = rows[rows["reason"] != ""]
     if held_out:
@@ -135,12 +137,17 @@ def prepare(
     reasons = Counter(reason.split(":")[0] for reason in rejected["reason"])
     if not len(usable):
         found = ", ".join(f"{n:,} {reason}" for reason, n in reasons.items()) or "none was listed"
-        raise DataError(f"No usable picture in {source} ({found}): see {out / 'rejected.csv'} for the reasons.")
+        first = f", the first is {rejected['reason'].iloc[0]}" if len(rejected) else ""
+        raise DataError(f"No usable picture in {source} ({found}{first}): see {out / 'rejected.csv'} for all reasons.")
     cars = [parse_class_name(name) for name in usable["class_name"]]
     for column in ("make", "model", "body", "year"):
         usable[column] = pd.Series([getattr(car, column) for car in cars], index=usable.index, dtype=object)
     usable["path"] = _relative(usable["path"], out)
     usable[BOX] = usable[BOX].round().astype("Int64")
+    photo = same_photo(thumbnails[usable.index])
+    copies = usable[["path", "split", "class_name"]].assign(photo=photo)[photo >= 0].sort_values("photo", kind="stable")
+    notes += _about(copies, out)
+    _write(copies[["photo", "path", "split", "class_name"]], out / "duplicates.csv")
     _write(usable[COLUMNS], out / "cars.csv")
     return Summary(
         table=out / "cars.csv",
@@ -266,9 +273,11 @@ def _holdout_names(holdout: str | Path | None) -> set[str]:
 # Checking pictures ---------------------------------------------------------------------------------------------------
 
 
-def _check(rows: pd.DataFrame, progress: bool) -> None:
-    """Fill `rows.reason` where a picture or its box is unusable, and clip the boxes that are."""
+def _check(rows: pd.DataFrame, progress: bool) -> np.ndarray:
+    """Fill `rows.reason` where a picture or its box is unusable, and clip the boxes that are. Gives the thumbnails of
+    all rows, zero where there is none."""
     todo = np.flatnonzero(rows["reason"] == "")
+    thumbnails = np.zeros((len(rows), SIDE, SIDE), np.uint8)
     boxes, reasons = rows[BOX].to_numpy(dtype=float, copy=True), rows["reason"].tolist()
     with warnings.catch_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         warnings.simplefilter("ignore")  # PIL warns of huge pictures and odd EXIF; here they are rejected or fine
@@ -276,13 +285,31 @@ def _check(rows: pd.DataFrame, progress: bool) -> None:
         for i, result in zip(todo, track(found, "Checking", total=len(todo), disable=not progress), strict=True):
             if isinstance(result, str):
                 reasons[i] = result
-            elif not np.isnan(boxes[i]).all():
-                box = clip_box(boxes[i], *result, f"{Path(rows['path'].iloc[i]).name}, {rows['where'].iloc[i]}")
+                continue
+            size, thumbnails[i] = result
+            if not np.isnan(boxes[i]).all():
+                box = clip_box(boxes[i], *size, f"{Path(rows['path'].iloc[i]).name}, {rows['where'].iloc[i]}")
                 if isinstance(box, str):
                     reasons[i] = box
                 else:
                     boxes[i] = box
     rows["reason"], rows[BOX] = reasons, boxes
+    return thumbnails
+
+
+def _about(copies: pd.DataFrame, out: Path) -> list[str]:
+    """What to know of photos that come more than once: a sentence, or none where there are none."""
+    photos = copies.groupby("photo")
+    if not len(photos):
+        return []
+    across = photos["split"].agg(lambda splits: "/".join(s for s in SPLITS if s in set(splits)))
+    leaks = across[across.str.contains("/")].value_counts()
+    told = ", ".join(f"{n:,} of them in {splits}" for splits, n in leaks.items()) or "none across splits"
+    names = int((photos["class_name"].nunique() > 1).sum())
+    return [
+        f"{count(len(photos), 'photo')} more than once ({told}; {names:,} under different class names): "
+        f"see {out / 'duplicates.csv'}."
+    ]
 
 
 # Writing -------------------------------------------------------------------------------------------------------------
@@ -295,7 +322,9 @@ def _relative(paths: Sequence[Path], out: Path) -> list[str]:
 
 def _write(rows: pd.DataFrame, path: Path) -> None:
     try:
-        with write_beside(path) as beside:
-            rows.to_csv(beside, index=False, encoding="utf-8")
+        with alone(path.with_name(f".{path.name}.lock")):
+            remove_leftovers(path.parent, path.name)
+            with write_beside(path) as beside:
+                rows.to_csv(beside, index=False, encoding="utf-8")
     except OSError as error:
         raise DataError(f"{path} cannot be written ({error.strerror}): choose another folder.") from error

@@ -10,6 +10,7 @@ Each returns `Listing`: one row for every picture that the source speaks of, whe
 opened or split here. Boxes become 0-based pixels with x2 and y2 exclusive (PIL's crop convention).
 """
 
+import csv
 import os
 import re
 from collections import deque
@@ -120,22 +121,38 @@ def _annotations(source: Path, folders: list[Path]) -> tuple[pd.DataFrame, list[
         above = [] if (source / CROP_FILE).is_file() else list(source.parents)[:2]  # boxes of the uncut pictures
         places = [*folders, *above]
         if path := find("names.csv", places):
-            names = [line.strip().strip('"') for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
+            names = [line.strip().strip('"') for line in _read_text(path).splitlines() if line.strip()]
         for split in ("train", "test"):
             if path := find(f"anno_{split}.csv", places):
-                columns = ["file", *BOX, "class_id"]
-                try:
-                    rows = pd.read_csv(path, header=None, names=columns, dtype=str, encoding="utf-8-sig")
-                except ValueError as error:
-                    raise DataError(f"{path} is not a table of file, x1, y1, x2, y2, class: {error}.") from error
-                parts.append(_cleaned(rows, split, path))
+                parts.append(_cleaned(_read_csv(path), split, path))
     columns = ["split", "file", "class_id", *BOX, "where"]
     return pd.concat(parts) if parts else pd.DataFrame(columns=columns), names, notes
 
 
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8-sig")
+    except ValueError as error:
+        raise DataError(f"{path} is not UTF-8 text ({error}): save it as such.") from error
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    columns = ["file", *BOX, "class_id"]
+    rows = list(csv.reader(_read_text(path).splitlines()))
+    for number, row in enumerate(rows, start=1):
+        if row and len(row) != len(columns):
+            raise DataError(
+                f"{path} row {number} has {count(len(row), 'column')}: file, x1, y1, x2, y2 and class are expected."
+            )
+    return pd.DataFrame([row or [None] * len(columns) for row in rows], columns=columns)
+
+
 def _cleaned(rows: pd.DataFrame, split: str, path: Path) -> pd.DataFrame:
-    if not {"file", *BOX} <= set(rows.columns):
-        raise DataError(f"{path} holds no annotations (file name and box of each picture): download the devkit again.")
+    if missing := [name for name in ("file", *BOX) if name not in rows.columns]:
+        raise DataError(
+            f"{path} holds no annotations, no {missing[0]} in row 1 (file name and box of each picture are needed): "
+            "download the devkit again."
+        )
     rows = rows.reindex(columns=["file", "class_id", *BOX]).assign(split=split)
     rows["file"] = [Path(str(name)).name for name in rows["file"]]
     rows["where"] = [f"{path.name} row {i}" for i in range(1, len(rows) + 1)]

@@ -14,7 +14,7 @@ import pandas as pd
 from rich.progress import track
 
 from twincar.config import PICTURES
-from twincar.files import write_beside
+from twincar.files import remove_leftovers, write_beside
 from twincar.listing import COLUMNS, SPLIT_NAMES, DataError, Listing, class_of, count, folder_name
 
 
@@ -75,6 +75,8 @@ def read_parquet(layout: str, root: Path, files: list[Path], pictures: Path, pro
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    for folder in pictures.glob("*/*/"):
+        remove_leftovers(folder)
     wanted, notes = _with_splits([f.relative_to(root).as_posix() for f in files])
     rows, names, numbers, taken, unlabelled = [], {}, set(), set(), 0
     for file, split in wanted:
