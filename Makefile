@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help app test lint clean
+.PHONY: help app test lint audit bare floors clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,8 +23,21 @@ lint: .venv/dev  ## check style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+audit: .venv/dev  ## ask for known vulnerabilities in what is installed; fails where an update would mend one
+	$(BIN)/python -m pip install --quiet 'pip-audit>=2.9'
+	$(BIN)/python .ci/audit.py
+
+bare: .venv/bin/python  ## start the page in an empty environment with requirements.txt alone, and ask it
+	$(BIN)/python .ci/bare.py
+
+floors: .venv/bin/python  ## run the tests with the oldest versions that pyproject.toml allows, in .venv-floors
+	$(BIN)/python -m pip install --quiet 'uv>=0.5'
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-floors
+	VIRTUAL_ENV=.venv-floors $(BIN)/uv pip install --quiet --resolution lowest-direct -e '.[dev]'
+	.venv-floors/bin/python -m pytest
+
 clean:  ## remove the environment and what tools left
-	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-floors build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -50,6 +50,12 @@ def end_of(out: Path) -> tuple[dict[str, torch.Tensor], pd.DataFrame]:
     return weights, log[sorted(log.columns)]
 
 
+def noted(out: Path) -> int:
+    """When the run last began, in nanoseconds."""
+    run = out / "run.json"
+    return run.stat().st_mtime_ns if run.exists() else 0
+
+
 def state(out: Path) -> str:
     """What lies in the folder of a run that was just killed."""
     half = [path.name for path in out.rglob(".*.tmp*")]
@@ -84,10 +90,10 @@ def main() -> int:
             return subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
 
         def begun(out: Path) -> tuple[subprocess.Popen, float]:
-            """A training once it has imported all and holds its folder, and when that was."""
-            (out / ".lock").unlink(missing_ok=True)
+            """A training once it has imported all and begins, which it notes in run.json, and when that was."""
+            before = noted(out)
             process = start(out)
-            while not (out / ".lock").exists() and process.poll() is None:
+            while process.poll() is None and noted(out) <= before:
                 time.sleep(0.01)
             return process, time.monotonic()
 
@@ -120,8 +126,8 @@ def main() -> int:
             leftovers = [path.name for path in killed.rglob(".*.tmp*")]
             good &= same and same_log and not leftovers
             rounds += 1
-            print(f"end {rounds}, after {kills} kills in all: weights {'equal' if same else 'DIFFER'}, "
-                  f"metrics {'equal' if same_log else 'DIFFER'}, leftovers {leftovers or 'none'}", flush=True)  # fmt: skip
+            print(f"end {rounds}, after {kills} kills in all: weights {'equal' if same else 'DIFFER'}, metrics "
+                  f"{'equal' if same_log else 'DIFFER'}, leftovers {leftovers or 'none'}", flush=True)  # fmt: skip
             shutil.rmtree(killed)
         return 0 if good else 1
 
