@@ -21,6 +21,7 @@ from twincar import dataset
 from twincar.cli import main
 from twincar.config import TwinCarError
 from twincar.dataset import load_table, prepare
+from twincar.features import cached_pictures
 from twincar.files import alone
 from twincar.modeling import run_folder, train
 from twincar.modeling.recipes import RECIPES
@@ -221,6 +222,18 @@ def test_a_full_disk_leaves_the_last_checkpoint_and_says_so(data, tmp_path):
     assert torch.load(out / "checkpoints" / "last.ckpt", weights_only=False)["epoch"] == 0
     run(recipe, data, out)
     assert_same_end(tmp_path / "whole", out)
+
+
+def test_a_half_written_picture_cache_goes_with_the_next(data, tmp_path):
+    """It may be of a gigabyte."""
+    table = load_table(data)
+    cached_pictures(table, 32, tmp_path, progress=False)
+    (whole,) = tmp_path.glob("[!.]*.npy")
+    half = whole.with_name(f".{whole.stem}.12345.tmp.npy")
+    other = tmp_path / ".pictures-64-0123456789abcdef.12345.tmp.npy"  # that another process may be writing
+    whole.rename(half), other.touch()
+    cached_pictures(table, 32, tmp_path, progress=False)
+    assert (whole.exists(), half.exists(), other.exists()) == (True, False, True)
 
 
 def test_no_room_for_the_pictures_is_told_before_they_are_read(data, tmp_path, monkeypatch):

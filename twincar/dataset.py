@@ -322,7 +322,7 @@ def _relative(paths: Sequence[Path], out: Path) -> list[str]:
 
 def _write(rows: pd.DataFrame, path: Path) -> None:
     try:
-        with alone(path.with_name(f".{path.name}.lock")):
+        with alone(path.with_name(".lock")):
             remove_leftovers(path.parent, path.name)
             with write_beside(path) as beside:
                 rows.to_csv(beside, index=False, encoding="utf-8")
