@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,10 +34,10 @@ def write_beside(path: str | Path) -> Iterator[Path]:
 
 
 def remove_leftovers(folder: str | Path, name: str = "") -> None:
-    """Remove what killed processes left of `write_beside` in `folder`: of the file `name`, or of any file. For callers
-    who know that nobody writes there now."""
+    """Remove what killed processes left half-written in `folder`: of the file `name`, or of anything. For callers who
+    know that nobody writes there now."""
     for path in Path(folder).glob(f".{Path(name).stem or '*'}.*.tmp{Path(name).suffix or '*'}"):
-        path.unlink(missing_ok=True)
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -44,6 +44,7 @@ def train(
     """Train a recipe and publish the best epoch into OUT/model."""
     from twincar.dataset import load_table
     from twincar.modeling import publish as publishing
+    from twincar.modeling import run_folder
     from twincar.modeling import train as training
 
     chosen = RECIPES[recipe.value]
@@ -71,7 +72,8 @@ def train(
             progress=err.is_terminal,
         )
         if training.is_first_process():
-            _show(publishing.publish(run, table, run / "model"))
+            with run_folder.held(run):
+                _show(publishing.publish(run, table, run / "model"))
             out.print(f"Published in {run / 'model'}.", highlight=False)
 
 

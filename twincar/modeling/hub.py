@@ -98,7 +98,7 @@ def save(model: CarModel, folder: str | Path) -> Path:
     """Write the published folder. Everything is written beside it first: a killed save leaves the old model whole."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as beside:
+    with TemporaryDirectory(prefix=f".{folder.name}.{os.getpid()}.tmp.", dir=folder.parent) as beside:
         model.save_pretrained(beside)
         put_in_place(Path(beside), folder)
     return folder
