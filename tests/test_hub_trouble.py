@@ -13,6 +13,7 @@ import sys
 import time
 
 import pytest
+from huggingface_hub import file_download
 
 import app
 from twincar import Predictor
@@ -157,6 +158,24 @@ def test_a_cache_that_cannot_be_written_is_named(cars, hub, tmp_path, monkeypatc
     with pytest.raises(ModelError, match=f"Hub's cache .*cache .{os.strerror(number)}.: make room there, or name"):
         Predictor.from_pretrained("someone/cars")
     assert kept(tmp_path) == []
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_trouble_of_the_other_way_to_large_files(cars, hub, slept, monkeypatch, times):
+    """hf_xet, which a server here cannot play, raises RuntimeError whatever goes wrong."""
+    get, troubles = file_download.http_get, iter(range(times))
+
+    def failing(url, temp_file, **options):
+        if next(troubles, None) is not None:
+            raise RuntimeError("Data processing error: CAS service error")
+        get(url, temp_file, **options)
+
+    monkeypatch.setattr(file_download, "http_get", failing)
+    if times == 1:
+        Predictor.from_pretrained("someone/cars")
+        return
+    with pytest.raises(ModelError, match=r"someone/cars cannot be loaded: Data processing error"):
+        Predictor.from_pretrained("someone/cars")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no limits to set")

@@ -320,6 +320,8 @@ def test_a_folder_that_cannot_be_gone_on_with_is_a_sentence(data, tmp_path):
         run(small(epochs=1, optimizer="sgd" if small().optimizer != "sgd" else "adam"), data, tmp_path, seed=7)
     with pytest.raises(TwinCarError, match="already holds a run"):
         run(small(epochs=1), data, tmp_path, resume=False)
+    with pytest.raises(TwinCarError, match=r"metrics\.csv cannot be made"):
+        run(small(epochs=1), data, tmp_path / "metrics.csv")
     last = tmp_path / "checkpoints" / "last.ckpt"
     last.write_bytes(last.read_bytes()[:-100])
     with pytest.raises(TwinCarError, match=r"last\.ckpt is not whole: remove it"):

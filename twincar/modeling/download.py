@@ -3,8 +3,8 @@
 The Hub's own client does the work, and its retries stay: a rate limit (429), a server's trouble (5xx) and a connection
 that is cut are tried again, a download that was cut goes on where it stopped. What is added here:
 
-* Where nobody answers, the client would try for 25 seconds, once for each file. One question beforehand finds that out
-  in about a second, and the cache is asked instead, so that a page starts soon with what it has.
+* Where nobody answers, the client would try for 25 seconds, once for each file. A question beforehand, asked twice,
+  finds that out in a second, and the cache is asked instead, so that a page starts soon with what it has.
 * The client compares a file's length. Here its content, too, must be what the Hub calls it by (SHA-256).
 """
 
@@ -88,14 +88,15 @@ def _download(repo: str, options: dict) -> dict:
 
 
 def _get(repo: str, name: str, options: dict) -> Path:
-    """`hf_hub_download`, and once more after what it does not try again itself: a 5xx or a short answer to its GET."""
+    """`hf_hub_download`, and once more after what it does not try again itself: a 5xx or a short answer to its GET, and
+    what hf_xet, the other way to large files, raises (RuntimeError)."""
     try:
         return Path(hf_hub_download(repo, name, **options))
     except LocalEntryNotFoundError:
         raise
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
         refused = isinstance(error, HfHubHTTPError) and error.response.status_code < 500
-        if refused or error.errno in UNWRITABLE or options.get("local_files_only"):
+        if refused or getattr(error, "errno", None) in UNWRITABLE or options.get("local_files_only"):
             raise
         time.sleep(1)
         return Path(hf_hub_download(repo, name, **options))

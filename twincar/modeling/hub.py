@@ -161,7 +161,7 @@ def reading(name: str | Path) -> Iterator[None]:
         raise ModelError(f"The config.json of {name} is broken: {error}.") from error
     except HTTPError as error:
         raise ModelError(f"The Hub cannot be reached, so {name} cannot be fetched ({error}).") from error
-    except (weights.WeightsError, OSError, TypeError, KeyError, ValueError) as error:
+    except (weights.WeightsError, OSError, RuntimeError, TypeError, KeyError, ValueError) as error:
         raise ModelError(f"The model {name} cannot be loaded: {' '.join(str(error).split())}") from error
 
 

@@ -83,6 +83,10 @@ def held(out: Path) -> Iterator[None]:
     if rank_zero_only.rank or int(os.environ.get("NODE_RANK", 0)):
         yield
         return
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TwinCarError(f"{out} cannot be made ({error.strerror}): name another `--out`.") from error
     with alone(out / ".lock", f"Another process trains into {out}: wait for it, or name another `--out`."):
         for folder in (out, out / "checkpoints"):
             remove_leftovers(folder)
