@@ -24,7 +24,6 @@ lint: .venv/dev  ## check style
 	$(BIN)/ruff format --check .
 
 audit: .venv/dev  ## ask for known vulnerabilities in what is installed; fails where an update would mend one
-	$(BIN)/python -m pip install --quiet 'pip-audit>=2.9'
 	$(BIN)/python .ci/audit.py
 
 bare: .venv/bin/python  ## start the page in an empty environment with requirements.txt alone, and ask it

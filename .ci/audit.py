@@ -3,7 +3,8 @@ it: a version without it exists and goes together with requirements.txt.
 
     make audit
 
-Where the databases (PyPI's, OSV's) cannot be reached nothing is known, so it says that and ends with 0.
+Where the databases (PyPI's, OSV's) cannot be reached, or do not answer in three minutes, nothing is known, so it says
+that and ends with 0.
 """
 
 import json
@@ -11,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+PATIENCE = 180  # seconds
 REQUIREMENTS = Path(__file__).parents[1] / "requirements.txt"
 
 
@@ -18,10 +20,10 @@ def audited(service: str) -> list[dict]:
     """Packages that `service` knows something of, as pip-audit tells it; none where it cannot be asked."""
     command = [sys.executable, "-m", "pip_audit", "--vulnerability-service", service, "--format", "json"]
     command += ["--progress-spinner", "off", "--desc", "off", "--skip-editable"]
-    done = subprocess.run(command, capture_output=True, text=True)
     try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
         return [package for package in json.loads(done.stdout)["dependencies"] if "vulns" in package]
-    except ValueError:
+    except (ValueError, subprocess.TimeoutExpired):
         return []
 
 
