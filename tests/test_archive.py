@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from twincar import PhotoError, archive
 from twincar.files import for_spreadsheets
+from twincar.photo import LONGEST_NAME, shown
 
 PHOTOS = {"a.jpg": b"first", "sub/b.png": b"second", "sub/deep/c.webp": b"third"}
 
@@ -146,7 +147,7 @@ def test_any_names_and_contents_survive(tmp_path_factory, members):
     found = answers(tmp_path_factory.getbasetemp(), zipped(content))
     if content:
         assert [got for _, got in found] == list(content.values())
-    assert all(name.isprintable() and len(name) <= archive.LONGEST_NAME for name, _ in found)
+    assert all(name.isprintable() and len(name) <= LONGEST_NAME for name, _ in found)
 
 
 @given(st.data())
@@ -163,10 +164,10 @@ def test_no_damage_raises_anything_but_a_sentence(tmp_path_factory, data):
 
 @given(st.text())
 def test_a_shown_name_is_printable_and_keeps_its_end(name):
-    shown = archive.shown(name)
-    assert shown.isprintable() and len(shown) <= archive.LONGEST_NAME
+    fit = shown(name)
+    assert fit.isprintable() and len(fit) <= LONGEST_NAME
     if name.isprintable():
-        assert shown[-20:] == name[-20:]
+        assert fit[-20:] == name[-20:]
 
 
 @given(st.lists(st.text(alphabet="=+-@ \t\r\nab1", max_size=5)))

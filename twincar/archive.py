@@ -16,7 +16,7 @@ from itertools import groupby
 from pathlib import Path, PurePosixPath
 from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
 
-from twincar.photo import PhotoError
+from twincar.photo import PhotoError, shown
 
 MB = 1_000_000
 MOST_PHOTOS = 500  # at a time
@@ -25,7 +25,6 @@ ZIP_BYTES = 200 * MB  # as it is sent
 UNPACKED_BYTES = 1000 * MB  # of all photos of one zip
 RATIO = 100  # a photo hardly shrinks in a zip; a megabyte that shrank a hundredfold is a trap
 CHUNK = MB  # the most that is read, or unpacked, at once; the table of contents has to fit as well
-LONGEST_NAME = 160  # characters that are shown
 HIDDEN = {"__macosx", "thumbs.db", "desktop.ini"}  # what systems leave in zips, besides names that start with "."
 
 
@@ -79,12 +78,6 @@ def read(items: Iterable[Item]) -> Iterator[bytes | PhotoError]:
                     yield _member(archive, item.member) if zipped else _file(path)
                 except PhotoError as error:
                     yield error
-
-
-def shown(name: str) -> str:
-    """A stranger's name for a file, fit to be shown: printable, no longer than LONGEST_NAME, its end kept."""
-    name = "".join(" " if c.isspace() else c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
-    return name if len(name) <= LONGEST_NAME else "…" + name[1 - LONGEST_NAME :]
 
 
 def check_size(size: int) -> None:

@@ -5,6 +5,8 @@ head alone as its network and the features as its input: gradients run from the 
 the network below. `tests/test_explain.py` holds the result equal to the library's own run over the whole network.
 """
 
+from collections.abc import Callable
+
 import cv2
 import numpy as np
 import torch
@@ -20,6 +22,7 @@ COLOURS = (colormaps["inferno"](np.linspace(0, 1, 256))[:, :3] * 255).astype(np.
 # The two sides of a difference, far apart for colour-blind people too; the photo under them is drawn in grey.
 ORANGE, VIOLET = np.uint8([255, 140, 0]), np.uint8([98, 32, 200])
 STRONGEST = 0.75  # opacity of the heat where it is 1
+BAND = 64  # rows that are blended at once
 
 
 class _Head(nn.Module):
@@ -74,18 +77,21 @@ def at_size_signed(cam: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def overlay(photo: Image.Image, heatmap: np.ndarray) -> Image.Image:
     """Lay a heatmap, (H, W) floats in 0-1 at the photo's size, over the photo: the stronger, the more opaque."""
-    return _blend(photo, COLOURS[(heatmap * 255).astype(np.uint8)], heatmap)
+    return _blend(photo, heatmap, lambda heat: COLOURS[(heat * 255).astype(np.uint8)])
 
 
 def difference_overlay(photo: Image.Image, signed: np.ndarray) -> Image.Image:
     """Lay a difference, (H, W) floats in -1 to 1 at the photo's size, over the photo in grey, so that no colour of the
     car passes for one of the two: orange above 0, violet below, the stronger, the more opaque."""
-    colours = np.where(signed[..., None] > 0, ORANGE, VIOLET)
-    return _blend(photo.convert("L").convert("RGB"), colours, np.abs(signed))
+    grey = photo.convert("L").convert("RGB")
+    return _blend(grey, signed, lambda part: np.where(part[..., None] > 0, ORANGE, VIOLET))
 
 
-def _blend(photo: Image.Image, colours: np.ndarray, strength: np.ndarray) -> Image.Image:
-    opacity = strength.astype(np.float32)[..., None] * STRONGEST
-    blend = np.asarray(photo, dtype=np.float32)
-    blend = blend + (colours - blend) * opacity
-    return Image.fromarray(blend.astype(np.uint8))
+def _blend(photo: Image.Image, strength: np.ndarray, colours: Callable[[np.ndarray], np.ndarray]) -> Image.Image:
+    """Band by band: floats of a whole picture, as large as a photo may be, would take gigabytes."""
+    blend = np.array(photo)
+    for top in range(0, len(blend), BAND):
+        band, part = blend[top : top + BAND], strength[top : top + BAND]
+        opacity = np.abs(part)[..., None] * np.float32(STRONGEST)
+        band[:] = band + (colours(part) - band.astype(np.float32)) * opacity
+    return Image.fromarray(blend)

@@ -26,7 +26,7 @@ from twincar.config import (
 )
 from twincar.features import squash, to_batch
 from twincar.modeling import explain, hub
-from twincar.photo import Photo, PhotoError, load_photo
+from twincar.photo import MAX_PIXELS, Photo, PhotoError, load_photo
 
 STATISTICS = (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD))  # what a config that names none was trained with
 
@@ -138,14 +138,16 @@ class Predictor:
         return list(self.stream(photos, batch_size))
 
     def stream(self, photos: Iterable[Photo | PhotoError], batch_size: int = 16) -> Iterator[Prediction | PhotoError]:
-        """`batch`, an answer at a time: memory holds one batch, however many photos there are."""
+        """`batch`, an answer at a time: memory holds one batch, however many photos there are, and a smaller one of
+        photos so large that MAX_PIXELS are reached before."""
         waiting: list[Image.Image | PhotoError] = []
         for photo in photos:
             try:
                 waiting.append(photo if isinstance(photo, PhotoError) else load_photo(photo))
             except PhotoError as error:
                 waiting.append(error)
-            if len(waiting) == batch_size:
+            pixels = sum(item.width * item.height for item in waiting if not isinstance(item, PhotoError))
+            if len(waiting) == batch_size or pixels >= MAX_PIXELS:
                 yield from self._answer_mixed(waiting)
                 waiting = []
         yield from self._answer_mixed(waiting)
