@@ -76,7 +76,7 @@ def main(
     table = table.merge(result.predictions.drop(columns="class_name"), how="left").merge(unreadable, how="left")
     table.insert(0, "file", [file.relative_to(folder).as_posix() for file in files])
     with write_beside(out) as beside:
-        table.drop(columns="path").to_csv(beside, index=False, float_format="%.4f")
+        table.drop(columns="path").to_csv(beside, index=False, float_format="%.4f", errors="backslashreplace")
     print(f"{count(len(table), 'photo')}, {len(unreadable):,} of them unreadable: {out}")
     if result.scores:
         print(f"{result.scores['pictures']:,} labelled:")

@@ -36,13 +36,15 @@ def served(folder: Path, app: Path = REPO / "app.py", **variables: str) -> Itera
     with log.open("w") as out:
         process = subprocess.Popen([sys.executable, str(app)], env=environment, stdout=out, stderr=subprocess.STDOUT)
     try:
-        for _ in range(240):
+        for _ in range(960):
             assert process.poll() is None, log.read_text()
             try:
                 urlopen(url, timeout=5).close()
                 break
             except URLError:
                 time.sleep(0.25)
+        else:
+            raise AssertionError(f"The page does not start: {log.read_text()}")
         yield url, log
     finally:
         process.terminate()

@@ -73,9 +73,14 @@ def load_photo(photo: Photo, box=None) -> Image.Image:
     raise PhotoError(reason)  # without a cause: batches keep their errors, and a traceback keeps the decoder's buffers
 
 
+def printable(name: str) -> str:
+    """A stranger's name for a file on one line, without anything that a terminal would obey."""
+    return "".join(" " if c.isspace() else c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
+
+
 def shown(name: str) -> str:
     """A stranger's name for a file, fit to be shown: printable, no longer than LONGEST_NAME, its end kept."""
-    name = "".join(" " if c.isspace() else c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
+    name = printable(name)
     return name if len(name) <= LONGEST_NAME else "…" + name[1 - LONGEST_NAME :]
 
 

@@ -1,12 +1,15 @@
 """Verbs that answer about photos: predict, explain."""
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
+from rich.text import Text
 
 from twincar.cli.base import Model, app, err, out, sentences
 from twincar.config import PICTURES, PUBLISHED, TwinCarError
@@ -22,6 +25,7 @@ def predict(
 ) -> None:
     """Name the cars in photos. Ends with exit code 1 when a photo could not be answered."""
     from twincar import PhotoError, Predictor
+    from twincar.photo import printable
 
     failed = False
     with sentences():
@@ -35,13 +39,15 @@ def predict(
                     if isinstance(answer, PhotoError)
                     else {"top": [asdict(guess) for guess in answer.top(top)]}
                 )
-                print(json.dumps({"file": str(file)} | line, ensure_ascii=False), flush=True)
-            elif isinstance(answer, PhotoError):
-                err.print(f"[bold]{file}[/]\n  {answer}", highlight=False, soft_wrap=True)
-            else:
-                out.print(f"[bold]{file}[/]", highlight=False, soft_wrap=True)
-                for guess in answer.top(top):
-                    out.print(f"  {guess.probability:6.1%}  {guess.class_name}", highlight=False)
+                print(json.dumps({"file": str(file)} | line), flush=True)  # in ASCII: a name may be no UTF-8
+                continue
+            voice = err if isinstance(answer, PhotoError) else out
+            voice.print(Text(printable(str(file)), "bold"), soft_wrap=True)
+            if isinstance(answer, PhotoError):
+                voice.print(f"  {escape(str(answer))}", highlight=False, soft_wrap=True)
+                continue
+            for guess in answer.top(top):
+                voice.print(f"  {guess.probability:6.1%}  {escape(guess.class_name)}", highlight=False)
     if failed:
         raise typer.Exit(1)
 
@@ -49,7 +55,7 @@ def predict(
 def find_photos(given: list[Path]) -> Iterator[Path]:
     """Files as they are named; of folders, all pictures below them in order."""
     for path in given:
-        if not path.is_dir():
+        if not os.path.isdir(path):  # Path.is_dir raises for a name that is too long
             yield path
             continue
         found = sorted(file for file in path.rglob("*") if file.suffix.lower() in PICTURES)
@@ -77,4 +83,5 @@ def explain(
         picture = answer.overlay(class_name)
         with write_beside(out_file) as beside:
             picture.save(beside)
-        out.print(f"{class_name or answer.top(1)[0].class_name}: {out_file}", highlight=False, soft_wrap=True)
+        done = f"{class_name or answer.top(1)[0].class_name}: {out_file}"
+        out.print(escape(done), highlight=False, soft_wrap=True)

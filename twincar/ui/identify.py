@@ -19,6 +19,8 @@ TOP = 5
 SHOWN_SIDE = 1280  # pixels: the page needs no more, and a phone's 12 megapixels would take seconds to draw and send
 FORGOTTEN = "The page has forgotten this photo, as it does after a while: choose the photo again."
 ADVICE = "Drop, paste or pick another one: the page is ready for it."
+BUSY = "The page is too busy to answer just now, or cannot be reached."
+LATER = "Wait a moment, then choose the photo again."
 LOOKING = '<div class="looking"><p>Looking at the photo…</p></div>'
 
 CAR = """<svg viewBox="0 0 240 96" aria-hidden="true"><defs><radialGradient id="heat" cx=".34" cy=".55" r=".5">
@@ -131,7 +133,8 @@ def tab(predictor: Predictor, scope: str, examples: list[str], keep_for: float) 
     )
     everything = [answer, headline, five, nearest, bars, evidence, slider, sentence]
     everything += [compared.box, compared.one, compared.other, *compared.outputs]
-    photo.change(show, photo, everything, preprocess=False, **private)
+    answered = photo.change(show, photo, everything, preprocess=False, **private)
+    answered.failure(None, None, headline, js=f"() => '{_one_line(words.trouble(BUSY, LATER))}'", **private)
     nearest.input(choose, [nearest, answer], everything, **private)
     top, overlay = gr.JSON(visible=False, label="top"), gr.Image(visible=False, label="overlay", format="jpeg")
     gr.on([], identify, photo, [top, overlay], preprocess=False, api_name="identify")

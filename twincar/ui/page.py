@@ -9,15 +9,18 @@ from html import escape
 from pathlib import Path
 
 import gradio as gr
+from starlette.middleware import Middleware
 
 from twincar import palette
 from twincar.archive import MB, PHOTO_BYTES, ZIP_BYTES
 from twincar.config import STANFORD_CARS, parse_class_name
 from twincar.modeling.predict import Predictor
 from twincar.ui import about, explore, identify, many, quality
+from twincar.ui.headers import SecurityHeaders
 
 HERE = Path(__file__).parent
 CLEAN_EVERY, FORGET_AFTER = 600, 1800  # seconds, for the files of visitors
+WAITING = 64  # requests in the queue; whoever comes next is told that the page is busy
 SESSIONS = 256  # whose last answers are kept in memory, some 4 MB each
 FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif")
 MONO = ("ui-monospace", "SFMono-Regular", "Consolas", "monospace")
@@ -63,7 +66,7 @@ def build(
             with gr.Tab("About", id="about"):
                 about.tab(predictor, demo)
         gr.Markdown(_footer(predictor), elem_id="footer")
-    demo.queue(default_concurrency_limit=2, max_size=64)
+    demo.queue(default_concurrency_limit=2, max_size=WAITING)
     return demo
 
 
@@ -78,6 +81,7 @@ def launch_options() -> dict:
         "fill='%23391461'/%3E%3Ccircle cx='12' cy='16' r='6' fill='%23fb9b06'/%3E%3Ccircle cx='20' cy='16' r='6' "
         "fill='none' stroke='%23fff' stroke-width='2'/%3E%3C/svg%3E\">",
         "footer_links": ["api"],
+        "app_kwargs": {"middleware": [Middleware(SecurityHeaders)]},
         "max_file_size": ZIP_BYTES,  # a photo's own limit is smaller, and checked where it is read
         "state_session_capacity": SESSIONS,
         "run_history": False,  # Gradio would keep every visitor's photos in the browser
