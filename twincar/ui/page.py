@@ -17,6 +17,7 @@ from twincar.config import STANFORD_CARS, parse_class_name
 from twincar.modeling.predict import Predictor
 from twincar.ui import about, explore, identify, many, quality
 from twincar.ui.headers import SecurityHeaders
+from twincar.ui.uploads import cleaner
 
 HERE = Path(__file__).parent
 CLEAN_EVERY, FORGET_AFTER = 600, 1800  # seconds, for the files of visitors
@@ -81,7 +82,10 @@ def launch_options() -> dict:
         "fill='%23391461'/%3E%3Ccircle cx='12' cy='16' r='6' fill='%23fb9b06'/%3E%3Ccircle cx='20' cy='16' r='6' "
         "fill='none' stroke='%23fff' stroke-width='2'/%3E%3C/svg%3E\">",
         "footer_links": ["api"],
-        "app_kwargs": {"middleware": [Middleware(SecurityHeaders)]},
+        "app_kwargs": {
+            "middleware": [Middleware(SecurityHeaders)],
+            "lifespan": cleaner(CLEAN_EVERY, FORGET_AFTER),
+        },
         "max_file_size": ZIP_BYTES,  # a photo's own limit is smaller, and checked where it is read
         "state_session_capacity": SESSIONS,
         "run_history": False,  # Gradio would keep every visitor's photos in the browser

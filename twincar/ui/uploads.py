@@ -1,8 +1,16 @@
-"""What a visitor sent -> a file of this server, or a sentence. Every tab reads uploads through here."""
+"""What a visitor sent -> a file of this server, or a sentence. Every tab reads uploads through here.
 
+And it is forgotten again: `cleaner` deletes what is left of visitors' files.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from gradio.routes import App
 from gradio.utils import get_upload_folder
 
 from twincar.archive import check_size
@@ -32,3 +40,39 @@ def stored_photo(upload: Any) -> Path:
         raise PhotoError("The photo is not there any more: send it again.")
     check_size(path.stat().st_size)
     return path
+
+
+def cleaner(every: float, age: float) -> Callable[[App], AbstractAsyncContextManager]:
+    """A lifespan for Gradio's app: every so many seconds, files of visitors that are older than `age` are deleted.
+
+    Gradio's own `delete_cache` deletes what it has on its list: not what a visitor left who hung up half-way, nor what
+    a killed server left; and it stops for good when an upload comes while it reads the list.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: App) -> AsyncIterator[None]:
+        async def clean() -> None:
+            while True:
+                ours = {file for block in app.get_blocks().blocks.values() for file in block.keep_in_cache}  # examples
+                await asyncio.to_thread(forget, Path(get_upload_folder()), age, ours)
+                await asyncio.sleep(every)
+
+        task = asyncio.create_task(clean())
+        yield
+        task.cancel()
+
+    return lifespan
+
+
+def forget(folder: Path, age: float, keep: Collection[str] = ()) -> None:
+    """Delete the files in Gradio's folder that are older than `age` seconds, but those to `keep`.
+
+    Gradio puts a file into a folder named by its SHA-256, and what is still arriving beside those, as tmp….
+    """
+    now = time.time()
+    for pattern in ("tmp????????", f"{'[0-9a-f]' * 64}/*", "[0-9a-f]" * 64):
+        for path in folder.glob(pattern):
+            with suppress(OSError):  # somebody else was faster, or the folder is not empty
+                if str(path) in keep or now - path.lstat().st_ctime <= age:
+                    continue
+                path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
