@@ -8,6 +8,7 @@ written as "-"), or by a CSV with the columns file (below the folder) and class_
 labelled ones; the others are only named. A photo that cannot be read is a row with its reason.
 """
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -22,6 +23,11 @@ from twincar.config import PUBLISHED, TwinCarError, canonical_class_name
 from twincar.files import write_beside, write_json
 from twincar.listing import count
 from twincar.modeling.evaluate import score
+
+
+def utf8(path: Path) -> str:
+    """A path as a table can hold it: on Linux a name may be any bytes, and those that are no UTF-8 become "\\xff"."""
+    return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
 
 
 def labels_of(files: list[Path], folder: Path, labels: Path | None, names: tuple[str, ...]) -> list[str | None]:
@@ -70,13 +76,14 @@ def main(
             raise TwinCarError(
                 f"No photo in {folder} has a label to score by: name subfolders like classes, or give --labels."
             )
-        result = score(predictor, files, classes, progress=sys.stdout.isatty())
+        names = [utf8(file) for file in files]
+        result = score(predictor, names, classes, files, progress=sys.stdout.isatty())
     unreadable = pd.DataFrame(result.unreadable, columns=["path", "error"])
-    table = pd.DataFrame({"path": map(str, files), "class_name": classes})
+    table = pd.DataFrame({"path": names, "class_name": classes})
     table = table.merge(result.predictions.drop(columns="class_name"), how="left").merge(unreadable, how="left")
-    table.insert(0, "file", [file.relative_to(folder).as_posix() for file in files])
+    table.insert(0, "file", [utf8(file.relative_to(folder)) for file in files])
     with write_beside(out) as beside:
-        table.drop(columns="path").to_csv(beside, index=False, float_format="%.4f", errors="backslashreplace")
+        table.drop(columns="path").to_csv(beside, index=False, float_format="%.4f")
     print(f"{count(len(table), 'photo')}, {len(unreadable):,} of them unreadable: {out}")
     if result.scores:
         print(f"{result.scores['pictures']:,} labelled:")
