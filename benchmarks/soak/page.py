@@ -40,6 +40,7 @@ class Visitors:
     """What they share: where the page is, until when they come, and what became of them."""
 
     def __init__(self, url: str, seconds: float):
+        self.corpus = [case for case in cases() if len(case.content) < 5_000_000]
         self.url, self.until = url, time.monotonic() + seconds
         self.photos = [self._jpeg(label) for label in range(5)]
         self.expected: dict[int, str] = {}
@@ -85,10 +86,9 @@ class Visitors:
                     self.losses += [] if right else [name]
 
     def rubbish(self) -> None:
-        corpus = [case for case in cases() if len(case.content) < 5_000_000]
         with httpx.Client(base_url=f"{self.url}/gradio_api", timeout=300) as client:
             while time.monotonic() < self.until:
-                case = random.choice(corpus)
+                case = random.choice(self.corpus)
                 try:
                     kind, _ = self.ask(client, case.file or case.id, case.content)
                     self.count(f"rubbish: {'answered' if kind == 'complete' else 'one sentence'}")
