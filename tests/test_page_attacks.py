@@ -291,6 +291,7 @@ def test_uploads_are_deleted_after_a_while(tight, car_photo):
             break
         time.sleep(0.3)
     assert not list(uploads.iterdir())
+    assert "Traceback" not in tight[1].read_text()
 
 
 def test_examples_and_files_of_others_are_not_deleted(tmp_path):

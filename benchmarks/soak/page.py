@@ -145,8 +145,10 @@ def main(
         for thread in threads:
             thread.start()
         while any(thread.is_alive() for thread in threads):
-            time.sleep(min(EVERY, max(visitors.until - time.monotonic(), 1)))
-            memory.append((time.monotonic() - start, resident(process)))
+            time.sleep(1)
+            if time.monotonic() - start >= memory[-1][0] + EVERY:
+                memory.append((time.monotonic() - start, resident(process)))
+        memory.append((time.monotonic() - start, resident(process)))
         tracebacks = log.read_text().count("Traceback")
     print(f"Python {platform.python_version()}, {clients} clients, {seconds} s\n\n| what | times |\n| --- | --- |")
     for what, times in sorted(visitors.counts.items()):

@@ -5,7 +5,10 @@ is left is worth having: nothing is fetched from, sent to or shown of another ho
 Hugging Face, whose Spaces are frames. `tests/test_page_attacks.py` opens every tab under it.
 """
 
+from contextlib import suppress
+
 from starlette.datastructures import MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 POLICY = {
@@ -41,4 +44,5 @@ class SecurityHeaders:
                 MutableHeaders(scope=message).update(HEADERS)
             await send(message)
 
-        await self.app(scope, receive, send_with_headers)
+        with suppress(ClientDisconnect):  # who hung up half-way needs no answer, and no traceback in the log
+            await self.app(scope, receive, send_with_headers)
