@@ -115,15 +115,11 @@ def score(
 def _per_class(names: Sequence[str], p: Tensor, labels: Tensor) -> pd.DataFrame:
     guess = p.argmax(1)
     kind = {"task": "multiclass", "num_classes": p.shape[1], "average": "none"}
-    return pd.DataFrame(
-        {
-            "class_name": names,
-            "precision": M.precision(guess, labels, **kind).numpy(),
-            "recall": M.recall(guess, labels, **kind).numpy(),
-            "f1": M.f1_score(guess, labels, **kind).numpy(),
-            "support": torch.bincount(labels, minlength=p.shape[1]).numpy(),
-        }
-    )
+    scores = {"precision": M.precision, "recall": M.recall, "f1": M.f1_score}
+    none = torch.zeros(p.shape[1])  # torchmetrics cannot count over nothing
+    counted = {name: (metric(guess, labels, **kind) if len(labels) else none) for name, metric in scores.items()}
+    table = {"class_name": names} | {name: values.numpy() for name, values in counted.items()}
+    return pd.DataFrame(table | {"support": torch.bincount(labels, minlength=p.shape[1]).numpy()})
 
 
 def _boxed(rows: pd.DataFrame):
