@@ -26,8 +26,9 @@ from twincar.modeling.evaluate import score
 
 
 def utf8(path: Path) -> str:
-    """A path as a table can hold it: on Linux a name may be any bytes, and those that are no UTF-8 become "\\xff"."""
-    return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
+    """A path as a table can hold it: on Linux a name may be any bytes, and those that are no UTF-8 become "\\xff".
+    A carriage return, which would end the row for some readers, becomes "\\r"."""
+    return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace").replace("\r", "\\r")
 
 
 def labels_of(files: list[Path], folder: Path, labels: Path | None, names: tuple[str, ...]) -> list[str | None]:

@@ -90,11 +90,12 @@ def test_names_neither_break_nor_steer_the_terminal(folder, tiny_model):
     assert "[_bold] broken [_].jpg" in done.stderr
 
 
-@pytest.mark.parametrize("word", ["x" * 5000 + ".jpg", "nowhere/[/].jpg", "/dev/zero", os.devnull])
-def test_what_is_no_file_is_a_sentence(word, tiny_model):
-    done = run("-m", "twincar", "predict", word, "--model", str(tiny_model))
+def test_what_is_no_file_is_a_sentence(tiny_model):
+    words = ["x" * 5000 + ".jpg", "nowhere/[/].jpg", "/dev/zero", os.devnull]
+    done = run("-m", "twincar", "predict", *words, "--model", str(tiny_model))
     assert done.returncode == 1
-    assert is_sentence(done.stderr.splitlines()[-1].strip()), done.stderr
+    lines = done.stderr.splitlines()
+    assert lines[::2] == words and all(is_sentence(line.strip()) for line in lines[1::2]), done.stderr
 
 
 def test_the_script_scores_a_folder_of_them(folder, tiny_model, tmp_path):
@@ -137,10 +138,10 @@ def test_the_api_answers_all(site, car_photo):
 
 def test_the_api_answers_all_at_once(site, folder):
     client = Client(site[0], verbose=False)
-    rows = client.predict(photos=[handle_file(path) for path in folder], api_name="/many")["rows"]
-    # A zip is opened, whatever it is called: it becomes a row for its member.
-    assert len(rows) == len(folder)
-    for row, case in zip(rows, folder.values(), strict=True):
+    sent = [path for path in folder if "\udcff" not in path]  # the client itself cannot send that name
+    rows = client.predict(photos=[handle_file(path) for path in sent], api_name="/many")["rows"]
+    assert len(rows) == len(sent)
+    for row, case in zip(rows, (folder[path] for path in sent), strict=True):
         assert row["file"].isprintable()
         assert fits(case, row.get("error")), (case.id, row)
 
