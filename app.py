@@ -4,6 +4,7 @@ python app.py                                   # http://127.0.0.1:7860; a Huggi
 TWINCAR_MODEL=user/repo@v1 python app.py        # a model from the Hub, pinned to a tag or commit, or another folder
 TWINCAR_EXAMPLES=photos/ python app.py          # offers the photos of a folder as examples
 TWINCAR_DATA=data/ python app.py                # prepared data to explore; data/ beside this file is found by itself
+TWINCAR_ENGINE=torch python app.py              # else the fastest for this machine
 GRADIO_SERVER_PORT=8080 GRADIO_SERVER_NAME=0.0.0.0 python app.py
 """
 
@@ -19,6 +20,7 @@ from PIL import Image
 
 from twincar import Predictor
 from twincar.config import PICTURES, TwinCarError
+from twincar.modeling.engine import leave_cores_to
 from twincar.ui import page
 
 HERE = Path(__file__).resolve().parent
@@ -72,6 +74,7 @@ def main() -> None:
         predictor, notice = load(os.environ.get("TWINCAR_MODEL"))
     except TwinCarError as error:
         sys.exit(str(error))
+    leave_cores_to(predictor.engine)
     predictor(Image.new("RGB", (640, 480), "grey")).overlay()  # the first visitor does not wait for the first run
     if notice:
         print(notice, file=sys.stderr)

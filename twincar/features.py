@@ -26,9 +26,10 @@ from twincar.photo import load_photo
 def squash(image: Image.Image, size: int) -> np.ndarray:
     """An RGB PIL image -> (size, size, 3) uint8, its aspect ratio given up, as all training pictures were.
 
-    PIL's bicubic filter widens with the scale, so shrinking does not alias.
+    PIL's bicubic filter widens with the scale, so shrinking does not alias; what is more than six times too large is
+    averaged to thrice the size first, which is several times as fast and hardly to be told from the filter alone.
     """
-    return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC))
+    return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=3.0))
 
 
 def to_batch(pictures: list[np.ndarray], mean=IMAGENET_MEAN, std=IMAGENET_STD) -> Tensor:

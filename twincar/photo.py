@@ -22,11 +22,13 @@ class PhotoError(TwinCarError):
     """A photo that cannot be answered; the text is one sentence for the person who sent it."""
 
 
-def load_photo(photo: Photo, box=None) -> Image.Image:
+def load_photo(photo: Photo, box=None, side: int | None = None) -> Image.Image:
     """Read a path, the bytes of a file, a PIL image or an array and return it upright, in 8-bit RGB, at full size.
 
     box : (x1, y1, x2, y2) to cut out first, as of `crop_box`. It counts in the picture as it is stored, before EXIF
         turns it upright: so do annotations.
+    side : give the picture at a whole fraction of its size, such that both sides still have so many pixels; by default
+        at full size. A JPEG is then decoded at 1/2, 1/4 or 1/8, in as small a part of the time, where there is no box.
 
     Arrays are (H, W), (H, W, 3) or (H, W, 4), integers in 0-255 or floats in 0-1. EXIF rotation is applied,
     transparency is laid on white, 16 bits are scaled to 8, and of an animation or a stack the first picture counts.
@@ -38,11 +40,14 @@ def load_photo(photo: Photo, box=None) -> Image.Image:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             image = _open(photo)
             _check_size(image)
+            if side and box is None and image is not photo:
+                image.draft(None, (side, side))
             image.load()
             image = _first_frame(image)
             if box is not None:
                 image = crop_box(image, box)
-            return _to_rgb(ImageOps.exif_transpose(image))
+            image = _to_rgb(ImageOps.exif_transpose(image))
+            return image.reduce(factor) if side and (factor := min(image.size) // side) > 1 else image
     except PhotoError:
         raise
     except FileNotFoundError as error:
