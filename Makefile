@@ -5,10 +5,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help app test lint clean
+.PHONY: help app test lint benchmark clean
 
 help:  ## list the commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 app: .venv/app  ## open the page (TWINCAR_MODEL=user/repo takes the model from the Hub)
 	$(BIN)/python app.py
@@ -22,6 +22,9 @@ test: .venv/dev lint  ## run every test
 lint: .venv/dev  ## check style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+benchmark: .venv/dev  ## measure how fast it is, into reports/benchmarks.md (DATA=data, QUICK=--quick, INT8=file)
+	$(BIN)/python -m benchmarks --data $(or $(DATA),data) $(QUICK) $(addprefix --int8 ,$(INT8))
 
 clean:  ## remove the environment and what tools left
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
