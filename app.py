@@ -8,6 +8,7 @@ TWINCAR_ENGINE=torch python app.py              # else the fastest for this mach
 GRADIO_SERVER_PORT=8080 GRADIO_SERVER_NAME=0.0.0.0 python app.py
 """
 
+import ctypes
 import os
 import sys
 from pathlib import Path
@@ -26,6 +27,7 @@ from twincar.ui import page
 HERE = Path(__file__).resolve().parent
 BESIDE = HERE / "models" / "twincar"  # the model that comes with a checkout
 MOST_EXAMPLES = 8
+ARENAS, MMAP_THRESHOLD = -8, -3  # of glibc's mallopt
 
 
 def load(wanted: str | None, beside: Path = BESIDE) -> tuple[Predictor, str | None]:
@@ -69,7 +71,18 @@ def prepared_data(folder: str | None) -> Path | None:
     return None
 
 
+def give_memory_back() -> None:
+    """Where the C library is glibc: let the memory of photos go back to the system when they are done with.
+
+    By itself it keeps a pool for each of the server's many threads, and ever larger blocks in them.
+    """
+    if hasattr(library := ctypes.CDLL(None) if os.name == "posix" else None, "mallopt"):
+        library.mallopt(ARENAS, 2)
+        library.mallopt(MMAP_THRESHOLD, 1 << 20)
+
+
 def main() -> None:
+    give_memory_back()
     try:
         predictor, notice = load(os.environ.get("TWINCAR_MODEL"))
     except TwinCarError as error:
