@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from tests.conftest import CLASSES, draw_car
 from twincar import Predictor
 from twincar.cli import app
-from twincar.modeling import engine, hub
+from twincar.modeling import compiled, engine, hub
 from twincar.modeling.engine import EngineError
 
 REPO = Path(__file__).parents[1]
@@ -65,8 +65,8 @@ def test_half_precision_is_near(wanted, tiny_model, car_photo, cache):
 
 
 def count_conversions(monkeypatch) -> list:
-    made, convert = [], engine.convert
-    monkeypatch.setattr(engine, "convert", lambda *words: made.append(words) or convert(*words))
+    made, convert = [], compiled.convert
+    monkeypatch.setattr(compiled, "convert", lambda *words: made.append(words) or convert(*words))
     return made
 
 
@@ -108,12 +108,12 @@ def test_a_damaged_cache_is_built_again(tiny_model, car_photo, cache, monkeypatc
 RACE = """
 import sys
 from twincar import Predictor
-from twincar.modeling import engine
-convert = engine.convert
+from twincar.modeling import compiled
+convert = compiled.convert
 def told(*words):
     print("converted")
     return convert(*words)
-engine.convert = told
+compiled.convert = told
 Predictor.from_pretrained(sys.argv[1], engine="openvino:f32")
 """
 
@@ -136,7 +136,7 @@ def test_a_cache_that_cannot_be_written_costs_only_time(tiny_model, car_photo, t
 
 
 def test_the_cache_keeps_only_the_last(cache, monkeypatch):
-    monkeypatch.setattr(engine, "KEPT", 2)
+    monkeypatch.setattr(compiled, "KEPT", 2)
     for name in ("resnet18", "resnet34", "resnet18"):
         Predictor(model_of({"name": name, "head": "linear"}), engine="openvino:f32")
     kept = set(cache.glob("*.openvino"))
@@ -148,7 +148,7 @@ def test_the_cache_keeps_only_the_last(cache, monkeypatch):
 
 def test_torch_stands_in_where_openvino_does_not_work(tiny_model, cache, monkeypatch, caplog):
     monkeypatch.delenv("TWINCAR_ENGINE")
-    monkeypatch.setattr(engine, "DRIFT", {"f32": -1.0, "bf16": -1.0})  # nothing is near enough
+    monkeypatch.setattr(compiled, "DRIFT", {"f32": -1.0, "bf16": -1.0})  # nothing is near enough
     with caplog.at_level(logging.WARNING):
         assert Predictor.from_pretrained(tiny_model, device="cpu").engine.name == "torch:f32"
     assert "torch does" in caplog.text
@@ -160,7 +160,7 @@ def test_torch_stands_in_where_openvino_does_not_work(tiny_model, cache, monkeyp
 
 def test_bf16_is_left_where_it_strays(tiny_model, cache, monkeypatch):
     monkeypatch.delenv("TWINCAR_ENGINE")
-    monkeypatch.setattr(engine, "DRIFT", engine.DRIFT | {"bf16": 0.0})
+    monkeypatch.setattr(compiled, "DRIFT", compiled.DRIFT | {"bf16": 0.0})
     assert Predictor.from_pretrained(tiny_model, device="cpu").engine.name == "openvino:f32"
 
 

@@ -19,7 +19,7 @@ import pandas as pd
 
 from twincar.config import TwinCarError
 from twincar.features import squash, to_batch
-from twincar.modeling import engine
+from twincar.modeling import compiled
 from twincar.modeling.evaluate import boxed, evaluate
 from twincar.modeling.hub import CarModel
 from twincar.modeling.predict import REFERENCE, Predictor
@@ -57,9 +57,9 @@ def quantise(model: CarModel, table: pd.DataFrame, out: str | Path, progress: bo
     if not pictures:
         raise TwinCarError("The table has no train pictures to calibrate with: prepare it with a split that has some.")
     network = before.network.cpu()
-    converted = engine.convert(network, before.size)
+    converted = compiled.convert(network, before.size)
     quantised = nncf.quantize(converted, nncf.Dataset(pictures), subset_size=len(pictures))
-    quantised.set_rt_info(engine.trunk_hash(network, before.size), ["twincar", "trunk"])
+    quantised.set_rt_info(compiled.trunk_hash(network, before.size), ["twincar", "trunk"])
     out.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{out.stem}-", dir=out.parent) as folder:
         beside = Path(folder) / out.name
