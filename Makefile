@@ -5,10 +5,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help app test lint audit bare floors clean
+.PHONY: help app test lint audit bare floors benchmark clean
 
 help:  ## list the commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 app: .venv/app  ## open the page (TWINCAR_MODEL=user/repo takes the model from the Hub)
 	$(BIN)/python app.py
@@ -34,6 +34,9 @@ floors: .venv/bin/python  ## run the tests but those of export with the oldest v
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-floors
 	VIRTUAL_ENV=.venv-floors $(BIN)/uv pip install --quiet --resolution lowest-direct -e '.[train,test]'
 	.venv-floors/bin/python -m pytest --ignore tests/test_export.py
+
+benchmark: .venv/dev  ## measure how fast it is, into reports/benchmarks.md (DATA=data, QUICK=--quick, INT8=file)
+	$(BIN)/python -m benchmarks --data $(or $(DATA),data) $(QUICK) $(addprefix --int8 ,$(INT8))
 
 clean:  ## remove the environment and what tools left
 	rm -rf .venv .venv-floors build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

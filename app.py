@@ -4,9 +4,11 @@ python app.py                                   # http://127.0.0.1:7860; a Huggi
 TWINCAR_MODEL=user/repo@v1 python app.py        # a model from the Hub, pinned to a tag or commit, or another folder
 TWINCAR_EXAMPLES=photos/ python app.py          # offers the photos of a folder as examples
 TWINCAR_DATA=data/ python app.py                # prepared data to explore; data/ beside this file is found by itself
+TWINCAR_ENGINE=torch python app.py              # else the fastest for this machine
 GRADIO_SERVER_PORT=8080 GRADIO_SERVER_NAME=0.0.0.0 python app.py
 """
 
+import ctypes
 import os
 import sys
 from pathlib import Path
@@ -19,11 +21,13 @@ from PIL import Image
 
 from twincar import Predictor
 from twincar.config import PICTURES, TwinCarError
+from twincar.modeling.engine import leave_cores_to
 from twincar.ui import page
 
 HERE = Path(__file__).resolve().parent
 BESIDE = HERE / "models" / "twincar"  # the model that comes with a checkout
 MOST_EXAMPLES = 8
+ARENAS, MMAP_THRESHOLD = -8, -3  # of glibc's mallopt
 
 
 def load(wanted: str | None, beside: Path = BESIDE) -> tuple[Predictor, str | None]:
@@ -67,11 +71,23 @@ def prepared_data(folder: str | None) -> Path | None:
     return None
 
 
+def give_memory_back() -> None:
+    """Where the C library is glibc: let the memory of photos go back to the system when they are done with.
+
+    By itself it keeps a pool for each of the server's many threads, and ever larger blocks in them.
+    """
+    if hasattr(library := ctypes.CDLL(None) if os.name == "posix" else None, "mallopt"):
+        library.mallopt(ARENAS, 2)
+        library.mallopt(MMAP_THRESHOLD, 1 << 20)
+
+
 def main() -> None:
+    give_memory_back()
     try:
         predictor, notice = load(os.environ.get("TWINCAR_MODEL"))
     except TwinCarError as error:
         sys.exit(str(error))
+    leave_cores_to(predictor.engine)
     predictor(Image.new("RGB", (640, 480), "grey")).overlay()  # the first visitor does not wait for the first run
     if notice:
         print(notice, file=sys.stderr)

@@ -17,7 +17,7 @@ import pandas as pd
 import typer
 
 from twincar import Predictor
-from twincar.cli.answering import find_photos
+from twincar.answers import find_photos
 from twincar.cli.base import Model, sentences
 from twincar.config import PUBLISHED, TwinCarError, canonical_class_name
 from twincar.files import write_beside, write_json

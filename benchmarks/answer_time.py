@@ -47,7 +47,7 @@ def main(
         size = f"{file.stat().st_size / 1e6:.1f} MB" if file.is_file() else "on the Hub"
         weights = sum(parameter.numel() for parameter in ask.network.parameters()) / 1e6
         times = [f"{1000 * statistics.median(seconds[name, way]):.0f} ms" for way in ways]
-        network = ask.config["architecture"]["name"]
+        network = f"{ask.config['architecture']['name']} ({ask.engine.name})"
         print(f"| {name} | {network} | {weights:.1f} M | {size} | {ask.size} px | {' | '.join(times)} |")
 
 

@@ -1,8 +1,10 @@
 """Pictures and models that the tests share, all made here: nothing is downloaded and nothing outside is needed."""
 
+import atexit
 import io
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +23,11 @@ from twincar.config import STANFORD_CARS, canonical_class_name
 settings.register_profile("same", derandomize=True, database=None)
 settings.register_profile("search")
 settings.load_profile("same")
+
+# Engines by name, since the fastest is another one on every machine, and what they keep out of the user's cache.
+os.environ["TWINCAR_ENGINE"] = "torch"
+os.environ["TWINCAR_CACHE"] = tempfile.mkdtemp(prefix="twincar-")
+atexit.register(shutil.rmtree, os.environ["TWINCAR_CACHE"], ignore_errors=True)
 
 CLASSES = [
     "BMW M3 Coupe 2012",

@@ -3,6 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from matplotlib import colormaps
+from PIL import Image
 from pytorch_grad_cam import GradCAMPlusPlus
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import nn
@@ -137,3 +142,24 @@ def test_a_difference_is_drawn_orange_for_the_one_and_violet_for_the_other():
     assert (red[:40] > blue[:40]).all()
     assert (blue[80:] > red[80:]).all()
     assert (red[40:80] == green[40:80]).all() and (green[40:80] == blue[40:80]).all()
+
+
+@settings(max_examples=50, deadline=None)
+@given(hnp.arrays(np.float32, (5, 7), elements=st.floats(0, 1, width=32)), st.integers(0, 2**32 - 1))
+def test_the_overlay_in_bytes_is_within_one_level_of_the_one_in_floats(cam, seed):
+    picture = np.random.default_rng(seed).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    heat = explain.at_size(cam.copy(), (40, 30))
+    opacity = heat[..., None].astype(float) * explain.STRONGEST
+    exact = picture + (explain.COLOURS[(heat * 255).astype(np.uint8)] - picture.astype(float)) * opacity
+    assert np.abs(np.asarray(explain.overlay(Image.fromarray(picture), heat)) - exact).max() <= 1
+    signed = 2 * heat - 1
+    grey = np.asarray(Image.fromarray(picture).convert("L"))[..., None].astype(float)
+    sides = np.where(signed[..., None] > 0, explain.ORANGE, explain.VIOLET)
+    exact = grey + (sides - grey) * np.abs(signed)[..., None] * explain.STRONGEST
+    drawn = np.asarray(explain.difference_overlay(Image.fromarray(picture), signed))
+    assert np.abs(drawn - exact).max() <= 1
+
+
+def test_the_colours_are_inferno():
+    expected = colormaps["inferno"](np.linspace(0, 1, 256))[:, :3] * 255
+    assert np.abs(explain.COLOURS - expected).max() <= 0.51

@@ -154,3 +154,42 @@ def test_top_is_ranked_and_named(tiny_model, car_photo):
     assert (answer.heatmap("Ram C-V Cargo Van Minivan 2012") == answer.heatmap(van.class_name)).all()
     with pytest.raises(ValueError, match="none of the 5 classes"):
         answer.heatmap("Trabant 601 Sedan 1964")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+@pytest.mark.parametrize(
+    ("size", "side", "small"),
+    [
+        ((801, 600), 300, (401, 300)),
+        ((800, 600), 301, (800, 600)),
+        ((600, 800), 70, (75, 100)),
+        ((960, 512), 64, (120, 64)),
+        ((640, 90), 400, (640, 90)),
+    ],
+)
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_smaller_photo_is_the_same_picture_with_enough_pixels(kind, size, side, small, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encode(CAR.resize(size, Image.Resampling.BICUBIC), kind, exif=exif, quality=95)
+    whole, found = load_photo(data), load_photo(data, side=side)
+    assert found.size == (small if orientation == 1 else small[::-1])
+    seen, expected = (np.asarray(photo.resize((16, 16), Image.Resampling.BOX), int) for photo in (found, whole))
+    assert np.abs(seen - expected).mean() < 2
+
+
+def test_a_box_counts_at_full_size_also_for_a_smaller_photo():
+    buffer = io.BytesIO()
+    picture = Image.new("RGB", (800, 600), "white")
+    picture.paste("red", (400, 300, 800, 600))
+    picture.save(buffer, "JPEG", quality=95)
+    cut = load_photo(buffer.getvalue(), (420, 320, 780, 580), side=64)
+    assert cut.size == (98, 73)  # 392 by 292 with the margin, at a quarter
+    assert np.abs(np.asarray(cut, int) - (254, 0, 0)).max() < 12
+
+
+def test_a_picture_of_the_callers_stays_as_it_was(tmp_path):
+    draw_car(1, size=(800, 600)).save(tmp_path / "car.jpg")
+    with Image.open(tmp_path / "car.jpg") as opened:
+        assert load_photo(opened, side=64).size == (89, 67)
+        assert opened.size == (800, 600)

@@ -30,6 +30,7 @@ def served(folder: Path, app: Path = REPO / "app.py", **variables: str) -> Itera
     environment = quiet | {
         "PYTHONPATH": str(REPO), "GRADIO_SERVER_PORT": str(port), "GRADIO_TEMP_DIR": str(folder / "uploads"),
         "HF_HOME": str(folder / "hub"), "OMP_NUM_THREADS": "1",
+        "TWINCAR_ENGINE": "openvino:f32", "TWINCAR_CACHE": os.environ["TWINCAR_CACHE"],
     } | variables  # fmt: skip
     log = folder / "log.txt"
     url = f"http://127.0.0.1:{port}"

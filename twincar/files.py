@@ -70,15 +70,13 @@ def write_csv(table: "pd.DataFrame", path: str | Path, decimals: int = 4) -> Non
 
 
 def for_spreadsheets(table: "pd.DataFrame") -> "pd.DataFrame":
-    """The table with an apostrophe before every text that a spreadsheet would run as a formula (OWASP, CSV injection).
+    """The table with every value `spreadsheet_safe`: for words of strangers, such as the names of their files."""
+    return table.map(spreadsheet_safe)
 
-    For tables with words of strangers in them, such as the names of their files.
-    """
 
-    def safe(value: Any) -> Any:
-        formula = isinstance(value, str) and (
-            value[:1] in ("\t", "\r", "\n") or value.lstrip()[:1] in tuple("=+-@＝＋－＠")
-        )
-        return f"'{value}" if formula else value
-
-    return table.map(safe)
+def spreadsheet_safe(value: Any) -> Any:
+    """The value, with an apostrophe before a text that a spreadsheet would run as a formula (OWASP, CSV injection)."""
+    formula = isinstance(value, str) and (
+        value[:1] in ("\t", "\r", "\n") or value.lstrip()[:1] in tuple("=+-@＝＋－＠")
+    )
+    return f"'{value}" if formula else value

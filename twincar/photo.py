@@ -44,11 +44,13 @@ class PhotoError(TwinCarError):
     """A photo that cannot be answered; the text is one sentence for the person who sent it."""
 
 
-def load_photo(photo: Photo, box=None) -> Image.Image:
+def load_photo(photo: Photo, box=None, side: int | None = None) -> Image.Image:
     """Read a path, the bytes of a file, a PIL image or an array and return it upright, in 8-bit RGB, at full size.
 
     box : (x1, y1, x2, y2) to cut out first, as of `crop_box`. It counts in the picture as it is stored, before EXIF
         turns it upright: so do annotations.
+    side : give the picture at a whole fraction of its size, such that both sides still have so many pixels; by default
+        at full size. A JPEG is then decoded at 1/2, 1/4 or 1/8, in as small a part of the time, where there is no box.
 
     Files are of FORMATS. Arrays are (H, W), (H, W, 3) or (H, W, 4), integers in 0-255 or floats in 0-1. EXIF rotation
     is applied where the EXIF can be read, transparency is laid on white, 16 bits are scaled to 8, and of an animation
@@ -59,7 +61,7 @@ def load_photo(photo: Photo, box=None) -> Image.Image:
     try:
         with warnings.catch_warnings():  # PIL's are about the stranger's file: what matters of it is said below
             warnings.simplefilter("ignore")
-            return _load(photo, box)
+            return _load(photo, box, side)
     except PhotoError as error:
         reason = str(error)
     except UnidentifiedImageError:
@@ -97,9 +99,11 @@ def crop_box(image: Image.Image, box, margin: int = BOX_MARGIN) -> Image.Image:
     )
 
 
-def _load(photo: Photo, box) -> Image.Image:
+def _load(photo: Photo, box, side: int | None) -> Image.Image:
     opened = _open(photo)
     _check_size(opened)
+    if side and box is None and opened is not photo:
+        opened.draft(None, (side, side))
     if opened.tell():  # not `n_frames`, which reads an animation to its end to count
         opened.seek(0)
     opened.load()
@@ -109,6 +113,8 @@ def _load(photo: Photo, box) -> Image.Image:
         image = image.transpose(turn)
     if image is opened:  # it may be the caller's, or hold on to its file
         image = image.copy()
+    if side and (factor := min(image.size) // side) > 1:
+        image = image.reduce(factor)
     image.info = {}  # what is saved from here on does not say again how it was turned, or where it was taken
     return image
 

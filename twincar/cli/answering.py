@@ -1,67 +1,101 @@
 """Verbs that answer about photos: predict, explain."""
 
-import json
-import os
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Container, Iterator
+from contextlib import nullcontext
+from itertools import chain, tee
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.markup import escape
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from twincar.answers import as_json as line_of
+from twincar.answers import find_photos, open_answers
 from twincar.cli.base import Model, app, err, out, sentences
-from twincar.config import PICTURES, PUBLISHED, TwinCarError
+from twincar.config import PUBLISHED, TwinCarError
 from twincar.files import write_beside
+from twincar.listing import count
+from twincar.photo import printable
 
 
 @app.command()
 def predict(
-    photos: Annotated[list[Path], typer.Argument(help="Photos, or folders of photos.")],
+    photos: Annotated[list[str], typer.Argument(help="Photos, or folders of photos; with `--engine ray` also s3://…")],
     model: Model = str(PUBLISHED),
     top: Annotated[int, typer.Option(min=1, help="How many answers a photo.")] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    out_file: Annotated[
+        Path | None, typer.Option("--out", help="Write answers there, as they come: .jsonl, or .csv of the best ones.")
+    ] = None,
+    resume: Annotated[bool, typer.Option(help="Go on with OUT: leave out the photos that it has.")] = False,
+    engine: Annotated[
+        str | None,
+        typer.Option(help="torch or openvino, with a precision (openvino:f32); or ray  [default: the fastest here]"),
+    ] = None,
 ) -> None:
     """Name the cars in photos. Ends with exit code 1 when a photo could not be answered."""
-    from twincar import PhotoError, Predictor
-    from twincar.photo import printable
-
-    failed = False
+    done = failed = 0
     with sentences():
-        files = list(find_photos(photos))
-        answers = Predictor.from_pretrained(model).stream(files)
-        for file, answer in zip(files, answers, strict=True):
-            failed |= isinstance(answer, PhotoError)
-            if as_json:
-                line = (
-                    {"error": str(answer)}
-                    if isinstance(answer, PhotoError)
-                    else {"top": [asdict(guess) for guess in answer.top(top)]}
-                )
-                print(json.dumps({"file": str(file)} | line), flush=True)  # in ASCII: a name may be no UTF-8
-                continue
-            voice = err if isinstance(answer, PhotoError) else out
-            voice.print(Text(printable(str(file)), "bold"), soft_wrap=True)
-            if isinstance(answer, PhotoError):
-                voice.print(f"  {escape(str(answer))}", highlight=False, soft_wrap=True)
-                continue
-            for guess in answer.top(top):
-                voice.print(f"  {guess.probability:6.1%}  {escape(guess.class_name)}", highlight=False)
+        if resume and not out_file:
+            raise TwinCarError("`--resume` goes on with a file: name it with `--out`.")
+        with open_answers(out_file, resume) if out_file else nullcontext() as answers, _progress(out_file) as progress:
+            task = progress.add_task("")
+            work = _on_ray if engine == "ray" else _here
+            for file, answer in work(photos, model, top, engine, () if answers is None else answers):
+                done, failed = done + 1, failed + isinstance(answer, str)
+                progress.advance(task)
+                if answers is not None:
+                    answers.write(file, answer)
+                elif as_json:
+                    print(line_of(file, answer), flush=True)
+                else:
+                    _say(file, answer)
+            if answers is not None:
+                before = f" ({len(answers):,} were there before)" if len(answers) else ""
+                words = f"{count(done, 'photo')}, {failed:,} of them unreadable: {out_file}{before}"
+                out.print(words, highlight=False, markup=False, soft_wrap=True)
     if failed:
         raise typer.Exit(1)
 
 
-def find_photos(given: list[Path]) -> Iterator[Path]:
-    """Files as they are named; of folders, all pictures below them in order."""
-    for path in given:
-        if not os.path.isdir(path):  # Path.is_dir raises for a name that is too long
-            yield path
-            continue
-        found = sorted(file for file in path.rglob("*") if file.suffix.lower() in PICTURES)
-        if not found:
-            raise TwinCarError(f"There are no pictures in the folder {path}.")
-        yield from found
+def _here(photos: list[str], model: str, top: int, engine: str | None, done: Container[str]) -> Iterator[tuple]:
+    """(file, its best guesses or the reason why there are none) of each photo that is not `done`, in order."""
+    files = (file for file in find_photos(map(Path, photos)) if str(file) not in done)
+    if (first := next(files, None)) is None:  # also, an empty folder is told of before a model is loaded
+        return
+    from twincar import PhotoError, Predictor
+    from twincar.modeling.engine import leave_cores_to
+
+    predictor = Predictor.from_pretrained(model, engine=engine)
+    leave_cores_to(predictor.engine)
+    at_once = 16 if predictor.engine.device.type == "cpu" else 128
+    names, files = tee(chain([first], files))
+    for file, answer in zip(names, predictor.stream(files, at_once, full_size=False), strict=True):
+        yield str(file), str(answer) if isinstance(answer, PhotoError) else answer.top(top)
+
+
+def _on_ray(photos: list[str], model: str, top: int, engine: str, done: Container[str]) -> Iterator[tuple]:
+    from twincar import cluster
+
+    return cluster.answer(photos, model, top, done)
+
+
+def _progress(out_file: Path | None) -> Progress:
+    """A count on a person's terminal, while the answers themselves go to a file."""
+    columns = (SpinnerColumn(), TextColumn("{task.completed:,} photos"), TimeElapsedColumn())
+    return Progress(*columns, console=err, disable=out_file is None or not err.is_terminal, transient=True)
+
+
+def _say(file: str, answer: list | str) -> None:
+    voice = err if isinstance(answer, str) else out
+    voice.print(Text(printable(file), "bold"), soft_wrap=True)
+    if isinstance(answer, str):
+        voice.print(f"  {escape(answer)}", highlight=False, soft_wrap=True)
+        return
+    for guess in answer:
+        voice.print(f"  {guess.probability:6.1%}  {escape(guess.class_name)}", highlight=False)
 
 
 @app.command()

@@ -105,13 +105,13 @@ def evaluate(
     ] = None,
 ) -> None:
     """Score a published model on a split, with 95 % bootstrap intervals."""
-    from twincar import Predictor
     from twincar.dataset import load_table
     from twincar.modeling import evaluate as evaluation
+    from twincar.modeling.predict import REFERENCE, Predictor
 
     with sentences():
         table = load_table(data)
-        result = evaluation.evaluate(Predictor.from_pretrained(model), table, split)
+        result = evaluation.evaluate(Predictor.from_pretrained(model, engine=REFERENCE), table, split)
         if out_folder:
             result.save(out_folder)
         _show(result)
@@ -152,11 +152,11 @@ def report(
                 figures = reporting.redraw(folder)
                 out.print(f"{len(figures)} figures drawn in {folder}.", highlight=False, soft_wrap=True)
             return
-        from twincar import Predictor
         from twincar.dataset import load_table
+        from twincar.modeling.predict import REFERENCE, Predictor
 
         table = load_table(data)
-        predictor = Predictor.from_pretrained(model)
+        predictor = Predictor.from_pretrained(model, engine=REFERENCE)
         folder = out_folder / reporting.folder_name(predictor.config)
         _show(reporting.report(predictor, table, folder, run=run, split=split))
         reporting.report_around(out_folder, table)

@@ -59,7 +59,7 @@ def evaluate(predictor: Predictor, table: pd.DataFrame, split: str, *, progress:
     rows = table[table["split"] == split]
     if rows.empty:
         raise TwinCarError(f"The table has no {split} pictures: it has {sorted(table['split'].unique())}.")
-    result = score(predictor, rows["path"], rows["class_name"], _boxed(rows), progress=progress)
+    result = score(predictor, rows["path"], rows["class_name"], boxed(rows), progress=progress)
     if result.predictions.empty:
         raise TwinCarError(
             f"None of the {len(rows)} {split} pictures can be read; the first: {result.unreadable[0][1]}"
@@ -122,7 +122,7 @@ def _per_class(names: Sequence[str], p: Tensor, labels: Tensor) -> pd.DataFrame:
     return pd.DataFrame(table | {"support": torch.bincount(labels, minlength=p.shape[1]).numpy()})
 
 
-def _boxed(rows: pd.DataFrame):
+def boxed(rows: pd.DataFrame):
     """The rows' pictures, cut to their boxes, or why one cannot be read."""
     for row in rows.itertuples():
         try:

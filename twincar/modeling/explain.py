@@ -1,39 +1,21 @@
 """Grad-CAM++ from features already computed: which parts of the picture speak for a class.
 
-Chattopadhay et al., "Grad-CAM++", WACV 2018 (arXiv:1710.11063). pytorch-grad-cam does the weighting. It is given the
-head alone as its network and the features as its input: gradients run from the logits back to the features, not through
-the network below. `tests/test_explain.py` holds the result equal to the library's own run over the whole network.
+Chattopadhay et al., "Grad-CAM++", WACV 2018 (arXiv:1710.11063). Gradients run from the logits back to the features, not
+through the network below: one pass of the head. The weighting is pytorch-grad-cam's, to which
+`tests/test_explain.py` holds it equal; the library itself would take the page a second and 100 MB to import.
 """
-
-from collections.abc import Callable
 
 import cv2
 import numpy as np
 import torch
-from matplotlib import colormaps
 from PIL import Image
-from pytorch_grad_cam import GradCAMPlusPlus
-from pytorch_grad_cam.utils.image import scale_cam_image
-from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 
-# Dark to bright, told apart by colour-blind people and in grey.
-COLOURS = (colormaps["inferno"](np.linspace(0, 1, 256))[:, :3] * 255).astype(np.uint8)
+# Inferno: dark to bright, told apart by colour-blind people and in grey.
+COLOURS = cv2.applyColorMap(np.arange(256, dtype=np.uint8), cv2.COLORMAP_INFERNO).reshape(256, 3)[:, ::-1]
 # The two sides of a difference, far apart for colour-blind people too; the photo under them is drawn in grey.
-ORANGE, VIOLET = np.uint8([255, 140, 0]), np.uint8([98, 32, 200])
+ORANGE, VIOLET = (255, 140, 0), (98, 32, 200)
 STRONGEST = 0.75  # opacity of the heat where it is 1
-BAND = 64  # rows that are blended at once
-
-
-class _Head(nn.Module):
-    """The part above the features, with a place in front for pytorch-grad-cam to listen at."""
-
-    def __init__(self, network: nn.Module):
-        super().__init__()
-        self.network, self.features = network, nn.Identity()
-
-    def forward(self, features: Tensor) -> Tensor:
-        return self.network.forward_head(self.features(features))
 
 
 def grad_cam_plus_plus(network: nn.Module, features: Tensor, label: int) -> np.ndarray:
@@ -44,10 +26,13 @@ def grad_cam_plus_plus(network: nn.Module, features: Tensor, label: int) -> np.n
     """
     with torch.enable_grad():
         features = features.detach()[None].float().requires_grad_(True)
-        # A head of its own for each call: hooks of requests that are answered at the same time do not meet.
-        head = _Head(network)
-        with GradCAMPlusPlus(model=head, target_layers=[head.features]) as cam:
-            return cam(input_tensor=features, targets=[ClassifierOutputTarget(label)])[0].astype(np.float32)
+        (gradient,) = torch.autograd.grad(network.forward_head(features)[0, label], features)
+    maps, gradient = features.detach()[0], gradient[0]
+    square = gradient**2
+    alpha = square / (2 * square + maps.sum((1, 2), keepdim=True) * square * gradient + 1e-6)  # equation 19
+    weights = (gradient.relu() * alpha.where(gradient != 0, 0)).sum((1, 2))  # equation 21
+    cam = torch.einsum("c,chw->hw", weights, maps).relu()
+    return _spanned(cam.cpu().numpy())
 
 
 def difference(network: nn.Module, features: Tensor, label: int, other: int) -> np.ndarray:
@@ -66,7 +51,14 @@ def difference(network: nn.Module, features: Tensor, label: int, other: int) -> 
 
 def at_size(cam: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Enlarge a map to size = (width, height) and span it over 0-1 again; in this order, as pytorch-grad-cam does."""
-    return scale_cam_image(cv2.resize(cam, size)[None])[0].astype(np.float32, copy=False)
+    return _spanned(cv2.resize(cam, size))
+
+
+def _spanned(cam: np.ndarray) -> np.ndarray:
+    """The map less its least value, divided by the largest then; in place."""
+    cam -= cam.min()
+    cam /= cam.max() + 1e-7
+    return cam
 
 
 def at_size_signed(cam: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -77,21 +69,20 @@ def at_size_signed(cam: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def overlay(photo: Image.Image, heatmap: np.ndarray) -> Image.Image:
     """Lay a heatmap, (H, W) floats in 0-1 at the photo's size, over the photo: the stronger, the more opaque."""
-    return _blend(photo, heatmap, lambda heat: COLOURS[(heat * 255).astype(np.uint8)])
+    colours = Image.fromarray((heatmap * 255).astype(np.uint8))
+    colours.putpalette(COLOURS.tobytes())
+    return _blend(photo, colours.convert("RGB"), heatmap)
 
 
 def difference_overlay(photo: Image.Image, signed: np.ndarray) -> Image.Image:
     """Lay a difference, (H, W) floats in -1 to 1 at the photo's size, over the photo in grey, so that no colour of the
     car passes for one of the two: orange above 0, violet below, the stronger, the more opaque."""
-    grey = photo.convert("L").convert("RGB")
-    return _blend(grey, signed, lambda part: np.where(part[..., None] > 0, ORANGE, VIOLET))
+    colours = Image.new("RGB", photo.size, VIOLET)
+    colours.paste(ORANGE, mask=Image.fromarray(signed > 0))
+    return _blend(photo.convert("L").convert("RGB"), colours, np.abs(signed))
 
 
-def _blend(photo: Image.Image, strength: np.ndarray, colours: Callable[[np.ndarray], np.ndarray]) -> Image.Image:
-    """Band by band: floats of a whole picture, as large as a photo may be, would take gigabytes."""
-    blend = np.array(photo)
-    for top in range(0, len(blend), BAND):
-        band, part = blend[top : top + BAND], strength[top : top + BAND]
-        opacity = np.abs(part)[..., None] * np.float32(STRONGEST)
-        band[:] = band + (colours(part) - band.astype(np.float32)) * opacity
-    return Image.fromarray(blend)
+def _blend(photo: Image.Image, colours: Image.Image, strength: np.ndarray) -> Image.Image:
+    """In bytes throughout: floats of a large photo, channel by channel, would be gigabytes."""
+    opacity = (strength * (255 * STRONGEST) + 0.5).astype(np.uint8)
+    return Image.composite(colours, photo, Image.fromarray(opacity))

@@ -30,7 +30,7 @@ from twincar.config import TwinCarError
 from twincar.features import squash, to_batch
 from twincar.files import write_beside
 from twincar.modeling.hub import CarModel
-from twincar.modeling.predict import STATISTICS, Predictor
+from twincar.modeling.predict import REFERENCE, STATISTICS, Predictor
 
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torchscript": ".pt"}
 OUTPUTS = ["features", "logits"]
@@ -119,7 +119,7 @@ def metadata(config: dict) -> dict[str, Any]:
 
 def measure(engine: Engine, model: CarModel) -> Parity:
     """Ask the engine and the Predictor about the same pictures: soft random shapes, drawn from a fixed seed."""
-    predictor = Predictor(model, "cpu")
+    predictor = Predictor(model, "cpu", REFERENCE)
     chance = np.random.default_rng(0)
     coarse = chance.integers(0, 256, (PICTURES, 12, 12, 3), dtype=np.uint8)
     pictures = [squash(Image.fromarray(picture), predictor.size) for picture in coarse]

@@ -6,9 +6,12 @@ answer = predictor("photo.jpg")
 answer.top(5), answer.heatmap(), answer.overlay("BMW M3 Coupe 2012")
 """
 
-from collections.abc import Iterable, Iterator
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +28,14 @@ from twincar.config import (
     parse_class_name,
 )
 from twincar.features import squash, to_batch
+from twincar.modeling import engine as engines
 from twincar.modeling import explain, hub
 from twincar.photo import MAX_PIXELS, Photo, PhotoError, load_photo
 
 STATISTICS = (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD))  # what a config that names none was trained with
+READERS = min(os.cpu_count() or 1, 8)  # threads that decode photos while the network runs
+ENOUGH = 2  # times the network's side: a photo of so many pixels is squashed to the same picture as a larger one
+REFERENCE = "torch:f32"  # the engine that whatever is published is measured with, the same on every machine
 
 
 @dataclass(frozen=True)
@@ -107,50 +114,72 @@ class Prediction:
 class Predictor:
     """A published model, ready to answer. Safe to call from several threads.
 
-    device : a torch device; by default CUDA, else Apple's MPS, else the CPU.
+    device, engine : as of `engine.choose`, which takes the fastest when they are left open.
     """
 
-    def __init__(self, model: hub.CarModel, device: str | torch.device | None = None):
+    def __init__(self, model: hub.CarModel, device: str | torch.device | None = None, engine: str | None = None):
         self.config = model.config
         self.class_names: tuple[str, ...] = tuple(model.config["class_names"])
         self.size: int = model.config["input"]["size"]
         self.temperature: float = model.config.get("temperature", 1.0)  # of `calibrate.py`
         self.mean, self.std = (model.config["input"].get(key, default) for key, default in STATISTICS)
         self.flip: bool = model.config["input"].get("flip", False)
-        self.device = torch.device(device or _best_device())
-        self.network = model.network.eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last)
+        self.network = model.network.eval().requires_grad_(False)
+        self.engine = engines.choose(self.network, self.size, device, engine)
 
     @classmethod
-    def from_pretrained(cls, repo_or_folder: str | Path, *, device=None, **hub_options) -> "Predictor":
+    def from_pretrained(cls, repo_or_folder: str | Path, *, device=None, engine=None, **hub_options) -> "Predictor":
         """Load a folder or a Hub repo (`revision=`, `token=`, `cache_dir=`, ... go to the Hub client).
 
-        Raises hub.ModelError, one sentence, when there is no such model or it cannot be fetched or read.
+        Raises hub.ModelError, one sentence, when there is no such model or it cannot be fetched or read, and
+        engine.EngineError for an engine that there is not.
         """
-        return cls(hub.load(repo_or_folder, **hub_options), device)
+        return cls(hub.load(repo_or_folder, **hub_options), device, engine)
 
-    def __call__(self, photo: Photo) -> Prediction:
-        """Answer one photo: a path, bytes, a PIL image or an array. Raises PhotoError for what is no photo."""
-        return self._answer([load_photo(photo)])[0]
+    def __call__(self, photo: Photo, side: int | None = None) -> Prediction:
+        """Answer one photo: a path, bytes, a PIL image or an array. Raises PhotoError for what is no photo.
+
+        side : where the photo will not be shown at full size, so many pixels of either side are enough, as of
+            `load_photo`; a large one is then decoded faster.
+        """
+        return self._answer([self._read(photo, side)])[0]
 
     def batch(self, photos: Iterable[Photo | PhotoError], batch_size: int = 16) -> list[Prediction | PhotoError]:
         """Answer many, in order. A photo that cannot be read gives its PhotoError in its place and stops nobody; so
         does a PhotoError among the photos, from a reader that could not even hand over a file."""
         return list(self.stream(photos, batch_size))
 
-    def stream(self, photos: Iterable[Photo | PhotoError], batch_size: int = 16) -> Iterator[Prediction | PhotoError]:
-        """`batch`, an answer at a time: memory holds one batch, however many photos there are, and a smaller one of
-        photos so large that MAX_PIXELS are reached before."""
-        waiting: list[Image.Image | PhotoError] = []
-        for photo in photos:
-            try:
-                waiting.append(photo if isinstance(photo, PhotoError) else load_photo(photo))
-            except PhotoError as error:
-                waiting.append(error)
-            pixels = sum(item.width * item.height for item in waiting if not isinstance(item, PhotoError))
+    def stream(
+        self, photos: Iterable[Photo | PhotoError], batch_size: int = 16, full_size: bool = True
+    ) -> Iterator[Prediction | PhotoError]:
+        """`batch`, an answer at a time: memory holds a batch or two, however many photos there are, and smaller ones of
+        photos so large that MAX_PIXELS are reached before. The next photos are decoded while the network runs.
+
+        full_size : False where nobody needs the photos themselves, which is faster for large ones: a photo is decoded
+            no larger than the network needs, and `Prediction.photo` is that smaller picture.
+        """
+        waiting: list[_Read | PhotoError] = []
+        pixels = 0
+        side, ahead = (None, READERS) if full_size else (ENOUGH * self.size, batch_size)
+        for read in _ahead(partial(self._try, side=side), photos, ahead):
+            waiting.append(read)
+            pixels += 0 if isinstance(read, PhotoError) else read[0].width * read[0].height
             if len(waiting) == batch_size or pixels >= MAX_PIXELS:
                 yield from self._answer_mixed(waiting)
-                waiting = []
+                waiting, pixels = [], 0
         yield from self._answer_mixed(waiting)
+
+    def _try(self, photo: Photo | PhotoError, side: int | None) -> "_Read | PhotoError":
+        if isinstance(photo, PhotoError):
+            return photo
+        try:
+            return self._read(photo, side)
+        except PhotoError as error:
+            return error
+
+    def _read(self, photo: Photo, side: int | None) -> "_Read":
+        upright = load_photo(photo, side=side and max(side, ENOUGH * self.size))
+        return upright, squash(upright, self.size)
 
     def _answer_mixed(self, waiting: list) -> Iterator[Prediction | PhotoError]:
         readable = [item for item in waiting if not isinstance(item, PhotoError)]
@@ -158,14 +187,14 @@ class Predictor:
         for item in waiting:
             yield item if isinstance(item, PhotoError) else next(answers)
 
-    def _answer(self, photos: list[Image.Image]) -> list[Prediction]:
-        if not photos:
+    def _answer(self, reads: list["_Read"]) -> list[Prediction]:
+        if not reads:
             return []
-        images = to_batch([squash(photo, self.size) for photo in photos], self.mean, self.std).to(self.device)
+        images = to_batch([picture for _, picture in reads], self.mean, self.std)
         features, probabilities = self.run(images)
         return [
             Prediction(photo, feature, probability, self.network, self.class_names)
-            for photo, feature, probability in zip(photos, features, probabilities.cpu().numpy(), strict=True)
+            for (photo, _), feature, probability in zip(reads, features, probabilities.cpu().numpy(), strict=True)
         ]
 
     @torch.no_grad()  # not inference_mode: explaining differentiates through the head, from these features
@@ -178,14 +207,26 @@ class Predictor:
         count = len(images)
         if self.flip:
             images = torch.cat([images, images.flip(3)])
-        features = self.network.forward_features(images)
+        features = self.engine.features(images)
         logits = self.network.forward_head(features).float()
         if self.flip:
             logits = (logits[:count] + logits[count:]) / 2
         return features[:count], (logits / self.temperature).softmax(1)
 
 
-def _best_device() -> str:
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+_Read = tuple[Image.Image, np.ndarray]  # a photo, upright, and what the network sees of it
+
+
+def _ahead(work: Callable, items: Iterable, count: int) -> Iterator:
+    """work(item) for each item, in order; threads are up to `count` items ahead of what has been taken."""
+    pool = ThreadPoolExecutor(READERS, "reader")
+    try:
+        running: deque[Future] = deque()
+        for item in items:
+            running.append(pool.submit(work, item))
+            if len(running) > count:
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)

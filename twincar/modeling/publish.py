@@ -15,7 +15,7 @@ from twincar.dataset import class_names
 from twincar.modeling import hub, weights
 from twincar.modeling.calibrate import fit_temperature
 from twincar.modeling.evaluate import Evaluation, evaluate
-from twincar.modeling.predict import Predictor
+from twincar.modeling.predict import REFERENCE, Predictor
 from twincar.modeling.recipes import Recipe
 
 PQF = (
@@ -74,7 +74,7 @@ def publish(
     config["input"] |= {"mean": list(model.network.mean), "std": list(model.network.std)}
     hub.checkpoint_network(best, model.network)
     weights.to_half(model.network)  # measured as it will be read: the file holds half precision
-    result = evaluate(Predictor(model), table, "val", progress=progress)
+    result = evaluate(Predictor(model, engine=REFERENCE), table, "val", progress=progress)
     config["temperature"] = round(fit_temperature(torch.from_numpy(result.probabilities).log(), result.labels), 4)
     config["scores"] = {
         **result.scores,

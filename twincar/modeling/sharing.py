@@ -18,7 +18,7 @@ from twincar.config import TwinCarError
 from twincar.modeling import hub
 from twincar.modeling.card import model_card
 from twincar.modeling.download import fetch
-from twincar.modeling.predict import Predictor
+from twincar.modeling.predict import REFERENCE, Predictor
 
 EXAMPLE = "example.jpg"  # a picture that the Hub shows with the model's answer, where the folder holds one
 FILES = (constants.CONFIG_NAME, constants.SAFETENSORS_SINGLE_FILE, "README.md", "LICENSE", EXAMPLE)
@@ -48,7 +48,7 @@ def parcel(folder: str | Path, repo: str) -> dict[str, Path | bytes]:
 def _widget(model: hub.CarModel, picture: Path) -> list[dict] | None:
     if not picture.is_file():
         return None
-    top = Predictor(model, "cpu")(picture).top(5)
+    top = Predictor(model, "cpu", REFERENCE)(picture).top(5)
     answers = [{"label": guess.class_name, "score": round(guess.probability, 4)} for guess in top]
     return [{"src": picture.name, "example_title": "Which car is it?", "output": answers}]
 

@@ -74,7 +74,7 @@ def tab(predictor: Predictor, scope: str, examples: list[str], keep_for: float) 
 
     def show(upload: dict | None) -> dict[Any, Any]:
         try:
-            prediction = upload and predictor(stored_photo(upload))
+            prediction = upload and predictor(stored_photo(upload), SHOWN_SIDE)
         except PhotoError as error:
             return _nothing(words.trouble(str(error), ADVICE))
         if not prediction:

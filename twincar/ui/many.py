@@ -100,7 +100,9 @@ def tab(predictor: Predictor, keep_for: float) -> None:
             table: {"rows": []}, status: _status(batch, True),
         }  # fmt: skip
         drawn = time.monotonic()
-        for item, answer in zip(batch.items, predictor.stream(archive.read(batch.items), AT_ONCE), strict=True):
+        for item, answer in zip(
+            batch.items, predictor.stream(archive.read(batch.items), AT_ONCE, full_size=False), strict=True
+        ):
             batch.rows.append(_row(item.name, answer) | {"thumbnail": _thumbnail(answer)})
             if batch.stopped:
                 break
@@ -122,7 +124,7 @@ def tab(predictor: Predictor, keep_for: float) -> None:
         try:
             if not batch or not isinstance(place, int) or not 0 <= place < len(batch.rows):
                 raise PhotoError(FORGOTTEN)
-            prediction = predictor(batch.items[place].read())
+            prediction = predictor(batch.items[place].read(), SHOWN_SIDE)
         except PhotoError as error:
             return {
                 detail: gr.Column(visible=True),
@@ -151,7 +153,7 @@ def tab(predictor: Predictor, keep_for: float) -> None:
                 answer; error, and only then: why there is none.
         """
         items = _items(photos if isinstance(photos, list) else [])
-        answers = predictor.stream(archive.read(items), AT_ONCE)
+        answers = predictor.stream(archive.read(items), AT_ONCE, full_size=False)
         return {"rows": [_row(item.name, answer) for item, answer in zip(items, answers, strict=True)]}
 
     # A queue of its own: whoever waits for one photo does not wait behind hundreds.

@@ -1,0 +1,35 @@
+"""Every benchmark in turn, into reports/benchmarks.md: python -m benchmarks --data data [--quick]"""
+
+import importlib
+import time
+from datetime import date
+
+from benchmarks import common
+from twincar.files import write_beside
+
+ALL = ("agreement", "answer", "folder", "clients", "startup", "training_step", "data_path")
+
+
+def main(options: common.Options) -> str:
+    began = time.monotonic()
+    sections = []
+    for name in ALL:
+        module = importlib.import_module(f"benchmarks.{name}")
+        title = module.__doc__.splitlines()[0]
+        print(f"\n## {title}\n", flush=True)
+        body = module.main(options)
+        print(body, flush=True)
+        sections.append(f"## {title}\n\n`python -m benchmarks.{name}`\n\n{body}\n")
+    head = (
+        "# Benchmarks\n\n"
+        f"Written by `make benchmark`{' QUICK=--quick' if options.quick else ''} on {date.today()}, in "
+        f"{(time.monotonic() - began) / 60:.0f} minutes. Medians over rounds in which all ways take turns, so that "
+        "what else the machine does falls on each of them alike.\n\n"
+    )
+    with write_beside("reports/benchmarks.md") as beside:
+        beside.write_text(head + common.machine() + "\n\n" + "\n".join(sections), encoding="utf-8")
+    return "\nreports/benchmarks.md is written."
+
+
+if __name__ == "__main__":
+    common.run(main)

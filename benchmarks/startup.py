@@ -1,0 +1,55 @@
+"""How long until the page answers, and how much memory does it take?
+
+python -m benchmarks.startup --data data
+
+`python app.py` to its first page and to its first answer: with nothing compiled before, and then from the cache. After
+that 200 answers, and what the process holds in memory on the way.
+"""
+
+import asyncio
+import time
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+import httpx
+
+from benchmarks import common, page
+
+ANSWERS = 200
+
+
+def main(options: common.Options) -> str:
+    photos = [Path(path).read_bytes() for path in common.val_rows(options, 32)["path"]]
+
+    async def asked(url: str, count: int) -> None:
+        async with httpx.AsyncClient(base_url=url, timeout=60) as client:
+            for turn in range(count):
+                await page.ask(client, photos[turn % len(photos)])
+
+    starts: dict[str, list[tuple[float, float]]] = {"nothing compiled": [], "from the cache": []}
+    resident: dict[int, float] = {}
+    with TemporaryDirectory() as folder:
+        for turn in range(options.rounds(4) + 1):
+            with page.served(options.model, Path(folder), TWINCAR_CACHE=f"{folder}/cache") as running:
+                start = time.perf_counter()
+                asyncio.run(asked(running.url, 1))
+                first = running.seconds + time.perf_counter() - start
+                starts["from the cache" if turn else "nothing compiled"].append((running.seconds, first))
+                if turn == options.rounds(4):
+                    resident[1] = running.resident()
+                    for count in range(ANSWERS // 4, ANSWERS + 1, ANSWERS // 4):
+                        asyncio.run(asked(running.url, ANSWERS // 4))
+                        resident[count] = running.resident()
+    rows = [
+        [name, len(times), *(f"{median(column):.1f} s" for column in zip(*times, strict=True))]
+        for name, times in starts.items()
+    ]
+    memory = common.table(
+        ["after answers", *map(str, resident)], [["resident", *(f"{mb:.0f} MB" for mb in resident.values())]]
+    )
+    return f"{common.table(['start', 'runs', 'first page', 'first answer'], rows)}\n\n{memory}"
+
+
+if __name__ == "__main__":
+    common.run(main)

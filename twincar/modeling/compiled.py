@@ -1,0 +1,219 @@
+"""The trunk of a network, compiled by OpenVINO for the CPU: converted, held against torch, and kept for the next start.
+
+    engine = openvino_engine(network, size=208)               # in the precision that this processor runs fastest
+    engine = openvino_engine(network, 208, "car-int8.xml")    # a file of `quantise.py`
+
+A compiled network lies in the user's cache folder, or in TWINCAR_CACHE, under the hash of the weights, the versions and
+the processor: what is stale has another name. A file that is damaged is made again, by one process at a time.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import statistics
+import time
+import warnings
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from filelock import FileLock
+from torch import Tensor, nn
+
+from twincar import __version__
+from twincar.files import write_beside
+from twincar.modeling.engine import EngineError
+
+if TYPE_CHECKING:
+    import openvino
+
+DRIFT = {"f32": 1e-3, "bf16": 5e-2}  # most that features may differ from torch's, as a share of their length
+GAIN = 0.9  # bf16 is taken where it takes less than this share of f32's time: with vector units alone it may not
+TURNS = 5  # of that measurement
+KEPT = 8  # compiled networks in the cache; the one that has not been used for longest goes first
+
+
+class OpenVINOEngine:
+    """The trunk compiled by OpenVINO, for the CPU. For one thread at a time."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, compiled: "openvino.CompiledModel", precision: str):
+        self.name = f"openvino:{precision}"
+        self._request = compiled.create_infer_request()
+
+    def features(self, images: Tensor) -> Tensor:
+        self._request.infer([np.ascontiguousarray(images.numpy())], share_inputs=True)
+        return torch.from_numpy(self._request.get_output_tensor().data.copy())  # the next call writes there again
+
+
+def openvino_engine(network: nn.Module, size: int, precision: str = "") -> OpenVINOEngine:
+    """Out of the cache, or compiled, checked and put there: once, however many processes ask.
+
+    precision : "f32", "bf16", a file of `quantise.py`, or "" for the faster one of the first two.
+
+    Raises EngineError for another precision, or a network whose features are not torch's, and ImportError where
+    OpenVINO is not installed.
+    """
+    import openvino
+
+    if precision.endswith(".xml"):
+        return OpenVINOEngine(_quantised(network, size, Path(precision), openvino.Core()), precision)
+    if precision not in ("", *DRIFT):
+        raise EngineError(f"OpenVINO has no precision {precision!r} here: choose from {', '.join(DRIFT)}.")
+    core = openvino.Core()
+    file = _cache() / f"{_fingerprint(network, size, core)}-{precision or 'auto'}.openvino"
+    with ExitStack() as stack:
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(FileLock(file.with_suffix(".lock")))
+        except OSError as error:  # a cache that cannot be written only costs time
+            logging.getLogger(__name__).warning("Compiled networks cannot be kept in %s: %s", file.parent, error)
+        if (cached := _cached(file, core)) is None:
+            cached = _compiled(network, size, precision, core)
+            _keep(file, *cached)
+    return OpenVINOEngine(*cached)
+
+
+def _cache() -> Path:
+    user = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("TWINCAR_CACHE") or Path(user) / "twincar") / "engines"
+
+
+def _fingerprint(network: nn.Module, size: int, core: "openvino.Core") -> str:
+    """The name of a compiled network: what it computes, versions, processor."""
+    import openvino
+
+    about = [trunk_hash(network, size), __version__, torch.__version__, openvino.__version__, os.cpu_count()]
+    about += [core.get_property("CPU", name) for name in ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")]
+    return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]
+
+
+def trunk_hash(network: nn.Module, size: int) -> str:
+    """SHA-256, in hexadecimal, of a network's weights and layers, and the size that it reads."""
+    found = hashlib.sha256(f"{size}{network}".encode())
+    for name, value in network.state_dict().items():
+        found.update(name.encode())
+        found.update(np.ascontiguousarray(value.numpy()).data)
+    return found.hexdigest()
+
+
+def _cached(file: Path, core: "openvino.Core") -> tuple["openvino.CompiledModel", str] | None:
+    """What `_keep` wrote; None where there is nothing, or it is damaged."""
+    try:
+        content = file.read_bytes()
+        head, _, blob = content.partition(b"\n")
+        about = json.loads(head)
+        if hashlib.sha256(blob).hexdigest() != about["sha256"]:
+            return None
+        file.touch()
+        return core.import_model(blob, "CPU", _options(about["precision"])), about["precision"]
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError):
+        return None
+
+
+def _keep(file: Path, compiled: "openvino.CompiledModel", precision: str) -> None:
+    """One line of JSON, then the compiled network; and room for it."""
+    blob = compiled.export_model().getvalue()
+    about = {"precision": precision, "sha256": hashlib.sha256(blob).hexdigest()}
+    try:
+        with write_beside(file) as beside:
+            beside.write_bytes(json.dumps(about).encode() + b"\n" + blob)
+        for old in sorted(file.parent.glob("*.openvino"), key=lambda path: path.stat().st_mtime)[:-KEPT]:
+            old.unlink()
+    except OSError:
+        pass  # the lock has said so, or the disk is full: it is compiled again next time
+
+
+def _options(precision: str) -> dict:
+    return {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
+
+
+def _compiled(network: nn.Module, size: int, precision: str, core: "openvino.Core") -> tuple:
+    """(compiled network, precision): as asked, else bf16 where this processor has it and is faster with it."""
+    converted = convert(network, size)
+    capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    tried = [precision] if precision else ["f32", "bf16"] if "BF16" in capabilities else ["f32"]
+    engines = {}
+    for name in tried:
+        compiled = core.compile_model(converted, "CPU", _options(name))
+        drift = _drift(network, size, OpenVINOEngine(compiled, name))
+        if drift <= DRIFT[name]:
+            engines[name] = compiled
+        elif name == tried[0]:
+            raise EngineError(f"its features in {name} differ from torch's by {drift:.2g} of their length.")
+    return (compiled := engines[name := _faster(engines, size)]), name
+
+
+def _faster(engines: dict, size: int) -> str:
+    """The name of the one to take, measured in turns."""
+    if len(engines) == 1:
+        return next(iter(engines))
+    image = torch.zeros(1, 3, size, size)
+    seconds: dict[str, list[float]] = {name: [] for name in engines}
+    runs = {name: OpenVINOEngine(compiled, name) for name, compiled in engines.items()}
+    for _ in range(TURNS):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run.features(image)
+            seconds[name].append(time.perf_counter() - start)
+    typical = {name: statistics.median(values) for name, values in seconds.items()}
+    return "bf16" if typical["bf16"] < GAIN * typical["f32"] else "f32"
+
+
+def _quantised(network: nn.Module, size: int, file: Path, core: "openvino.Core") -> "openvino.CompiledModel":
+    """A file of `quantise.py`, which has to be of this very network."""
+    again = "write it with `twincar export --to int8`"
+    try:
+        read = core.read_model(file)
+        told = read.get_rt_info(["twincar", "trunk"]).astype(str)
+    except RuntimeError as error:
+        raise EngineError(f"{file} is no quantised network of TwinCar's: {again}.") from error
+    if told != trunk_hash(network, size):
+        raise EngineError(f"{file} was quantised from other weights than the model's: {again} from this model.")
+    return core.compile_model(read, "CPU", _options("f32"))
+
+
+def convert(network: nn.Module, size: int) -> "openvino.Model":
+    """The trunk as OpenVINO's graph: images (N, 3, size, size) float32 -> features (N, C, h, w); N is free.
+
+    By the frontend itself: `openvino.convert_model` would send telemetry. Traced and not exported (torch.export),
+    which takes eight times as long at a first start; what a trace might get wrong, `_drift` sees.
+    """
+    from openvino.frontend import FrontEndManager
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+    example = torch.zeros(2, 3, size, size)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that TorchScript has had its day, and that shapes become constants
+        trace = torch.jit.trace(_Trunk(network).eval(), example, check_trace=False)
+    frontend = FrontEndManager().load_by_framework("pytorch")
+    decoder = TorchScriptPythonDecoder(trace, example_input=example)  # has to outlive the conversion
+    converted = frontend.convert(frontend.load(decoder))
+    converted.reshape([-1, 3, size, size])
+    return converted
+
+
+class _Trunk(nn.Module):
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network.forward_features(images)
+
+
+@torch.no_grad()
+def _drift(network: nn.Module, size: int, engine: OpenVINOEngine) -> float:
+    """The largest distance between an engine's features and torch's, as a share of their length, over batches of one
+    and of three pictures: soft random shapes, as wide in value as normalised photos are."""
+    chance = torch.Generator().manual_seed(0)
+    worst = 0.0
+    for count in (1, 3):
+        images = nn.functional.interpolate(torch.randn(count, 3, 12, 12, generator=chance), size, mode="bicubic")
+        truth = network.forward_features(images)
+        worst = max(worst, float((engine.features(images) - truth).norm() / truth.norm()))
+    return worst

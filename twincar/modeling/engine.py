@@ -1,0 +1,168 @@
+"""Runs a network's trunk on the fastest thing the machine has: images -> features, the same within a tolerance.
+
+    engine = choose(network, size=208)       # CUDA or MPS in torch, half precision; on a CPU OpenVINO, else torch
+    features = engine.features(images)       # (N, 3, 208, 208) normalised -> (N, C, h, w) float32
+    choose(network, 208, engine="openvino:f32"); choose(network, 208, engine="torch")
+    choose(network, 208, engine="openvino:car-int8.xml")     # a file of `quantise.py`
+    TWINCAR_ENGINE=torch python app.py       # the same choice, for whatever is run
+
+Only the trunk is here. The head stays in torch and in single precision: it costs a hundredth, and Grad-CAM++ and the
+logits then come from the same layers.
+
+Answers do not depend on the engine but for rounding: `benchmarks/agreement.py` measures by how much. What OpenVINO runs
+is held against torch before it is first used, and kept (`compiled.py`).
+"""
+
+import copy
+import logging
+import os
+from collections import deque
+from concurrent.futures import Future
+from threading import Condition
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from twincar.config import TwinCarError
+
+VARIABLE = "TWINCAR_ENGINE"
+TORCH_PRECISIONS = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
+MOST = 16  # pictures that are run at once
+
+
+class EngineError(TwinCarError):
+    """An engine that was asked for and cannot be had, in one sentence."""
+
+
+class Engine(Protocol):
+    """What `choose` gives. `name` says what runs, such as "openvino:bf16"; `device` is where features come out."""
+
+    name: str
+    device: torch.device
+
+    def features(self, images: Tensor) -> Tensor:
+        """(N, 3, size, size) float32 normalised images -> (N, C, h, w) float32 features."""
+        ...
+
+
+class TorchEngine:
+    """The trunk in torch. In half precision it runs as a copy: the head needs the network as it is."""
+
+    def __init__(self, network: nn.Module, device: torch.device, precision: str):
+        self.name = f"torch:{precision}"
+        self.device, self._type = device, TORCH_PRECISIONS[precision]
+        network.to(device, memory_format=torch.channels_last)
+        self._network = network if precision == "f32" else copy.deepcopy(network).to(self._type)
+
+    @torch.no_grad()  # not inference_mode: explaining differentiates through the head, from these features
+    def features(self, images: Tensor) -> Tensor:
+        images = images.to(self.device, self._type, memory_format=torch.channels_last)
+        return self._network.forward_features(images).float()
+
+
+class Together:
+    """An engine that is safe to call from several threads. Calls at the same time become one: whoever finds the
+    engine free runs all that wait.
+
+    Nobody waits for others to come, so one caller alone is answered as fast as without this; under load pictures pass
+    through the network in as few runs as can be, MOST at a time.
+    """
+
+    def __init__(self, engine: Engine):
+        self._engine, self.name, self.device = engine, engine.name, engine.device
+        self._turn, self._busy = Condition(), False
+        self._waiting: deque[tuple[Tensor, Future]] = deque()
+
+    def features(self, images: Tensor) -> Tensor:
+        mine: Future = Future()
+        with self._turn:
+            self._waiting.append((images, mine))
+        while True:
+            with self._turn:
+                self._turn.wait_for(lambda: mine.done() or not self._busy)
+                if mine.done():
+                    return mine.result()
+                self._busy, jobs = True, self._next()
+            try:
+                self._run(jobs)
+            finally:
+                with self._turn:
+                    self._busy = False
+                    self._turn.notify_all()
+
+    def _next(self) -> list[tuple[Tensor, Future]]:
+        """The calls that have waited longest: one, and those after it that fit into the same run."""
+        jobs = [self._waiting.popleft()]
+        count = len(jobs[0][0])
+        while self._waiting and count + len(self._waiting[0][0]) <= MOST:
+            jobs.append(self._waiting.popleft())
+            count += len(jobs[-1][0])
+        return jobs
+
+    def _run(self, jobs: list[tuple[Tensor, Future]]) -> None:
+        try:
+            images = [images for images, _ in jobs]
+            features = self._engine.features(images[0] if len(jobs) == 1 else torch.cat(images))
+            parts = features.split([len(part) for part in images])
+        except BaseException as error:
+            for _, job in jobs:
+                job.set_exception(error)
+            return
+        for (_, job), part in zip(jobs, parts, strict=True):
+            job.set_result(part)
+
+
+def choose(
+    network: nn.Module, size: int, device: str | torch.device | None = None, engine: str | None = None
+) -> Engine:
+    """The engine for `network`, which reads `size` pixels. `network` itself is moved to the engine's device.
+
+    device : a torch device; by default CUDA, else Apple's MPS, else the CPU.
+    engine : "torch" or "openvino", with a precision if need be ("torch:bf16", "openvino:f32"), or with the file of a
+        quantised network ("openvino:car-int8.xml"); by default what TWINCAR_ENGINE names, else torch on a GPU, and on
+        a CPU OpenVINO where it is installed.
+
+    Raises EngineError where an engine was asked for that there is not. One that was not asked for and does not work is
+    passed over with a warning.
+    """
+    device = torch.device(device or best_device())
+    wanted = engine or os.environ.get(VARIABLE) or ""
+    name, _, precision = wanted.partition(":")
+    if name not in ("", "torch", "openvino"):
+        raise EngineError(f"There is no engine {wanted!r}: choose torch or openvino, or leave it open.")
+    if name == "openvino" and device.type != "cpu":
+        raise EngineError(f"OpenVINO runs on the CPU here, not on {device.type}: leave the device open or say cpu.")
+    if name != "torch" and device.type == "cpu":
+        try:
+            from twincar.modeling import compiled
+
+            return Together(compiled.openvino_engine(network.to(device), size, precision))
+        except ImportError as error:
+            if name:
+                raise EngineError("The engine openvino is not installed: pip install openvino.") from error
+        except Exception as error:  # a network that it cannot convert, a processor that it does not know
+            if name:
+                raise error if isinstance(error, TwinCarError) else EngineError(f"OpenVINO failed: {error}") from error
+            logging.getLogger(__name__).warning("OpenVINO cannot run this network, so torch does: %s", error)
+    precision = precision or ("f32" if device.type == "cpu" else "f16")
+    if precision not in TORCH_PRECISIONS:
+        raise EngineError(f"torch has no precision {precision!r} here: choose from {', '.join(TORCH_PRECISIONS)}.")
+    return Together(TorchEngine(network, device, precision))
+
+
+def best_device() -> str:
+    """torch's name of the fastest device: cuda, else mps, else cpu."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def leave_cores_to(engine: Engine) -> None:
+    """For a process that answers and does not train: torch and OpenCV work in their caller's thread alone, where the
+    network has threads of its own. What is left for them is small, and pools that spin would take its cores."""
+    if engine.name.startswith("openvino"):
+        import cv2
+
+        torch.set_num_threads(1)
+        cv2.setNumThreads(1)
