@@ -31,7 +31,7 @@ async def load(url: str, photos: list[bytes], clients: int, seconds: float) -> t
             while time.perf_counter() - began < seconds:
                 start = time.perf_counter()
                 try:
-                    await page.ask(client, photos[turn % len(photos)])
+                    await page.ask(client, photos[turn % len(photos)], f"client{place}")
                     taken.append(time.perf_counter() - start)
                 except (httpx.HTTPError, RuntimeError) as error:
                     errors.append(repr(error))

@@ -55,11 +55,12 @@ def served(model: str, folder: Path, **variables: str) -> Iterator[Page]:
         process.wait(30)
 
 
-async def ask(client: httpx.AsyncClient, photo: bytes) -> dict:
-    """One answer as a program gets it: send the photo, ask, read the events to the last. Raises where there is none."""
+async def ask(client: httpx.AsyncClient, photo: bytes, session: str) -> dict:
+    """One answer as Gradio's own clients get it, each of which has a session: send the photo, ask, read the events to
+    the last. Raises where there is none."""
     sent = await client.post("/gradio_api/upload", files={"files": ("photo.jpg", photo, "image/jpeg")})
     sent.raise_for_status()
-    question = {"data": [{"path": sent.json()[0], "meta": {"_type": "gradio.FileData"}}]}
+    question = {"data": [{"path": sent.json()[0], "meta": {"_type": "gradio.FileData"}}], "session_hash": session}
     asked = await client.post("/gradio_api/call/identify", json=question)
     asked.raise_for_status()
     event = ""

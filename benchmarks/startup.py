@@ -25,7 +25,7 @@ def main(options: common.Options) -> str:
     async def asked(url: str, count: int) -> None:
         async with httpx.AsyncClient(base_url=url, timeout=60) as client:
             for turn in range(count):
-                await page.ask(client, photos[turn % len(photos)])
+                await page.ask(client, photos[turn % len(photos)], f"session{turn}")
 
     starts: dict[str, list[tuple[float, float]]] = {"nothing compiled": [], "from the cache": []}
     resident: dict[int, float] = {}

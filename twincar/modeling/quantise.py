@@ -1,6 +1,6 @@
 """A published model -> its trunk in 8-bit integers, for processors that compute faster in them than in bfloat16.
 
-    pip install 'twincar[train,int8]'
+    pip install 'twincar[int8]'
     twincar export --to int8 --model models/twincar --data data --out car-int8.xml
     twincar predict photos/ --engine openvino:car-int8.xml
 
