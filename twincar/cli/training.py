@@ -92,6 +92,35 @@ def publish(
 
 
 @app.command()
+def learn(
+    not_cars: Annotated[Path, typer.Option(help="A folder of photos with no car in them, 20 or more.")],
+    model: Annotated[Path, typer.Option(help="A published model's folder; the knowledge is put into it.")] = PUBLISHED,
+    data: Data = Path("data"),
+    composed: Annotated[int, typer.Option(min=20, help="Pictures to make of cars on those photos.")] = 2400,
+) -> None:
+    """Teach a published model to find the car, and to say when there is none or none that it knows. Its answers to
+    pictures cut to their cars stay as they are."""
+    from twincar.dataset import load_table
+    from twincar.modeling import hub
+    from twincar.modeling import learn as learning
+    from twincar.modeling.predict import Predictor
+
+    with sentences():
+        published = hub.load(model)
+        published.knowledge, figures = learning.learn(
+            Predictor(published), load_table(data), not_cars, composed=composed
+        )
+        published.config["knowledge"] = figures
+        hub.save(published.cpu(), model)
+        out.print(
+            f"Cars and {figures['not_cars']} photos without are told apart with an AUROC of {figures['not_car_auroc']} "
+            f"(false positives at 95 % true positives: {figures['not_car_fpr95']:.1%}). Kept in {model}.",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+@app.command()
 def evaluate(
     model: Model = str(PUBLISHED),
     data: Data = Path("data"),
