@@ -63,7 +63,9 @@ def test_learning_leaves_the_answers_as_they_were(taught):
     assert np.array_equal(after(draw_car(1, 50), closer=False).probabilities, before)
     config = json.loads((model / "config.json").read_text())
     assert config["knowledge"]["not_cars"] == 24
-    assert 0.5 < config["knowledge"]["not_car_auroc"] <= 1
+    best = config["knowledge"]["not_a_car"][0]
+    assert 0.5 < best["auroc"] <= 1
+    assert 0 <= best["fpr95"] <= 1
     assert "knowledge.safetensors" in (model / "README.md").read_text()
 
 

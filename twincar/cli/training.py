@@ -112,11 +112,15 @@ def learn(
         )
         published.config["knowledge"] = figures
         hub.save(published.cpu(), model)
+        for title, rows in (("Not a car", figures["not_a_car"]), ("Not a car it knows", figures["left_out_class"])):
+            table = Table(title=title)
+            for heading in ("score", "AUROC", "false positives at 95 %"):
+                table.add_column(heading)
+            for row in rows:
+                table.add_row(row["score"], f"{row['auroc']:.4f}", f"{row['fpr95']:.1%}")
+            out.print(table)
         out.print(
-            f"Cars and {figures['not_cars']} photos without are told apart with an AUROC of {figures['not_car_auroc']} "
-            f"(false positives at 95 % true positives: {figures['not_car_fpr95']:.1%}). Kept in {model}.",
-            highlight=False,
-            soft_wrap=True,
+            f"Learnt from {figures['not_cars']} photos without a car; kept in {model}.", highlight=False, soft_wrap=True
         )
 
 

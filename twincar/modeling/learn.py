@@ -17,7 +17,6 @@ import pandas as pd
 import torch
 from rich.progress import track
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
@@ -25,7 +24,7 @@ from torch import Tensor
 from twincar.compose import ASPECT, ASPECT_SPREAD, INSET, Car, compose
 from twincar.config import PICTURES, TwinCarError
 from twincar.features import squash, to_batch
-from twincar.modeling import locate
+from twincar.modeling import doubt, locate
 from twincar.modeling.knowledge import Knowledge, Threshold, confusion
 from twincar.modeling.predict import Predictor
 from twincar.photo import PhotoError, load_photo
@@ -52,8 +51,9 @@ def learn(
     not_cars : a folder of photos with no car in them.
     composed : how many pictures to lay cars on them for.
 
-    Returns the Knowledge and its figures: AUROC of car or not, on photos without cars that the fold had not learnt
-    from, and false positives at 95 % true positives, each for the validation pictures.
+    Returns the Knowledge and its figures: for "not a car" and "not a car I know" the scores of `doubt.py`, the best
+    first, each with its AUROC and false positives at 95 % true positives, against the validation pictures. What was
+    learnt from photos without cars is measured on others of them (four folds).
 
     Raises TwinCarError when there are too few photos without cars, or no train or val pictures.
     """
@@ -72,16 +72,17 @@ def learn(
         for row, which in zip(drawn.itertuples(), track(ground, "Composing", disable=not progress), strict=True)
     ]
     boxes = np.stack([box for _, box in pairs])
-    features = _features(predictor, [picture for picture, _ in pairs], progress)
+    features, _ = _read(predictor, [picture for picture, _ in pairs], progress)
     locator = locate.fit(features, boxes, seed=seed)
 
     peaks = features.float().amax((2, 3)).numpy()
     shown = np.array([locate.area(tuple(box)) for box in boxes]) > SHOWN
-    empty = _features(predictor, [cv2.resize(g, (predictor.size,) * 2, interpolation=cv2.INTER_AREA) for g in grounds])
+    squashed = [cv2.resize(ground, (predictor.size,) * 2, interpolation=cv2.INTER_AREA) for ground in grounds]
+    empty, empty_logits = _read(predictor, squashed)
     empty_peaks = empty.float().amax((2, 3)).numpy()
     weight, bias = _separate(peaks[shown], empty_peaks)
 
-    val_peaks, val_logits, known = _peaks_and_logits(predictor, val, labels, progress)
+    val_peaks, val_pooled, val_logits, known = _validation(predictor, val, labels, progress)
     temperature = predictor.calibration.temperature
     energies = (temperature * torch.logsumexp(val_logits / temperature, 1)).numpy()
     knowledge = Knowledge(
@@ -94,8 +95,19 @@ def learn(
         _threshold(energies),
         predictor.config.get("weights_sha256", ""),
     )
-    apart = _cross_validated(peaks[shown], ground[shown], empty_peaks, val_peaks)
-    return knowledge, apart | {"not_cars": len(grounds), "composed": composed, "false_alarms": FALSE_ALARMS}
+    rows = [{"score": "features' maxima", **_cross_validated(peaks[shown], ground[shown], empty_peaks, val_peaks)}]
+    sides = ((val_logits / temperature, val_pooled), (empty_logits / temperature, empty.float().mean((2, 3))))
+    for name, score in doubt.SCORES.items():
+        cars, others = (score(logits, pooled, means).numpy() for logits, pooled in sides)
+        rows.append({"score": name, **doubt.separation(cars, others)})
+    return knowledge, {
+        "not_cars": len(grounds),
+        "composed": composed,
+        "val_pictures": len(known),
+        "false_alarms": FALSE_ALARMS,
+        "not_a_car": sorted(rows, key=lambda row: -row["auroc"]),
+        "left_out_class": doubt.left_out_classes(val_logits / temperature, val_pooled, means, known),
+    }
 
 
 def _photos(folder: Path) -> list[np.ndarray]:
@@ -125,13 +137,16 @@ def _car(row, chance: np.random.Generator) -> Car:
     return Car(picture, (x, y, x, y), (x2 - x1) / (y2 - y1))
 
 
-def _features(predictor: Predictor, pictures: Sequence[np.ndarray], progress: bool = False, step: int = 16) -> Tensor:
-    """(N, C, h, w) features in half precision of pictures of the network's size."""
+def _read(
+    predictor: Predictor, pictures: Sequence[np.ndarray], progress: bool = False, step: int = 16
+) -> tuple[Tensor, Tensor]:
+    """(N, C, h, w) features in half precision, and (N, K) logits, of pictures of the network's size."""
     found = []
     for start in track(range(0, len(pictures), step), "Reading what was composed", disable=not progress):
         batch = to_batch(list(pictures[start : start + step]), predictor.mean, predictor.std)
-        found.append(predictor.run(batch.to(predictor.device))[0].half().cpu())
-    return torch.cat(found)
+        features, logits = predictor.run(batch.to(predictor.device))
+        found.append((features.half().cpu(), logits.cpu()))
+    return torch.cat([features for features, _ in found]), torch.cat([logits for _, logits in found])
 
 
 def _batches(predictor: Predictor, rows: pd.DataFrame, labels: dict, words: str, progress: bool, step: int = 16):
@@ -160,10 +175,14 @@ def _class_means(predictor: Predictor, rows: pd.DataFrame, labels: dict, progres
     return total / count.clamp(min=1)[:, None]
 
 
-def _peaks_and_logits(predictor: Predictor, rows: pd.DataFrame, labels: dict, progress: bool):
-    parts = list(_batches(predictor, rows, labels, "Reading validation pictures", progress))
-    peaks = torch.cat([features.amax((2, 3)) for features, _, _ in parts]).numpy()
-    return peaks, torch.cat([logits for _, logits, _ in parts]), torch.cat([known for _, _, known in parts])
+def _validation(predictor: Predictor, rows: pd.DataFrame, labels: dict, progress: bool):
+    """(N, C) maxima and means of the features, (N, K) logits and (N,) labels of the rows' pictures."""
+    parts = [
+        (features.amax((2, 3)), features.mean((2, 3)), logits, known)
+        for features, logits, known in _batches(predictor, rows, labels, "Reading validation pictures", progress)
+    ]
+    peaks, pooled, logits, known = (torch.cat(part) for part in zip(*parts, strict=True))
+    return peaks.numpy(), pooled, logits, known
 
 
 def _separate(cars: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, float]:
@@ -185,11 +204,7 @@ def _cross_validated(cars: np.ndarray, ground: np.ndarray, others: np.ndarray, v
         weight, bias = _separate(cars[fold[ground] != this], others[fold != this])
         other_scores[fold == this] = others[fold == this] @ weight + bias
         val_scores += (val @ weight + bias) / FOLDS
-    truth = np.repeat([1, 0], [len(val), len(others)])
-    return {
-        "not_car_auroc": round(float(roc_auc_score(truth, np.concatenate([val_scores, other_scores]))), 4),
-        "not_car_fpr95": round(float((other_scores >= np.quantile(val_scores, 0.05)).mean()), 4),
-    }
+    return doubt.separation(val_scores, other_scores)
 
 
 def _threshold(scores: np.ndarray) -> Threshold:
