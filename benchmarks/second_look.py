@@ -67,10 +67,9 @@ def main(
     lines += [
         "",
         f"- Mean overlap (IoU) of found and annotated boxes: {np.mean(found):.3f}; a tenth lies below "
-        f"{np.quantile(found, 0.1):.2f}; of the whole frame with them: "
-        f"{np.mean(frame):.3f}.",
-        f"- Against the whole frame the found box put {_gained(whole, closer)} photos right and {_gained(closer, whole)} "
-        f"wrong; against the annotated box it lost {_gained(closer, annotated)} and won {_gained(annotated, closer)}.",
+        f"{np.quantile(found, 0.1):.2f}; of the whole frame with them: {np.mean(frame):.3f}.",
+        f"- Against the whole frame the found box put {_gained(whole, closer)} photos right and "
+        f"{_gained(closer, whole)} wrong; against the annotated box it lost {_gained(closer, annotated)} and won {_gained(annotated, closer)}.",
         f"- {np.mean([again for again, _, _ in looked]):.0%} were looked at twice; the median answer took {ratio:.2f} "
         "times as long as one look.",
         f"- {sum(not is_car for _, is_car, _ in looked)} were taken for photos without a car.",
