@@ -20,8 +20,8 @@ from twincar.config import STANFORD_CARS, canonical_class_name
 
 # The same cases every time, so that `make test` says something of the change and not of the day's luck. New ones are
 # looked for with `pytest --hypothesis-profile=search`.
-settings.register_profile("same", derandomize=True, database=None)
-settings.register_profile("search")
+settings.register_profile("same", derandomize=True, database=None, deadline=None)
+settings.register_profile("search", deadline=None)
 settings.load_profile("same")
 
 # Engines by name, since the fastest is another one on every machine, and what they keep out of the user's cache.

@@ -1,13 +1,23 @@
-"""Temperature scaling finds the temperature that the logits were spoilt with, and changes no answer."""
+"""Calibration finds what the logits were spoilt with, changes no answer, and is measured right."""
 
 import math
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.conftest import CLASSES
 from twincar import Predictor
-from twincar.modeling.calibrate import calibration, cross_fitted, fit_temperature, reliability
+from twincar.modeling.calibrate import (
+    Calibration,
+    calibration,
+    cross_fitted,
+    fit,
+    fit_temperature,
+    reliability,
+    selective,
+)
 from twincar.modeling.hub import CarModel
 
 
@@ -50,15 +60,71 @@ def test_reliability_of_a_known_case():
     assert one_bin["nll"] == pytest.approx(-math.log(0.6**2 * 0.4**2 * 0.9**2) / 6)
 
 
+def drawn(count: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits, and labels that are drawn from their softmax: perfectly calibrated."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = 2 * torch.randn(count, 6, generator=generator)
+    return logits, torch.multinomial(logits.softmax(1), 1, generator=generator)[:, 0]
+
+
 def test_cross_fitting_undoes_what_others_show_to_be_wrong():
-    generator = torch.Generator().manual_seed(0)
-    logits = 2 * torch.randn(4000, 6, generator=generator)
-    labels = torch.multinomial(logits.softmax(1), 1, generator=generator)[:, 0]
-    true, spoilt = logits.softmax(1), (3 * logits).softmax(1)
-    mended = cross_fitted(spoilt, labels)
+    logits, labels = drawn(4000)
+    true = logits.softmax(1)
+    mended = cross_fitted(3 * logits, labels)
     assert (mended.argmax(1) == true.argmax(1)).all()
-    assert calibration(spoilt, labels)["ece"] > 0.1
+    assert calibration((3 * logits).softmax(1), labels)["ece"] > 0.1
     assert calibration(mended, labels)["ece"] < 0.03
     assert calibration(mended, labels)["nll"] == pytest.approx(calibration(true, labels)["nll"], abs=0.005)
-    assert torch.allclose(mended, cross_fitted(true, labels), atol=1e-3)  # whatever temperature came before
-    assert cross_fitted(true[:2], labels[:2]).sum() == pytest.approx(2)
+    assert cross_fitted(logits[:2], labels[:2]).sum() == pytest.approx(2)
+
+
+def test_the_first_guess_is_moved_alone():
+    """Where a temperature does not do: here the network is right half as often as it says of its first guess."""
+    logits, labels = drawn(6000)
+    other = torch.rand(len(labels), generator=torch.Generator().manual_seed(1)) < 0.5
+    labels = torch.where(other & labels.eq(logits.argmax(1)), logits.topk(2, 1).indices[:, 1], labels)
+    found = fit(logits, labels)
+    after = found(logits).softmax(1)
+    by_temperature = (logits / found.temperature).softmax(1)
+    assert calibration(after, labels)["ece"] < 0.6 * calibration(by_temperature, labels)["ece"]
+    assert calibration(after, labels)["nll"] < calibration(by_temperature, labels)["nll"]
+    rest = ~torch.nn.functional.one_hot(logits.argmax(1), 6).bool()
+    share = after[rest].view(-1, 5) / after[rest].view(-1, 5).sum(1, keepdim=True)
+    share_before = by_temperature[rest].view(-1, 5) / by_temperature[rest].view(-1, 5).sum(1, keepdim=True)
+    assert torch.allclose(share, share_before, atol=1e-5)
+
+
+@given(
+    st.lists(st.lists(st.floats(-30, 30), min_size=3, max_size=3), min_size=1, max_size=5),
+    st.floats(0.05, 20),
+    st.floats(0, 5),
+    st.floats(-8, 8),
+)
+def test_no_calibration_changes_a_ranking(rows, temperature, slope, intercept):
+    logits = torch.tensor(rows, dtype=torch.float64)
+    after = Calibration(temperature, slope, intercept)(logits)
+    assert torch.isfinite(after).all()
+    best = logits.max(1, keepdim=True).values
+    assert (after.gather(1, logits.argmax(1, keepdim=True)) >= after.max(1, keepdim=True).values - 1e-9).all()
+    others = torch.where(logits == best, -torch.inf, logits)
+    assert torch.equal(torch.where(logits == best, -torch.inf, after).isfinite(), others.isfinite())
+    assert torch.allclose(after[others.isfinite()], (logits / temperature)[others.isfinite()])
+
+
+def test_an_older_model_has_a_temperature_alone():
+    assert Calibration.of({"temperature": 0.5}) == Calibration(0.5)
+    assert Calibration.of({}) == Calibration()
+    assert Calibration.of({"calibration": {"temperature": 2, "slope": 0.9, "intercept": 0.1}}) == Calibration(
+        2, 0.9, 0.1
+    )
+    one_class = torch.tensor([[3.0]])
+    assert torch.equal(Calibration(2.0, 0.5, 1.0)(one_class), one_class / 2)
+
+
+def test_declining_the_doubtful_answers():
+    """Four pictures: right where it is sure, wrong where it is not."""
+    probabilities = torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.6, 0.4], [0.55, 0.45]])
+    table = selective(probabilities, torch.tensor([0, 0, 1, 1]))
+    assert table["answered"].tolist() == [0.25, 0.5, 0.75, 1.0]
+    assert table["accuracy"].tolist() == pytest.approx([1, 1, 2 / 3, 0.5])
+    assert table["least"].tolist() == pytest.approx([0.9, 0.8, 0.6, 0.55])

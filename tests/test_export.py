@@ -29,10 +29,10 @@ def twincar(*words):
 
 @pytest.fixture(scope="module")
 def model(tiny_model, tmp_path_factory):
-    """The tiny model as one is published that reads mirror images, has a temperature and statistics of its own."""
+    """The tiny model as one is published that reads mirror images, has a calibration and statistics of its own."""
     model = hub.load(tiny_model)
     model.config["input"] = {"size": 64, "flip": True, "mean": [0.5, 0.4, 0.3], "std": [0.25, 0.25, 0.25]}
-    model.config |= {"temperature": 0.5, "notice": "Not for sale."}
+    model.config |= {"calibration": {"temperature": 0.5, "slope": 0.8, "intercept": 0.3}, "notice": "Not for sale."}
     return hub.save(model, tmp_path_factory.mktemp("export") / "model")
 
 

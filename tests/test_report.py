@@ -23,7 +23,7 @@ PHOTOS = {"confused_pairs.jpg", "grad_cam.jpg", "augmentation.jpg"}
 TABLES = {
     "scores.json", "predictions.csv", "per_class.csv", "confusion.csv", "confused_pairs.csv", "class_distribution.csv",
     "classification_report.json", "classification_report.csv", "class_mappings.json", "reliability.csv",
-    "calibration.json",
+    "selective.csv", "calibration.json",
 }  # fmt: skip
 
 
@@ -60,7 +60,7 @@ def written(data, run, tmp_path_factory) -> Path:
     """The folder that the command wrote about a model with a recipe and a temperature."""
     out = tmp_path_factory.mktemp("out")
     recipe = json.loads(json.dumps(asdict(replace(RECIPES["flagship"], sizes=((0.0, 48),)))))
-    model = save_model(out / "model", recipe=recipe, temperature=0.7)
+    model = save_model(out / "model", recipe=recipe, calibration={"temperature": 0.7, "slope": 0.9, "intercept": 0.1})
     done = twincar("report", "--model", model, "--data", data, "--out", out / "reports", "--run", run)
     assert done.exit_code == 0, done.output
     return out / "reports" / "flagship"
@@ -124,7 +124,7 @@ def test_figures_come_again_from_tables_alone(written, tmp_path):
 
 
 def test_a_bare_model_is_reported_too(data, tmp_path):
-    """No recipe, no temperature, no log; and a model that names everything alike."""
+    """No recipe, no calibration, no log; and a model that names everything alike."""
     model = save_model(tmp_path / "model", name="My Cars")
     done = twincar("report", "--model", model, "--data", data, "--out", tmp_path, "--split", "train")
     assert done.exit_code == 0, done.output
@@ -132,8 +132,9 @@ def test_a_bare_model_is_reported_too(data, tmp_path):
     assert figures >= {"confusion.png", "f1_all.png", "reliability.png", "grad_cam.jpg"}
     assert not figures & {"training.png", "top_k.png", "augmentation.jpg"}
     facts = json.loads((tmp_path / "my-cars" / "calibration.json").read_text())
-    assert (facts["cross_fitted"], facts["temperature"]) == (False, None)
-    assert "temperature" not in (tmp_path / "my-cars" / "README.md").read_text()
+    assert (facts["cross_fitted"], facts["as_published"]) == (False, None)
+    assert facts["calibration"] == {"temperature": 1.0, "slope": 1.0, "intercept": 0.0}
+    assert "calibrat" not in (tmp_path / "my-cars" / "README.md").read_text()
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,7 @@ def test_with_a_model_it_is_pinned_to_a_commit(checkout, hub, monkeypatch, tmp_p
     assert not (folder / "models").exists()
     known = front((folder / "README.md").read_text())
     assert known["models"] == ["someone/cars"]
-    assert known["preload_from_hub"] == [f"someone/cars config.json,model.safetensors {commit}"]
+    assert known["preload_from_hub"] == [f"someone/cars config.json,model.safetensors,knowledge.safetensors {commit}"]
 
     run = tmp_path / "run"  # as the Space would: its folder, its variable, and a Hub
     run.mkdir()

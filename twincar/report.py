@@ -5,8 +5,8 @@
 
 `<recipe>/` then holds the tables: `scores.json`, `predictions.csv`, `per_class.csv` (of `evaluate`), `confusion.csv`,
 `confused_pairs.csv`, `class_distribution.csv`, `classification_report.json` and `.csv`, `class_mappings.json`,
-`reliability.csv`, `calibration.json`; the training log, which is the run's own: `metrics.csv`, `recipe.json`,
-`run.json`; `figures/`, and a page, `README.md`, that shows them.
+`reliability.csv`, `selective.csv`, `calibration.json`; the training log, which is the run's own: `metrics.csv`,
+`recipe.json`, `run.json`; `figures/`, and a page, `README.md`, that shows them.
 """
 
 import json
@@ -26,7 +26,7 @@ from twincar.config import TwinCarError, parse_class_name
 from twincar.features import augmentation, squash
 from twincar.files import write_beside, write_csv, write_json
 from twincar.listing import BOX
-from twincar.modeling.calibrate import calibration, cross_fitted, reliability
+from twincar.modeling.calibrate import calibration, cross_fitted, ece, reliability, selective
 from twincar.modeling.card import figures_table
 from twincar.modeling.evaluate import Evaluation, evaluate
 from twincar.modeling.predict import Predictor
@@ -74,6 +74,8 @@ DRAWINGS = (
     Drawing("f1_extremes.png", "The classes that are read worst, and best.", ("per_class.csv",), plots.f1_extremes),
     Drawing("reliability.png", "Whether a probability means what it says.", ("reliability.csv", "calibration.json"),
             plots.reliability),
+    Drawing("selective.png", "How often it is right, when it may decline to answer.", ("selective.csv",),
+            plots.selective),
     Drawing("grad_cam.jpg", "What in the photo spoke for right and wrong answers."),
     Drawing("class_distribution.png", "How many pictures there are of what.", ("class_distribution.csv",),
             plots.class_distribution),
@@ -130,18 +132,37 @@ def write_tables(predictor: Predictor, result: Evaluation, table: pd.DataFrame, 
     write_csv(statistics.distribution(table, names), out / "class_distribution.csv")
 
     probabilities, labels = torch.from_numpy(result.probabilities), result.labels
-    facts = {"temperature": predictor.config.get("temperature"), "cross_fitted": False, "as_published": None}
-    if facts["temperature"] and result.scores["split"] == "val" and len(labels) > 1:
-        # The published temperature was fitted on these very pictures: what it does to others is what we want to know.
+    logits = torch.from_numpy(result.logits)
+    facts = {"calibration": predictor.calibration.as_dict(), "cross_fitted": False, "as_published": None}
+    facts |= {"before": _calibration(logits.softmax(1), labels)}
+    if "calibration" in predictor.config and result.scores["split"] == "val" and len(labels) > 1:
+        # The published one was fitted on these very pictures: what it does to others is what we want to know.
         facts |= {"cross_fitted": True, "as_published": _calibration(probabilities, labels)}
-        probabilities = cross_fitted(probabilities, labels)
-    write_json({**_calibration(probabilities, labels), "pictures": len(labels), **facts}, out / "calibration.json")
+        probabilities = cross_fitted(logits, labels)
+    facts = {**_calibration(probabilities, labels), **_spread(probabilities, labels), "pictures": len(labels), **facts}
+    write_json(facts, out / "calibration.json")
     write_csv(reliability(probabilities, labels), out / "reliability.csv")
+    write_csv(selective(probabilities, labels), out / "selective.csv")
 
 
 def _calibration(probabilities, labels) -> dict[str, float]:
     """In the digits that another machine finds as well."""
     return {name: round(value, 6) for name, value in calibration(probabilities, labels).items()}
+
+
+def _spread(probabilities, labels, draws: int = 200) -> dict[str, list[float]]:
+    """Bootstrap 95 % intervals of the three. Drawing pictures anew can only add to the calibration error, which is
+    never below 0: its interval leans upwards, and `ece_of_chance` tells what perfect probabilities would show."""
+    chance = np.random.default_rng(0)
+    drawn = []
+    for _ in range(draws):
+        rows = torch.from_numpy(chance.integers(len(labels), size=len(labels)))
+        drawn.append(calibration(probabilities[rows], labels[rows]))
+    sure = probabilities.max(1).values.numpy()
+    perfect = [ece(sure, chance.random(len(sure)) < sure) for _ in range(draws)]
+    spread = pd.DataFrame(drawn).quantile([0.025, 0.975])
+    told = {f"{name}_interval": spread[name].round(6).tolist() for name in spread}
+    return told | {"ece_of_chance": round(float(np.mean(perfect)), 6)}
 
 
 # Figures and the page ------------------------------------------------------------------------------------------------

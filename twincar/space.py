@@ -15,6 +15,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, Sp
 from twincar import __version__
 from twincar.config import CHECKOUT
 from twincar.modeling import hub
+from twincar.modeling.knowledge import FILE as KNOWLEDGE
 from twincar.modeling.sharing import FILES, SharingError, create, writing
 
 PAGE = (
@@ -58,7 +59,7 @@ def card(readme: str, space: str, model: str | None = None) -> str:
         made.data.thumbnail = LINK.format(space=space, path=picture)
     if model:
         repo, commit = hub.split_revision(model)
-        files = f"{constants.CONFIG_NAME},{constants.SAFETENSORS_SINGLE_FILE}"
+        files = f"{constants.CONFIG_NAME},{constants.SAFETENSORS_SINGLE_FILE},{KNOWLEDGE}"
         made.data.models = [repo]
         made.data.preload_from_hub = [f"{repo} {files} {commit}"]
     return str(made)

@@ -96,6 +96,39 @@ def publish(
 
 
 @app.command()
+def learn(
+    not_cars: Annotated[Path, typer.Option(help="A folder of photos with no car in them, 20 or more.")],
+    model: Annotated[Path, typer.Option(help="A published model's folder; the knowledge is put into it.")] = PUBLISHED,
+    data: Data = Path("data"),
+    composed: Annotated[int, typer.Option(min=20, help="Pictures to make of cars on those photos.")] = 2400,
+) -> None:
+    """Teach a published model to find the car, and to say when there is none or none that it knows. Its answers to
+    pictures cut to their cars stay as they are."""
+    from twincar.dataset import load_table
+    from twincar.modeling import hub
+    from twincar.modeling import learn as learning
+    from twincar.modeling.predict import Predictor
+
+    with sentences():
+        published = hub.load(model)
+        published.knowledge, figures = learning.learn(
+            Predictor(published), load_table(data), not_cars, composed=composed
+        )
+        published.config["knowledge"] = figures
+        hub.save(published.cpu(), model)
+        for title, rows in (("Not a car", figures["not_a_car"]), ("Not a car it knows", figures["left_out_class"])):
+            table = Table(title=title)
+            for heading in ("score", "AUROC", "false positives at 95 %"):
+                table.add_column(heading)
+            for row in rows:
+                table.add_row(row["score"], f"{row['auroc']:.4f}", f"{row['fpr95']:.1%}")
+            out.print(table)
+        out.print(
+            f"Learnt from {figures['not_cars']} photos without a car; kept in {model}.", highlight=False, soft_wrap=True
+        )
+
+
+@app.command()
 def evaluate(
     model: Model = str(PUBLISHED),
     data: Data = Path("data"),

@@ -117,9 +117,30 @@ def sections(config: dict) -> dict[str, str]:
         "context: a photo that the car fills is answered best."
     )
     found["Limits"] = LIMITS + _calibration(config)
+    if learnt := config.get("knowledge"):
+        found["What it knows beside its cars"] = (
+            "`knowledge.safetensors`, learnt from the same features, tells where in a photo the car is, whether there "
+            "is one at all, and whether it may be one of these: thresholds on two scores, set so that "
+            f"{learnt['false_alarms']:.0%} of the val pictures fall below each.\n\n" + _doubts(learnt)
+        )
     if config.get("notice"):
         found["Licence"] = config["notice"]
     return found
+
+
+def _doubts(learnt: dict) -> str:
+    """Scores from which the two doubts could be raised, as tables in Markdown; the first of each is what is used."""
+    titles = {
+        "not_a_car": f"Told from the val pictures: {learnt['not_cars']} photos without a car",
+        "left_out_class": "Told from the val pictures: those of classes taken from it, though not from its training",
+    }
+    parts = []
+    for key, title in titles.items():
+        rows = [f"| {row['score']} | {row['auroc']:.3f} | {row['fpr95']:.1%} |" for row in learnt.get(key, ())]
+        if rows:
+            heads = [f"| {title} | AUROC | false positives at 95 % true positives |", "| --- | --- | --- |"]
+            parts.append("\n".join(heads + rows))
+    return "\n\n".join(parts)
 
 
 def measured_on(config: dict) -> str:
@@ -147,11 +168,13 @@ def _text(config: dict, repo: str) -> str:
 
 
 def _calibration(config: dict) -> str:
-    if "temperature" not in config:
+    if "calibration" not in config:
         return " Its probabilities are the network's own and not calibrated."
+    temperature = config["calibration"]["temperature"]
     return (
-        f" Its probabilities are scaled by one temperature, {config['temperature']:.2f}, fitted on the val pictures "
-        "(arXiv:1706.04599); on photos unlike those they may promise too much."
+        f" Its probabilities are scaled by one temperature, {temperature:.2f} (arXiv:1706.04599), "
+        "and the first guess's by Platt's two parameters (arXiv:2107.08353), all fitted on the val pictures; on photos "
+        "unlike those they may promise too much."
     )
 
 

@@ -10,6 +10,7 @@ that is cut are tried again, a download that was cut goes on where it stopped. W
 
 import errno
 import hashlib
+import json
 import os
 import re
 import time
@@ -18,6 +19,8 @@ from pathlib import Path
 
 from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalEntryNotFoundError
+
+from twincar.modeling.knowledge import FILE as KNOWLEDGE
 
 PATIENCE = 5  # seconds for the first question: the Hub answers within one
 TRIES = 2
@@ -30,9 +33,10 @@ class CacheError(Exception):
 
 
 def fetch(repo: str, **options) -> dict:
-    """Bring config.json and model.safetensors of one commit of `repo` into the cache.
+    """Bring config.json, model.safetensors and, where the config tells of it, knowledge.safetensors of one commit of
+    `repo` into the cache.
 
-    options : of `hf_hub_download`. Given back are those that read the same two files again, without the network.
+    options : of `hf_hub_download`. Given back are those that read the same files again, without the network.
 
     Raises CacheError where there is no room or no right to write, and what the Hub's client raises:
     LocalEntryNotFoundError where the Hub cannot be reached and the cache lacks the model, HfHubHTTPError where the Hub
@@ -77,13 +81,16 @@ def _trouble(repo: str, options: dict) -> Exception | None:
 
 def _download(repo: str, options: dict) -> dict:
     config = _get(repo, constants.CONFIG_NAME, options)
-    options = options | {"revision": config.parent.name}  # both of one commit, though the branch may move on meanwhile
-    weights = _get(repo, constants.SAFETENSORS_SINGLE_FILE, options)
-    if not options.get("local_files_only") and _damaged(weights):
-        weights = _get(repo, constants.SAFETENSORS_SINGLE_FILE, options | {"force_download": True})
-        if _damaged(weights):
-            (weights.parent / os.readlink(weights)).unlink()
-            raise OSError("its weights arrived damaged, twice; try again over another network.")
+    options = options | {"revision": config.parent.name}  # all of one commit, though the branch may move on meanwhile
+    told = json.loads(config.read_text(encoding="utf-8"))
+    knows = isinstance(told, dict) and told.get("knowledge")
+    for name in (constants.SAFETENSORS_SINGLE_FILE, *((KNOWLEDGE,) if knows else ())):
+        file = _get(repo, name, options)
+        if not options.get("local_files_only") and _damaged(file):
+            file = _get(repo, name, options | {"force_download": True})
+            if _damaged(file):
+                (file.parent / os.readlink(file)).unlink()
+                raise OSError("its weights arrived damaged, twice; try again over another network.")
     return options | {"local_files_only": True, "force_download": False}
 
 

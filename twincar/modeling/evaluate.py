@@ -27,7 +27,8 @@ class Evaluation:
 
     scores : the figures of `metrics`, `<figure>_interval` for some, `pictures` and `split`; {} without labels.
     per_class : a row a class: class_name, precision, recall, f1, support.
-    probabilities, labels : (N, K) floats and (N,) right labels, in the order of `predictions`.
+    probabilities, logits, labels : (N, K) floats, the same before calibration, and (N,) right labels, in the order of
+        `predictions`.
     predictions : a row a picture: path, class_name, predicted, probability, correct, rank of the right class from 1;
         where no class is known, class_name, correct and rank are None.
     unreadable : (path, reason) of pictures that could not be read; they are in no figure.
@@ -36,6 +37,7 @@ class Evaluation:
     scores: dict
     per_class: pd.DataFrame
     probabilities: np.ndarray
+    logits: np.ndarray
     labels: Tensor
     predictions: pd.DataFrame
     unreadable: list[tuple[str, str]]
@@ -59,7 +61,7 @@ def evaluate(predictor: Predictor, table: pd.DataFrame, split: str, *, progress:
     rows = table[table["split"] == split]
     if rows.empty:
         raise TwinCarError(f"The table has no {split} pictures: it has {sorted(table['split'].unique())}.")
-    result = score(predictor, rows["path"], rows["class_name"], boxed(rows), progress=progress)
+    result = score(predictor, rows["path"], rows["class_name"], boxed(rows), closer=False, progress=progress)
     if result.predictions.empty:
         raise TwinCarError(
             f"None of the {len(rows)} {split} pictures can be read; the first: {result.unreadable[0][1]}"
@@ -73,20 +75,22 @@ def score(
     classes: Sequence[str | None],
     photos: Iterable[Photo] | None = None,
     *,
+    closer: bool = True,
     progress: bool = True,
 ) -> Evaluation:
     """Ask `predictor` about photos, and count those whose class is known.
 
     paths, classes : what each photo is called, and the name of its class, or None.
     photos : the photos themselves; by default what lies at `paths`.
+    closer : whether the predictor looks for the car in them; not, where they are cut to it.
     Raises TwinCarError for a class that the model does not know.
     """
     label_of = {name: label for label, name in enumerate(predictor.class_names)}
     if strange := sorted(set(classes) - label_of.keys() - {None}):
         words = f"{len(strange)} classes" if len(strange) > 1 else "1 class"
         raise TwinCarError(f"The model does not know {words} of this data, such as {strange[0]!r}.")
-    rows, probabilities, labels, unreadable = [], [], [], []
-    answers = predictor.stream(paths if photos is None else photos)
+    rows, probabilities, logits, labels, unreadable = [], [], [], [], []
+    answers = predictor.stream(paths if photos is None else photos, closer=closer)
     answers = track(answers, "Evaluating", total=len(paths), disable=not progress)
     for path, name, answer in zip(paths, classes, answers, strict=True):
         if isinstance(answer, PhotoError):
@@ -99,17 +103,19 @@ def score(
             label = label_of[name]
             row |= {"correct": row["predicted"] == name, "rank": int(p.gt(p[label]).sum()) + 1}
             probabilities.append(p)
+            logits.append(answer.logits)
             labels.append(label)
         rows.append(row)
     columns = ["path", "class_name", "predicted", "probability", "correct", "rank"]
     p = torch.stack(probabilities) if labels else torch.zeros(0, len(label_of))
+    z = np.stack(logits) if labels else np.zeros((0, len(label_of)), np.float32)
     truth = torch.tensor(labels, dtype=torch.long)
     scores: dict = {}
     if labels:
         scores = {"pictures": len(labels), **metrics(p, truth)}
         scores |= {f"{name}_interval": list(interval) for name, interval in bootstrap_intervals(p, truth).items()}
     predictions = pd.DataFrame(rows, columns=columns).astype({"rank": "Int64"})
-    return Evaluation(scores, _per_class(predictor.class_names, p, truth), p.numpy(), truth, predictions, unreadable)
+    return Evaluation(scores, _per_class(predictor.class_names, p, truth), p.numpy(), z, truth, predictions, unreadable)
 
 
 def _per_class(names: Sequence[str], p: Tensor, labels: Tensor) -> pd.DataFrame:

@@ -6,7 +6,7 @@ The graph takes what an image library gives, so that nobody has to get it right 
 
     images    (N, size, size, 3) uint8, upright RGB, squashed to the square with antialiased bicubic resampling
     features  (N, C, h, w) float32
-    logits    (N, K) float32, divided by the model's temperature: their softmax is its calibrated probability
+    logits    (N, K) float32, calibrated: their softmax is the model's probability
 
 N is free. Normalising, and reading the mirror image where the model was published so, happen inside. The file's
 metadata tell the rest as JSON: class names, size, resampling, licence.
@@ -29,6 +29,7 @@ from twincar import __version__
 from twincar.config import TwinCarError
 from twincar.features import squash, to_batch
 from twincar.files import write_beside
+from twincar.modeling.calibrate import Calibration
 from twincar.modeling.hub import CarModel
 from twincar.modeling.predict import REFERENCE, STATISTICS, Predictor
 
@@ -55,13 +56,13 @@ class Parity:
 
 
 class Graph(nn.Module):
-    """What is exported: the network with its preprocessing in front and its temperature behind."""
+    """What is exported: the network with its preprocessing in front and its calibration behind."""
 
     def __init__(self, model: CarModel):
         super().__init__()
         self.network = model.network
         self.flip: bool = model.config["input"].get("flip", False)
-        self.temperature: float = model.config.get("temperature", 1.0)
+        self.calibration = Calibration.of(model.config)
         for name, default in STATISTICS:
             values = torch.tensor(model.config["input"].get(name, default))
             self.register_buffer(name, 255 * values.view(1, 3, 1, 1))
@@ -72,7 +73,7 @@ class Graph(nn.Module):
         logits = self.network.forward_head(features)
         if self.flip:  # as `Predictor.run`
             logits = (logits + self.network.forward_head(self.network.forward_features(images.flip(3)))) / 2
-        return features, logits / self.temperature
+        return features, self.calibration(logits)
 
 
 def export(model: CarModel, to: str, out: str | Path) -> Parity:
@@ -109,7 +110,7 @@ def metadata(config: dict) -> dict[str, Any]:
         "in_the_graph": {
             **{name: config["input"].get(name, default) for name, default in STATISTICS},
             "flip": config["input"].get("flip", False),
-            "temperature": config.get("temperature", 1.0),
+            "calibration": Calibration.of(config).as_dict(),
         },
         "probabilities": "softmax(logits)",
         "weights_sha256": config.get("weights_sha256"),
@@ -123,7 +124,8 @@ def measure(engine: Engine, model: CarModel) -> Parity:
     chance = np.random.default_rng(0)
     coarse = chance.integers(0, 256, (PICTURES, 12, 12, 3), dtype=np.uint8)
     pictures = [squash(Image.fromarray(picture), predictor.size) for picture in coarse]
-    truth = predictor.run(to_batch(pictures, predictor.mean, predictor.std))[1].numpy()
+    truth = predictor.run(to_batch(pictures, predictor.mean, predictor.std))[1]
+    truth = predictor.calibration(truth).softmax(1).numpy()
     _, logits = engine(np.stack(pictures))
     answers = torch.from_numpy(np.array(logits)).softmax(1).numpy()
     parity = Parity(PICTURES, float(abs(answers - truth).max()), bool((answers.argmax(1) == truth.argmax(1)).all()))

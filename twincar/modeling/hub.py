@@ -30,6 +30,8 @@ from twincar.config import PUBLISHED, STANFORD_CARS, TwinCarError
 from twincar.modeling import architectures, weights
 from twincar.modeling.card import model_card
 from twincar.modeling.download import CacheError, fetch, sha256
+from twincar.modeling.knowledge import FILE as KNOWLEDGE
+from twincar.modeling.knowledge import Knowledge
 
 DOWNLOAD_OPTIONS = ("revision", "cache_dir", "force_download", "token", "local_files_only")
 REQUIRED = {"architecture", "class_names", "input"}
@@ -48,6 +50,7 @@ class CarModel(nn.Module, PyTorchModelHubMixin, library_name="twincar"):
         if not isinstance(config, dict) or not config.keys() >= REQUIRED:
             raise ModelError(f"This is no TwinCar model: its config.json lacks {sorted(REQUIRED - set(config or ()))}.")
         self.config = config
+        self.knowledge: Knowledge | None = None
         self.network = architectures.build(num_classes=len(config["class_names"]), **config["architecture"])
 
     def forward_features(self, images: Tensor) -> Tensor:
@@ -67,6 +70,10 @@ class CarModel(nn.Module, PyTorchModelHubMixin, library_name="twincar"):
         weights = save_directory / constants.SAFETENSORS_SINGLE_FILE
         save_file(state, weights, metadata={"format": "pt"})
         self.config["weights_sha256"] = sha256(weights)
+        if self.knowledge:
+            self.config["knowledge"] = self.config.get("knowledge", {}) | {
+                "sha256": sha256(self.knowledge.save(save_directory))
+            }
         (save_directory / constants.CONFIG_NAME).write_text(json.dumps(self.config, indent=2) + "\n", encoding="utf-8")
         (save_directory / "README.md").write_text(model_card(self.config), encoding="utf-8")
 
@@ -81,15 +88,24 @@ class CarModel(nn.Module, PyTorchModelHubMixin, library_name="twincar"):
         check_weights(file, config, str(model_id))
         state = weights.read_state_dict(file)
         weights.load_state_dict(model.network, state, source=str(model_id))
+        if told := config.get("knowledge"):
+            file = folder / KNOWLEDGE if folder else Path(hf_hub_download(model_id, KNOWLEDGE, **options))
+            _check(file, told["sha256"], f"The values in the {KNOWLEDGE}", str(model_id))
+            model.knowledge = Knowledge.load(file)
         return model.eval()
 
 
 def check_weights(file: Path, config: dict, name: str) -> None:
     """Raise ModelError where `file` is not what `config["weights_sha256"]` tells; a config without it tells nothing."""
     told = config.get("weights_sha256")
-    if told and file.is_file() and (found := sha256(file)) != told:
+    if told and file.is_file():
+        _check(file, told, "The weights", name)
+
+
+def _check(file: Path, told: str, what: str, name: str) -> None:
+    if (found := sha256(file)) != told:
         raise ModelError(
-            f"The weights of {name} are not those that its config.json was written for (SHA-256 {found[:12]}… instead "
+            f"{what} of {name} are not those that its config.json was written for (SHA-256 {found[:12]}… instead "
             f"of {told[:12]}…): fetch or publish the model again."
         )
 

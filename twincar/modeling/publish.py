@@ -12,8 +12,7 @@ import torch
 
 from twincar.config import STANFORD_CARS, TwinCarError
 from twincar.dataset import class_names
-from twincar.modeling import hub, weights
-from twincar.modeling.calibrate import fit_temperature
+from twincar.modeling import calibrate, hub, weights
 from twincar.modeling.evaluate import Evaluation, evaluate
 from twincar.modeling.predict import REFERENCE, Predictor
 from twincar.modeling.recipes import Recipe
@@ -75,7 +74,8 @@ def publish(
     hub.checkpoint_network(best, model.network)
     weights.to_half(model.network)  # measured as it will be read: the file holds half precision
     result = evaluate(Predictor(model, engine=REFERENCE), table, "val", progress=progress)
-    config["temperature"] = round(fit_temperature(torch.from_numpy(result.probabilities).log(), result.labels), 4)
+    fitted = calibrate.fit(torch.from_numpy(result.logits), result.labels)
+    config["calibration"] = {key: round(value, 4) for key, value in fitted.as_dict().items()}
     config["scores"] = {
         **result.scores,
         "command": f"twincar evaluate --model {_from_here(out)} --data data --split val",

@@ -18,10 +18,11 @@ from twincar.config import TwinCarError
 from twincar.modeling import hub
 from twincar.modeling.card import model_card
 from twincar.modeling.download import fetch
+from twincar.modeling.knowledge import FILE as KNOWLEDGE
 from twincar.modeling.predict import REFERENCE, Predictor
 
 EXAMPLE = "example.jpg"  # a picture that the Hub shows with the model's answer, where the folder holds one
-FILES = (constants.CONFIG_NAME, constants.SAFETENSORS_SINGLE_FILE, "README.md", "LICENSE", EXAMPLE)
+FILES = (constants.CONFIG_NAME, constants.SAFETENSORS_SINGLE_FILE, KNOWLEDGE, "README.md", "LICENSE", EXAMPLE)
 
 
 class SharingError(TwinCarError):

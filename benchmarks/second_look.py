@@ -1,0 +1,97 @@
+"""Does it find the car in a whole photo, what is that worth, and what does it cost?
+
+    python benchmarks/second_look.py models/twincar --data data_full --out reports/second_look.md
+
+`data_full` is what `twincar prepare` made of photos as they were taken, with boxes; none of them may have been learnt
+from. Each is answered from the whole frame, from the box that the model finds (a second look), and from the annotated
+box; and every pair of the three is held against each other photo by photo.
+"""
+
+import statistics
+import time
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from scipy.stats import binomtest
+
+from twincar import Predictor
+from twincar.dataset import load_table
+from twincar.files import write_beside
+from twincar.listing import BOX
+from twincar.modeling.locate import overlap
+from twincar.photo import load_photo
+
+TURNS = 3
+
+
+def main(
+    model: Annotated[Path, typer.Argument(help="A published model's folder, with knowledge.")],
+    data: Annotated[Path, typer.Option(help="Whole photos with boxes, as `twincar prepare` left them.")],
+    out: Annotated[Path | None, typer.Option(help="Also write the table there, as Markdown.")] = None,
+) -> None:
+    predictor, table = Predictor.from_pretrained(model), load_table(data).dropna(subset=BOX)
+    photos = [load_photo(path) for path in table["path"]]
+    boxes = [tuple(int(value) for value in row) for row in table[BOX].to_numpy()]
+    ways = {
+        "the whole frame": lambda row: predictor(photos[row], closer=False),
+        "the box it finds": lambda row: predictor(photos[row]),
+        "the annotated box": lambda row: predictor(photos[row], box=boxes[row]),
+    }
+    right, took, looked = {way: [] for way in ways}, {way: [] for way in ways}, []
+    for turn in range(TURNS):
+        for row, name in enumerate(table["class_name"]):
+            for way, ask in ways.items():
+                start = time.perf_counter()
+                answer = ask(row)
+                took[way].append(time.perf_counter() - start)
+                if not turn:
+                    right[way].append(answer.top(1)[0].class_name == name)
+                    if way == "the box it finds":
+                        looked.append((answer.looked_closer, answer.is_car, answer.box))
+    lines = [
+        f"{len(photos)} whole photos, each answered three ways by `{model}`.",
+        "",
+        "| answered from | right | 95 % interval (Wilson) | median time |",
+        "| --- | --- | --- | --- |",
+    ]
+    for way in ways:
+        low, high = binomtest(sum(right[way]), len(photos)).proportion_ci(0.95, method="wilson")
+        middle = 1000 * statistics.median(took[way])
+        lines.append(f"| {way} | {np.mean(right[way]):.1%} | {low:.1%} to {high:.1%} | {middle:.1f} ms |")
+    found = [_iou(box, truth, photo.size) for (_, _, box), truth, photo in zip(looked, boxes, photos, strict=True)]
+    frame = [_iou((0, 0, *photo.size), truth, photo.size) for photo, truth in zip(photos, boxes, strict=True)]
+    whole, closer, annotated = right.values()
+    ratio = statistics.median(took["the box it finds"]) / statistics.median(took["the whole frame"])
+    lines += [
+        "",
+        f"- Mean overlap (IoU) of found and annotated boxes: {np.mean(found):.3f}; a tenth lies below "
+        f"{np.quantile(found, 0.1):.2f}; of the whole frame with them: {np.mean(frame):.3f}.",
+        f"- Against the whole frame the found box put {_gained(whole, closer)} photos right and "
+        f"{_gained(closer, whole)} wrong; against the annotated box it lost {_gained(closer, annotated)} and won "
+        f"{_gained(annotated, closer)}.",
+        f"- {np.mean([again for again, _, _ in looked]):.0%} were looked at twice; the median answer took {ratio:.2f} "
+        "times as long as one look.",
+        f"- {sum(not is_car for _, is_car, _ in looked)} were taken for photos without a car.",
+    ]
+    print("\n".join(lines))
+    if out:
+        with write_beside(out) as beside:
+            title = "# The second look\n\n`python benchmarks/second_look.py`\n\n"
+            beside.write_text(title + "\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _iou(box, truth, size) -> float:
+    def share(pixels):
+        return pixels[0] / size[0], pixels[1] / size[1], pixels[2] / size[0], pixels[3] / size[1]
+
+    return overlap(share(box), share(truth)) if box else 0.0
+
+
+def _gained(before: list[bool], after: list[bool]) -> int:
+    return sum(a and not b for b, a in zip(before, after, strict=True))
+
+
+if __name__ == "__main__":
+    typer.run(main)

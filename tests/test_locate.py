@@ -1,0 +1,115 @@
+"""Boxes from coverage, cars laid on other photos, and a Locator that learns to find what was laid there."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from tests.conftest import draw_car
+from twincar.compose import INSET, Car, compose
+from twincar.modeling import locate
+
+sides = st.floats(0, 0.8)
+boxes = st.tuples(sides, sides, st.floats(0.15, 1), st.floats(0.15, 1)).map(
+    lambda b: (b[0], b[1], min(b[0] + b[2], 1.0), min(b[1] + b[3], 1.0))
+)
+
+
+@given(boxes, st.integers(6, 9), st.integers(6, 9))
+def test_the_nearest_box_to_a_box_is_that_box(box, rows, columns):
+    """Its own coverage tells where its edges are, to a part of a cell, when it reaches over several."""
+    assume(min(box[2] - box[0], box[3] - box[1]) > 2.5 / 6)
+    found = locate.nearest_box(locate.cover(np.array([box]), rows, columns)[0])
+    step = np.array([1 / columns, 1 / rows] * 2) / locate.COARSE / locate.FINE
+    assert (np.abs(np.array(found) - box) <= step + 1e-6).all()
+
+
+@given(boxes, st.integers(1, 9), st.integers(1, 9))
+def test_coverage_adds_up_to_the_area(box, rows, columns):
+    coverage = locate.cover(np.array([box]), rows, columns)
+    assert coverage.shape == (1, rows, columns)
+    assert coverage.min() >= 0
+    assert coverage.max() <= 1 + 1e-9
+    assert coverage.mean() == pytest.approx(locate.area(box))
+
+
+def test_overlap_and_margin_of_known_cases():
+    assert locate.overlap((0, 0, 0.5, 1), (0, 0, 0.5, 1)) == pytest.approx(1)
+    assert locate.overlap((0, 0, 0.5, 1), (0.5, 0, 1, 1)) == 0
+    assert locate.overlap((0, 0, 0.5, 1), (0.25, 0, 0.75, 1)) == pytest.approx(1 / 3)
+    assert locate.with_margin((0.4, 0.2, 0.6, 0.6), (0.1, 0.25)) == pytest.approx((0.38, 0.1, 0.62, 0.7))
+    assert locate.with_margin((0.0, 0.2, 1.0, 0.9), (0.1, 0.5)) == (0, 0, 1, 1)
+
+
+def test_a_composed_picture_shows_the_car_where_it_says():
+    """A red car on green ground: what is red lies in the box, and all around it is green."""
+    red, green = np.full((90, 120, 3), (250, 0, 0), np.uint8), np.full((200, 300, 3), (0, 250, 0), np.uint8)
+    chance = np.random.default_rng(0)
+    for _ in range(30):
+        picture, box = compose(Car(red, INSET * 2, 1.5), green, 96, chance)
+        assert (picture.shape, picture.dtype) == ((96, 96, 3), np.uint8)
+        assert 0 <= box[0] < box[2] <= 1
+        assert 0 <= box[1] < box[3] <= 1
+        x1, y1, x2, y2 = (box * 96).round().astype(int)
+        inside = np.zeros((96, 96), bool)
+        inside[y1 + 1 : y2 - 1, x1 + 1 : x2 - 1] = True
+        assert (picture[inside][:, 0] > picture[inside][:, 1]).all()
+        far = np.ones((96, 96), bool)  # farther from the box than its context reaches
+        far[max(y1 - 9, 0) : y2 + 9, max(x1 - 7, 0) : x2 + 7] = False
+        assert (picture[far][:, 1] > picture[far][:, 0]).all()
+
+
+@pytest.fixture(scope="module")
+def located():
+    """A Locator for the plainest features there are: the picture itself, eight pixels a cell."""
+    chance = np.random.default_rng(0)
+    pictures, truth = zip(*(_composed(chance) for _ in range(400)), strict=True)
+    return locate.fit(_features(pictures), np.stack(truth), epochs=30), chance
+
+
+def _composed(chance):
+    label = int(chance.integers(5))
+    ground = chance.integers(90, 160, (64, 64, 3)).astype(np.uint8)
+    return compose(Car(np.asarray(draw_car(label, int(chance.integers(99)))), (0.15,) * 4, 1.5), ground, 64, chance)
+
+
+def _features(pictures) -> torch.Tensor:
+    images = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
+    cells = torch.nn.functional.pixel_unshuffle(images, 8)
+    return torch.cat([cells, cells.square()], 1)
+
+
+def test_it_learns_where_the_cars_are(located):
+    """On pictures it has not seen, nearer than "the car fills the picture" comes."""
+    locator, chance = located
+    overlaps, whole = [], []
+    for _ in range(60):
+        picture, box = _composed(chance)
+        found = locator.boxes(_features([picture])[0])
+        overlaps.append(max((locate.overlap(one, tuple(box)) for one in found), default=0))
+        whole.append(locate.overlap(locate.WHOLE, tuple(box)))
+    assert np.mean(overlaps) > 0.6
+    assert np.mean(overlaps) > np.mean(whole) + 0.1
+
+
+def test_nothing_is_found_on_bare_ground(located):
+    locator, chance = located
+    ground = chance.integers(90, 160, (20, 64, 64, 3)).astype(np.uint8)
+    assert sum(bool(locator.boxes(features)) for features in _features(ground)) <= 2
+
+
+class Told(locate.Locator):
+    """Tells a coverage that is given, in place of features."""
+
+    def coverage(self, features):
+        return features
+
+
+def test_of_several_cars_the_largest_comes_first():
+    two = locate.cover(np.array([(0.05, 0.5, 0.3, 0.8), (0.45, 0.2, 0.95, 0.9)]), 8, 8).sum(0)
+    found = Told(1).boxes(two)
+    assert len(found) == 2
+    assert locate.overlap(found[0], (0.45, 0.2, 0.95, 0.9)) > 0.9
+    assert locate.overlap(found[1], (0.05, 0.5, 0.3, 0.8)) > 0.8
+    assert Told(1).boxes(np.full((8, 8), 0.1)) == []

@@ -1,0 +1,154 @@
+"""Where in a photo is the car? From the features of a look at all of it: a few small layers, no second network.
+
+They tell of every cell of the features which share of it a car covers. `learn.py` trains them on pictures of cars laid
+on other photos (`compose.py`); the network below stays as it is. A box is then the one whose own coverage of the cells
+comes nearest to what was told, in least squares: its edges fall between cells, since a half-covered cell says so.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+WIDTH = 64
+COARSE, FINE = 4, 4  # places for an edge in a cell at first, and steps between two of them afterwards
+SMALLEST = 0.1  # least side of a box, as a share of the photo's
+DENSE = 0.5  # least mean coverage of a box that is taken for a car
+ALIKE = 0.3  # boxes that overlap more (IoU) are one car
+# What training pictures show around a box, as shares of its width and height: the medians of 16 pixels over the boxes
+# of the devkit's 8,144 training photos.
+MARGIN = (0.032, 0.061)
+
+Box = tuple[float, float, float, float]  # x1, y1, x2, y2 in 0-1 of the photo's width and height
+WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
+
+
+class Locator(nn.Module):
+    """Features (N, C, h, w) -> for every cell the log-odds that a point in it lies on a car, (N, h, w)."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.register_buffer("scale", torch.ones(()))  # mean square of a feature: backbones differ by orders
+        self.layers = nn.Sequential(
+            nn.Dropout2d(0.3),
+            nn.Conv2d(channels, WIDTH, 1),
+            nn.GELU(),
+            nn.Conv2d(WIDTH, WIDTH, 3, padding=1),
+            nn.GELU(),
+            nn.Conv2d(WIDTH, WIDTH, 3, padding=1),
+            nn.GELU(),
+            nn.Dropout2d(0.1),
+            nn.Conv2d(WIDTH, 1, 1),
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.layers(features / self.scale.sqrt())[:, 0]
+
+    @torch.no_grad()
+    def coverage(self, features: Tensor) -> np.ndarray:
+        """Which share of each cell a car covers, (h, w) floats in 0-1, of one picture's (C, h, w) features."""
+        return self(features[None].float().cpu())[0].sigmoid().numpy()
+
+    def boxes(self, features: Tensor, limit: int = 4) -> list[Box]:
+        """The cars in one picture's (C, h, w) features, the largest first; [] where there is none."""
+        left, found = self.coverage(features), []
+        for _ in range(limit):
+            box = nearest_box(left)
+            covered = cover(np.array([box]), *left.shape)[0]
+            if float((left * covered).sum() / covered.sum()) < DENSE:
+                break
+            if all(overlap(box, other) < ALIKE for other in found):
+                found.append(box)
+            left = left * (1 - covered)
+        return sorted(found, key=area, reverse=True)
+
+
+def fit(features: Tensor, boxes: np.ndarray, epochs: int = 24, batch_size: int = 64, seed: int = 0) -> Locator:
+    """Train a Locator on (N, C, h, w) features of pictures whose cars lie in `boxes`, (N, 4) as of `Box`."""
+    torch.manual_seed(seed)
+    truth = torch.from_numpy(cover(boxes, *features.shape[2:])).float()
+    locator = Locator(features.shape[1]).train()
+    locator.scale.copy_(features.float().square().mean())
+    optimizer = torch.optim.AdamW(locator.parameters(), weight_decay=0.05)
+    steps = epochs * -(-len(features) // batch_size)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, steps)
+    for _ in range(epochs):
+        for batch in torch.randperm(len(features)).split(batch_size):
+            x, y = features[batch].float(), truth[batch]
+            if torch.rand(()) < 0.5:
+                x, y = x.flip(3), y.flip(2)
+            loss = functional.binary_cross_entropy_with_logits(locator(x), y)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    return locator.eval().requires_grad_(False)
+
+
+def cover(boxes: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """Which share of each cell every box covers: (N, 4) boxes -> (N, rows, columns) in 0-1."""
+    x, y = _along(boxes[:, 0], boxes[:, 2], columns), _along(boxes[:, 1], boxes[:, 3], rows)
+    return y[:, :, None] * x[:, None, :]
+
+
+def nearest_box(coverage: np.ndarray) -> Box:
+    """The box whose coverage of the cells is nearest to (h, w) `coverage`, in squares.
+
+    Of all boxes with edges at every quarter of a cell, and then of all that lie within a quarter of the best of them.
+    """
+    rows, columns = coverage.shape
+    box = _nearest(coverage, _segments(columns), _segments(rows))
+    return _nearest(coverage, _around(box[0], box[2], columns), _around(box[1], box[3], rows))
+
+
+def _nearest(coverage: np.ndarray, across: np.ndarray, down: np.ndarray) -> Box:
+    x, y = (_along(*segments.T, cells) for segments, cells in zip((across, down), coverage.shape[::-1], strict=True))
+    # |cover - told|^2 = |cover|^2 - 2 cover.told + constant, for all pairs of a segment down and one across at once.
+    distance = np.outer((y**2).sum(1), (x**2).sum(1)) - 2 * y @ coverage @ x.T
+    row, column = np.unravel_index(distance.argmin(), distance.shape)
+    (x1, x2), (y1, y2) = across[column], down[row]
+    return float(x1), float(y1), float(x2), float(y2)
+
+
+@lru_cache(maxsize=8)
+def _segments(cells: int) -> np.ndarray:
+    """All segments of 0-1, (N, 2), with ends at the COARSE-th parts of a cell."""
+    places = np.arange(cells * COARSE + 1) / (cells * COARSE)
+    return _long_enough(np.stack(np.meshgrid(places, places, indexing="ij"), -1).reshape(-1, 2))
+
+
+def _around(start: float, end: float, cells: int) -> np.ndarray:
+    """Segments with ends up to one step of `_segments` away, in FINE steps to either side."""
+    places = np.linspace(-1, 1, 2 * FINE + 1) / (cells * COARSE)
+    ends = np.stack(np.meshgrid(start + places, end + places, indexing="ij"), -1).reshape(-1, 2)
+    return _long_enough(ends.clip(0, 1))
+
+
+def _long_enough(segments: np.ndarray) -> np.ndarray:
+    return segments[segments[:, 1] - segments[:, 0] >= SMALLEST - 1e-9]
+
+
+def _along(start: np.ndarray, end: np.ndarray, cells: int) -> np.ndarray:
+    """Which share of each of `cells` equal parts of 0-1 the segments from start to end cover: (N, cells)."""
+    edges = np.arange(cells + 1) / cells
+    length = np.minimum(end[:, None], edges[1:]) - np.maximum(start[:, None], edges[:-1])
+    return length.clip(0) * cells
+
+
+def area(box: Box) -> float:
+    """Share of the photo that a box takes, 0-1."""
+    return max(box[2] - box[0], 0) * max(box[3] - box[1], 0)
+
+
+def overlap(one: Box, other: Box) -> float:
+    """Intersection over union of two boxes, 0-1."""
+    both = area((max(one[0], other[0]), max(one[1], other[1]), min(one[2], other[2]), min(one[3], other[3])))
+    return both / max(area(one) + area(other) - both, 1e-12)
+
+
+def with_margin(box: Box, margin: tuple[float, float] = MARGIN) -> Box:
+    """The box with its own width and height times `margin` more on every side, as far as the photo goes."""
+    x, y = margin[0] * (box[2] - box[0]), margin[1] * (box[3] - box[1])
+    return max(box[0] - x, 0.0), max(box[1] - y, 0.0), min(box[2] + x, 1.0), min(box[3] + y, 1.0)
