@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +10,7 @@ import typer
 from twincar.cli.base import Model, app, err, out, sentences
 from twincar.config import PICTURES, PUBLISHED, TwinCarError
 from twincar.files import write_beside
+from twincar.saying import as_dict, say, several
 
 
 @app.command()
@@ -30,16 +30,14 @@ def predict(
         for file, answer in zip(files, answers, strict=True):
             failed |= isinstance(answer, PhotoError)
             if as_json:
-                line = (
-                    {"error": str(answer)}
-                    if isinstance(answer, PhotoError)
-                    else {"top": [asdict(guess) for guess in answer.top(top)]}
-                )
+                line = {"error": str(answer)} if isinstance(answer, PhotoError) else as_dict(answer, top)
                 print(json.dumps({"file": str(file)} | line, ensure_ascii=False), flush=True)
             elif isinstance(answer, PhotoError):
                 err.print(f"[bold]{file}[/]\n  {answer}", highlight=False, soft_wrap=True)
             else:
                 out.print(f"[bold]{file}[/]", highlight=False, soft_wrap=True)
+                said = f"{say(answer).text} {several(len(answer.others))}"
+                out.print(f"  {said.strip()}", highlight=False, soft_wrap=True, markup=False)
                 for guess in answer.top(top):
                     out.print(f"  {guess.probability:6.1%}  {guess.class_name}", highlight=False)
     if failed:
