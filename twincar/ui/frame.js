@@ -3,12 +3,18 @@
 const find = (selector) => element.querySelector(selector);
 const stage = find(".stage"), picture = find(".picture"), shade = find(".shade"), frame = find(".frame");
 const below = find(".below"), buttons = [...element.querySelectorAll("[data-mode]")];
-const STEP = 0.01, LEAST = 0.04, NUDGE = 4; // shares of the photo; pixels before a press becomes a drag
+const STEP = 0.01, LEAST = 0.04; // shares of the photo
+const ALIKE = 0.5; // overlap from which on two frames mean the same car
+const NUDGE = 4; // pixels before a press becomes a drag
 const SIDES = { w: 0, n: 1, e: 2, s: 3 }; // places in a box: x1, y1, x2, y2
 let box = null, mode = "found", turn = 0, drag = null, later = null;
 
 const clamp = (value, low = 0, high = 1) => Math.min(Math.max(value, low), high);
-const same = (a, b) => a && b && a.every((side, i) => Math.abs(side - b[i]) < 0.002);
+const area = ([x1, y1, x2, y2]) => Math.max(x2 - x1, 0) * Math.max(y2 - y1, 0);
+const overlap = (a, b) => { // intersection over union
+  const both = area([Math.max(a[0], b[0]), Math.max(a[1], b[1]), Math.min(a[2], b[2]), Math.min(a[3], b[3])]);
+  return both / (area(a) + area(b) - both);
+};
 const holds = (outer, [x, y]) => outer && x >= outer[0] && x <= outer[2] && y >= outer[1] && y <= outer[3];
 const place = (target, [x1, y1, x2, y2]) => Object.entries({ "--x1": x1, "--y1": y1, "--x2": x2, "--y2": y2 })
   .forEach(([name, share]) => target.style.setProperty(name, `${100 * share}%`));
@@ -21,7 +27,7 @@ const draw = () => {
     const [x1, y1, x2, y2] = box.map((side) => Math.round(100 * side));
     frame.setAttribute("aria-description", `From ${x1} to ${x2} per cent of the width, ${y1} to ${y2} of the height`);
   }
-  const others = cars.filter((car) => !same(car, box));
+  const others = cars.filter((car) => !box || overlap(car, box) < ALIKE);
   find(".cars").replaceChildren(...others.map((car, i) => {
     const button = Object.assign(document.createElement("button"), { type: "button", title: "Look at this car" });
     button.setAttribute("aria-label", `Look at another car, ${i + 1} of ${others.length}`);

@@ -161,8 +161,9 @@ def tab(predictor: Predictor, scope: str, examples: list[str], keep_for: float) 
     photo.change(None, photo, [headline, framed], js=waiting, **private)
     everything = [answer, kept, framed, headline, five, nearest, bars, evidence, slider, sentence]
     everything += [compared.box, compared.one, compared.other, *compared.outputs]
-    photo.change(show, photo, everything, preprocess=False, **private)
-    framed.select(look_again, kept, everything, **private)
+    again = framed.select(look_again, kept, everything, **private)
+    # A late answer about the photo before must not be taken for one about this photo.
+    photo.change(show, photo, everything, preprocess=False, cancels=[again], **private)
     nearest.input(choose, [nearest, answer], everything, **private)
     told, overlay = gr.JSON(visible=False, label="answer"), gr.Image(visible=False, label="overlay", format="jpeg")
     gr.on([], identify, photo, [told, overlay], preprocess=False, api_name="identify")
