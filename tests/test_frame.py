@@ -225,6 +225,16 @@ def test_a_phone_has_the_frame_on_the_photo(page, photo):
     assert outer["x"] <= inner["x"] and inner["x"] + inner["width"] <= outer["x"] + outer["width"] + 1
     assert outer["y"] <= inner["y"] and inner["y"] + inner["height"] <= outer["y"] + outer["height"]
     assert page.locator("#headline").bounding_box()["y"] > page.locator("#frame .below").bounding_box()["y"]
+    start, finger = frame_of(page), page.context.new_cdp_session(page)
+    finger.send("Emulation.setTouchEmulationEnabled", {"enabled": True})
+    x, y = inner["x"] + inner["width"] / 2, inner["y"] + inner["height"] / 2
+    for kind, by in (("touchStart", 0), ("touchMove", 20), ("touchMove", 40), ("touchEnd", None)):
+        points = [] if by is None else [{"x": x - by, "y": y - by}]
+        finger.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    answered(page, "I looked in your frame.")
+    moved = frame_of(page)
+    assert moved[0] < start[0] - 0.05 and moved[1] < start[1] - 0.05
+    expect_answer(page, photo, box=moved)
 
 
 @pytest.mark.parametrize(
