@@ -112,13 +112,13 @@ buttons.forEach((button) => button.addEventListener("click", () => {
   button.dataset.mode === "own" ? take(box ?? [0.15, 0.15, 0.85, 0.85]) : ask(button.dataset.mode);
 }));
 
-// The stage lies on the picture that Gradio shows, wherever that is.
+// The stage lies on the picture that Gradio shows, wherever that is, and as wide as the block around it.
 const cover = () => {
-  const shown = document.querySelector("#photo .image-frame")?.getBoundingClientRect();
+  const [block, shown] = ["#photo", "#photo .image-frame"].map((part) => document.querySelector(part)?.getBoundingClientRect());
   const own = stage.offsetParent?.getBoundingClientRect();
   if (!shown?.height || !own) return;
-  Object.assign(stage.style, { left: `${shown.left - own.left}px`, top: `${shown.top - own.top}px`,
-    width: `${shown.width}px`, height: `${shown.height}px` });
+  Object.assign(stage.style, { left: `${block.left + 1 - own.left}px`, top: `${shown.top - own.top}px`,
+    width: `${block.width - 2}px`, height: `${shown.height}px` }); // between the block's borders
 };
 new ResizeObserver(cover).observe(element.closest("#shown"));
 
