@@ -153,7 +153,7 @@ def test_whatever_the_names_a_file_is_found_again(tmp_path_factory, names, torn,
     with open_answers(out) as answers:
         for name in names:
             assert name not in answers
-            answers.write(name, [guess])
+            answers.write(name, {"top": [guess.as_dict()]})
     with open_answers(out, resume=True) as answers:
         assert len(answers) == len(names)
         assert all(name in answers for name in names)

@@ -64,6 +64,7 @@ def test_a_photo_is_answered_by_itself(page, car_photo, truth):
     expect(page.locator("#slider img")).to_have_count(2)
     expect(page.locator("#sentence")).to_contain_text(best.class_name)
     assert page.locator("#slider img").nth(0).get_attribute("src") != overlay_of(page)
+    expect(page.locator("#frame .stage")).to_be_hidden()  # this model was not taught where cars are
 
 
 def test_the_page_says_what_it_knows(page):
@@ -195,6 +196,8 @@ def test_the_api_gives_the_five_and_the_overlay(site, car_photo, truth):
     assert list(client.view_api(return_format="dict")["named_endpoints"]) == ["/identify", "/many"]
     answer, overlay = client.predict(photo=handle_file(car_photo), api_name="/identify")
     assert [guess["class_name"] for guess in answer["top"]] == [guess.class_name for guess in truth.top(5)]
+    assert [make["make"] for make in answer["makes"]] == [guess.make for guess in truth.top(3)]
+    assert [answer[key] for key in ("is_car", "is_known", "box", "others")] == [None, None, None, []]
     assert set(answer["top"][0]) == {"class_name", "make", "model", "body", "year", "probability"}
     assert sum(guess["probability"] for guess in answer["top"]) == pytest.approx(1, abs=1e-4)  # all of the five classes
     assert Image.open(overlay).size == Image.open(car_photo).size

@@ -2,7 +2,7 @@
 
 find_photos([Path("photos/")])                 # walks the folders as it is asked; nothing is listed before
 with open_answers(Path("answers.csv"), resume=True) as answers:
-    if "a.jpg" not in answers: answers.write("a.jpg", [guess, ...])
+    if "a.jpg" not in answers: answers.write("a.jpg", as_dict(predictor("a.jpg")))
 
 A line an answer, in JSON or as CSV by the file's suffix, written at once. Memory does not grow with the folder but by
 8 bytes a photo that an earlier run has answered, and by the names of one folder at a time.
@@ -15,13 +15,12 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from twincar.config import PICTURES, CarName, TwinCarError
+from twincar.config import PICTURES, TwinCarError
 from twincar.files import spreadsheet_safe
 
 COLUMNS = ["file", "class_name", "make", "model", "body", "year", "probability", "error"]  # of a CSV of best answers
@@ -59,9 +58,9 @@ def _below(folder: Path) -> Iterator[Path]:
             yield folder / name
 
 
-def as_json(file: str, answer: list[CarName] | str) -> str:
-    """One line: the file with its guesses, best first, or with the reason why there are none."""
-    rest = {"error": answer} if isinstance(answer, str) else {"top": [asdict(guess) for guess in answer]}
+def as_json(file: str, answer: dict[str, Any] | str) -> str:
+    """One line: the file with its answer, as of `saying.as_dict`, or with the reason why there is none."""
+    rest = {"error": answer} if isinstance(answer, str) else answer
     return json.dumps({"file": file} | rest)  # in ASCII: a name may be no UTF-8
 
 
@@ -78,12 +77,12 @@ class Answers:
     def __len__(self) -> int:
         return len(self._done)
 
-    def write(self, name: str, answer: list[CarName] | str) -> None:
-        """Add a file's guesses, best first (a CSV keeps the best one), or the reason why there are none."""
+    def write(self, name: str, answer: dict[str, Any] | str) -> None:
+        """Add a file's answer, as of `saying.as_dict` (a CSV keeps the best guess), or the reason why there is none."""
         if not self._csv:
             line = as_json(name, answer) + "\n"
         else:
-            row = {"error": answer} if isinstance(answer, str) else asdict(answer[0])
+            row = {"error": answer} if isinstance(answer, str) else dict(answer["top"][0])
             row |= {"file": name} | ({"probability": f"{row['probability']:.4f}"} if "probability" in row else {})
             line = _csv_line([_shown(row.get(column), True) for column in COLUMNS])
         self._file.write(line.encode())

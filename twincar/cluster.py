@@ -22,7 +22,7 @@ AT_ONCE = 16  # photos in the network together
 
 
 def answer(photos: list[str], model: str, top: int, done: Container[str] = ()) -> Iterator[tuple[str, Any]]:
-    """(file, its `top` best guesses or the reason why there are none) of each photo that is not `done`.
+    """(file, its answer as of `saying.as_dict` or the reason why there is none) of each photo that is not `done`.
 
     photos : files, folders, or addresses that pyarrow can read. A cluster is found as Ray finds it (RAY_ADDRESS);
         without one, this machine is one.
@@ -34,7 +34,6 @@ def answer(photos: list[str], model: str, top: int, done: Container[str] = ()) -
     except ImportError as error:
         raise TwinCarError("The engine ray is not installed: pip install 'twincar[ray]'.") from error
     from twincar.modeling import hub
-    from twincar.modeling.predict import Guess
 
     scheme, filesystem, files = _listed(photos)
     files = [file for file in files if scheme + file not in done]
@@ -57,8 +56,7 @@ def answer(photos: list[str], model: str, top: int, done: Container[str] = ()) -
         **({"num_gpus": 1} if gpus else {"num_cpus": min(1, cpus / 2)}),
     )
     for row in answers.iter_rows():
-        told = json.loads(row["answer"])
-        yield scheme + row["file"], told if isinstance(told, str) else [Guess(**guess) for guess in told]
+        yield scheme + row["file"], json.loads(row["answer"])
 
 
 def _listed(photos: list[str]) -> tuple[str, Any, list[str]]:
@@ -95,10 +93,8 @@ class Answering:
 
     def __call__(self, batch: dict) -> dict:
         from twincar import PhotoError
+        from twincar.saying import as_dict
 
         answers = self.predictor.stream(batch["bytes"], AT_ONCE, full_size=False)
-        told = [
-            str(answer) if isinstance(answer, PhotoError) else [guess.as_dict() for guess in answer.top(self.top)]
-            for answer in answers
-        ]
+        told = [str(answer) if isinstance(answer, PhotoError) else as_dict(answer, self.top) for answer in answers]
         return {"file": list(batch["path"]), "answer": [json.dumps(one) for one in told]}

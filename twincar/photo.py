@@ -25,6 +25,7 @@ LONGEST_NAME = 160  # characters that are shown
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "HEIF", "GIF", "TIFF", "BMP")
 MARKER = re.compile(rb"\xff([^\x00\xd0-\xd7\xff])")  # of a JPEG; in its scans \xff is followed by one of these
 ORIENTATION = 0x0112  # the EXIF tag
+FULL_SIZE = "full_size"  # in `info` of a picture that `load_photo` was told to make smaller: what it was before
 UPRIGHT = {  # its values, and what turns such a picture upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -102,6 +103,7 @@ def crop_box(image: Image.Image, box, margin: int = BOX_MARGIN) -> Image.Image:
 def _load(photo: Photo, box, side: int | None) -> Image.Image:
     opened = _open(photo)
     _check_size(opened)
+    full = opened.size
     if side and box is None and opened is not photo:
         opened.draft(None, (side, side))
     if opened.tell():  # not `n_frames`, which reads an animation to its end to count
@@ -115,7 +117,10 @@ def _load(photo: Photo, box, side: int | None) -> Image.Image:
         image = image.copy()
     if side and (factor := min(image.size) // side) > 1:
         image = image.reduce(factor)
-    image.info = {}  # what is saved from here on does not say again how it was turned, or where it was taken
+    full = full if (full[0] > full[1]) == (image.width > image.height) else full[::-1]  # turned upright, as it is
+    smaller = box is None and image.size != full
+    # What is saved from here on does not say again how it was turned, or where it was taken.
+    image.info = {FULL_SIZE: full} if smaller else {}
     return image
 
 

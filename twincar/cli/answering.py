@@ -18,6 +18,7 @@ from twincar.config import PUBLISHED, TwinCarError
 from twincar.files import write_beside
 from twincar.listing import count
 from twincar.photo import printable
+from twincar.saying import as_dict
 
 
 @app.command()
@@ -61,7 +62,7 @@ def predict(
 
 
 def _here(photos: list[str], model: str, top: int, engine: str | None, done: Container[str]) -> Iterator[tuple]:
-    """(file, its best guesses or the reason why there are none) of each photo that is not `done`, in order."""
+    """(file, its answer as of `saying.as_dict` or the reason why there is none) of each photo not `done`, in order."""
     files = (file for file in find_photos(map(Path, photos)) if str(file) not in done)
     if (first := next(files, None)) is None:  # also, an empty folder is told of before a model is loaded
         return
@@ -73,7 +74,7 @@ def _here(photos: list[str], model: str, top: int, engine: str | None, done: Con
     at_once = 16 if predictor.engine.device.type == "cpu" else 128
     names, files = tee(chain([first], files))
     for file, answer in zip(names, predictor.stream(files, at_once, full_size=False), strict=True):
-        yield str(file), str(answer) if isinstance(answer, PhotoError) else answer.top(top)
+        yield str(file), str(answer) if isinstance(answer, PhotoError) else as_dict(answer, top)
 
 
 def _on_ray(photos: list[str], model: str, top: int, engine: str, done: Container[str]) -> Iterator[tuple]:
@@ -88,14 +89,15 @@ def _progress(out_file: Path | None) -> Progress:
     return Progress(*columns, console=err, disable=out_file is None or not err.is_terminal, transient=True)
 
 
-def _say(file: str, answer: list | str) -> None:
+def _say(file: str, answer: dict | str) -> None:
     voice = err if isinstance(answer, str) else out
     voice.print(Text(printable(file), "bold"), soft_wrap=True)
     if isinstance(answer, str):
         voice.print(f"  {escape(answer)}", highlight=False, soft_wrap=True)
         return
-    for guess in answer:
-        voice.print(f"  {guess.probability:6.1%}  {escape(guess.class_name)}", highlight=False)
+    voice.print(f"  {escape(answer['said'])}", highlight=False, soft_wrap=True)
+    for guess in answer["top"]:
+        voice.print(f"  {guess['probability']:6.1%}  {escape(guess['class_name'])}", highlight=False)
 
 
 @app.command()

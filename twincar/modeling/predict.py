@@ -37,7 +37,7 @@ from twincar.modeling import engine as engines
 from twincar.modeling import explain, hub
 from twincar.modeling.calibrate import Calibration
 from twincar.modeling.locate import WHOLE, Box, area, with_margin
-from twincar.photo import MAX_PIXELS, Photo, PhotoError, load_photo
+from twincar.photo import FULL_SIZE, MAX_PIXELS, Photo, PhotoError, load_photo
 
 STATISTICS = (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD))  # what a config that names none was trained with
 FILLED = 0.8  # share of the photo from which on a car is not looked at again: it is framed as in training already
@@ -155,6 +155,13 @@ class Prediction:
     @property
     def others(self) -> list[Pixels]:
         return [self._pixels(car) for car in self._cars[1:]]
+
+    def in_full(self, box: Pixels | None) -> Pixels | None:
+        """A box of `photo` in pixels of the upright photo as it was sent, of which `photo` may be a smaller copy."""
+        if box is None or (full := self.photo.info.get(FULL_SIZE)) is None:
+            return box
+        x, y = full[0] / self.photo.width, full[1] / self.photo.height
+        return round(box[0] * x), round(box[1] * y), round(box[2] * x), round(box[3] * y)
 
     @property
     def looked_closer(self) -> bool:

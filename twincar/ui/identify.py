@@ -1,18 +1,23 @@
 """The Identify tab: a photo in; the car's name, how sure that is, the five nearest, and the evidence for each.
 
-The network runs once a photo. Its Prediction stays in the visitor's session, so that another of the five costs one pass
-of the head. Everything that is shown comes from `Predictor`; here it is only put into words.
+The network runs once or twice a photo, and once more for every frame that the visitor draws on it. The Prediction stays
+in the visitor's session, so that another of the five costs one pass of the head. Everything that is shown comes from
+`Predictor`; here it is only put into words.
 """
 
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from twincar.modeling.predict import Guess, Prediction, Predictor
-from twincar.photo import PhotoError
-from twincar.ui import words
+from twincar.modeling.locate import Box
+from twincar.modeling.predict import Guess, Prediction, Predictor, pixels
+from twincar.photo import PhotoError, load_photo
+from twincar.saying import as_dict
+from twincar.ui import frame, words
 from twincar.ui.compare import drawer
+from twincar.ui.frame import Wish
 from twincar.ui.uploads import stored_photo
 
 TOP = 5
@@ -35,21 +40,23 @@ CAR = """<svg viewBox="0 0 240 96" aria-hidden="true"><defs><radialGradient id="
 
 def tab(predictor: Predictor, scope: str, examples: list[str], keep_for: float) -> None:
     """Draw the tab into the open Blocks. `scope` says what the model knows; answers are kept `keep_for` seconds."""
-    answer = gr.State(None, time_to_live=keep_for)
+    answer, kept = gr.State(None, time_to_live=keep_for), gr.State(None, time_to_live=keep_for)
     with gr.Row(elem_id="identify"):
         with gr.Column(elem_classes="side"):
-            photo = gr.Image(
-                type="filepath",
-                sources=["upload", "webcam", "clipboard"],
-                label="Photo of a car",
-                show_label=False,
-                buttons=[],
-                alt_text="Your photo",
-                elem_id="photo",
-                height=330,
-                placeholder="# Drop, paste or pick a photo of a car\nor take one with the camera below",
-                webcam_options=gr.WebcamOptions(mirror=False, constraints={"video": {"facingMode": "environment"}}),
-            )
+            with gr.Column(elem_id="shown"):
+                photo = gr.Image(
+                    type="filepath",
+                    sources=["upload", "webcam", "clipboard"],
+                    label="Photo of a car",
+                    show_label=False,
+                    buttons=[],
+                    alt_text="Your photo",
+                    elem_id="photo",
+                    height=330,
+                    placeholder="# Drop, paste or pick a photo of a car\nor take one with the camera below",
+                    webcam_options=gr.WebcamOptions(mirror=False, constraints={"video": {"facingMode": "environment"}}),
+                )
+                framed = frame.control()
             if examples:
                 gr.Examples(
                     examples,
@@ -60,7 +67,7 @@ def tab(predictor: Predictor, scope: str, examples: list[str], keep_for: float) 
                     api_visibility="private",
                 )
             with gr.Column(visible=False, elem_id="five") as five:
-                nearest = gr.Radio(label="The five nearest", info="Choose one to see what speaks for it.")
+                nearest = gr.Radio(label="The five nearest", info=words.nearest_info(None))
                 bars = gr.HTML(elem_id="bars")
         with gr.Column(elem_classes="main"):
             headline = gr.HTML(_welcome(scope), elem_id="headline")
@@ -74,22 +81,40 @@ def tab(predictor: Predictor, scope: str, examples: list[str], keep_for: float) 
 
     def show(upload: dict | None) -> dict[Any, Any]:
         try:
-            prediction = upload and predictor(stored_photo(upload), SHOWN_SIDE)
+            file = upload and stored_photo(upload)
+            prediction = file and predictor(file, side=SHOWN_SIDE)
         except PhotoError as error:
             return _nothing(words.trouble(str(error), ADVICE))
         if not prediction:
             return _nothing(_welcome(scope))
+        return _told(prediction, file, frame.cars_in(prediction), Wish())
+
+    def look_again(before: tuple[Path, list[Box]] | None, event: gr.EventData) -> dict[Any, Any]:
+        if not before or not before[0].is_file():
+            return _nothing(words.trouble(FORGOTTEN, ADVICE))
+        file, cars = before
+        wish, image = Wish.of(event._data), load_photo(file)
+        if wish.mode == "own":
+            prediction = predictor(image, box=pixels(wish.box, image.size))
+        else:
+            prediction = predictor(image, closer=wish.mode == "found")
+        return _told(prediction, file, cars, wish)
+
+    def _told(prediction: Prediction, file: Path, cars: list[Box], wish: Wish) -> dict[Any, Any]:
         # In place, after the network has read all of it: what the page draws and keeps needs no more pixels.
         prediction.photo.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
         top = prediction.top(TOP)
         return {
             answer: prediction,
-            headline: words.answer(top, _knows(scope)),
+            kept: (file, cars),
+            framed: frame.shown(prediction, cars, wish),
+            headline: words.answer(prediction, _knows(scope), "this frame" if wish.mode == "own" else "this photo"),
             five: gr.Column(visible=True),
             nearest: gr.Radio(
                 choices=[guess.class_name for guess in top],
                 value=top[0].class_name,
                 label=words.nearest_label(len(top)),
+                info=words.nearest_info(prediction),
             ),
             bars: _bars(top),
             evidence: gr.Column(visible=True),
@@ -102,13 +127,16 @@ def tab(predictor: Predictor, scope: str, examples: list[str], keep_for: float) 
 
     def _evidence(prediction: Prediction, class_name: str) -> dict[Any, Any]:
         return {
-            slider: (prediction.photo, prediction.overlay(class_name)),
+            slider: gr.ImageSlider(
+                (prediction.photo, prediction.overlay(class_name)), slider_position=_middle(prediction)
+            ),
             sentence: words.evidence(class_name, bool(prediction.heatmap(class_name).any())),
         }
 
     def _nothing(said: str) -> dict[Any, Any]:
         hidden = gr.Column(visible=False)
-        return {answer: None, headline: said, five: hidden, evidence: hidden, **compared.closed(None)}
+        emptied = dict.fromkeys((answer, kept, framed))
+        return {**emptied, headline: said, five: hidden, evidence: hidden, **compared.closed(None)}
 
     def identify(photo: dict) -> tuple[dict, Any]:
         """Name the car in a photo: the five nearest classes, and what in the photo speaks for the first.
@@ -117,27 +145,38 @@ def tab(predictor: Predictor, scope: str, examples: list[str], keep_for: float) 
             photo: A picture file: JPEG, PNG or WebP.
 
         Returns:
-            top: The five best, best first: class_name, make, model, body, year and probability (0 to 1).
+            answer: top, the five best, best first: class_name, make, model, body, year and probability (0 to 1); makes,
+                the three likeliest with theirs; is_car and is_known, false for what is no car or none of the model's;
+                box, where the car was found, and others, more cars: x1, y1, x2, y2 in pixels of the upright photo.
+                A model that was not taught so says null.
             overlay: The photo with the Grad-CAM++ evidence for the first laid over it, at the photo's size.
         """
         try:
             prediction = predictor(stored_photo(photo))
         except PhotoError as error:
             raise gr.Error(str(error), print_exception=False) from error
-        return {"top": [guess.as_dict() for guess in prediction.top(TOP)]}, prediction.overlay()
+        return as_dict(prediction, TOP), prediction.overlay()
 
     # preprocess=False: Gradio would open the file itself, before us, and answer a broken one in its own words.
     private = {"api_visibility": "private", "show_progress": "hidden", "trigger_mode": "always_last"}
-    photo.change(
-        None, photo, headline, js=f"(photo) => photo ? '{LOOKING}' : '{_one_line(_welcome(scope))}'", **private
-    )
-    everything = [answer, headline, five, nearest, bars, evidence, slider, sentence]
+    waiting = f"(photo) => [photo ? '{LOOKING}' : '{_one_line(_welcome(scope))}', null]"
+    photo.change(None, photo, [headline, framed], js=waiting, **private)
+    everything = [answer, kept, framed, headline, five, nearest, bars, evidence, slider, sentence]
     everything += [compared.box, compared.one, compared.other, *compared.outputs]
-    answered = photo.change(show, photo, everything, preprocess=False, **private)
+    again = framed.select(look_again, kept, everything, **private)
+    # A late answer about the photo before must not be taken for one about this photo.
+    answered = photo.change(show, photo, everything, preprocess=False, cancels=[again], **private)
     answered.failure(None, None, headline, js=f"() => '{_one_line(words.trouble(BUSY, LATER))}'", **private)
     nearest.input(choose, [nearest, answer], everything, **private)
-    top, overlay = gr.JSON(visible=False, label="top"), gr.Image(visible=False, label="overlay", format="jpeg")
-    gr.on([], identify, photo, [top, overlay], preprocess=False, api_name="identify")
+    told, overlay = gr.JSON(visible=False, label="answer"), gr.Image(visible=False, label="overlay", format="jpeg")
+    gr.on([], identify, photo, [told, overlay], preprocess=False, api_name="identify")
+
+
+def _middle(prediction: Prediction) -> float:
+    """Where the slider parts photo and evidence, in per cent: in the middle of what was looked at."""
+    if not prediction.looked_closer or not prediction.box:
+        return 50
+    return 100 * (prediction.box[0] + prediction.box[2]) / 2 / prediction.photo.width
 
 
 def _welcome(scope: str) -> str:
@@ -149,7 +188,7 @@ def _welcome(scope: str) -> str:
 
 
 def _knows(scope: str) -> str:
-    return f'<p class="small">It knows {escape(scope)} and no others: any other car gets the nearest look.</p>'
+    return f'<p class="small">I know {escape(scope)} and no others: any other car gets the nearest look.</p>'
 
 
 def _bars(top: list[Guess]) -> str:

@@ -5,8 +5,6 @@ itself are let go as soon as its row is made. A click on a row answers that phot
 stored (a member of a zip is read again from the zip): a tenth of a second, for hundreds of megabytes not kept.
 """
 
-import base64
-import io
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -23,6 +21,7 @@ from twincar.files import for_spreadsheets
 from twincar.modeling.predict import Prediction, Predictor
 from twincar.photo import PhotoError
 from twincar.ui import words
+from twincar.ui.frame import data_url
 from twincar.ui.uploads import stored
 
 AT_ONCE = 4  # photos in the network, and in memory, together; the table grows by as many
@@ -137,7 +136,7 @@ def tab(predictor: Predictor, keep_for: float) -> None:
         name = escape(batch.rows[place]["file"])
         return {
             detail: gr.Column(visible=True),
-            headline: f'<p class="small">{name}</p>{words.answer(top)}',
+            headline: f'<p class="small">{name}</p>{words.answer(prediction)}',
             slider: gr.ImageSlider((prediction.photo, prediction.overlay()), visible=True),
             five: f"<h3>{words.nearest_label(len(top))}</h3>{words.nearest(top)}",
         }
@@ -191,9 +190,7 @@ def _thumbnail(answer: Prediction | PhotoError) -> str:
     if isinstance(answer, PhotoError):
         return ""
     answer.photo.thumbnail(THUMBNAIL)
-    buffer = io.BytesIO()
-    answer.photo.save(buffer, "JPEG", quality=60)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return data_url(answer.photo, 60)
 
 
 def _csv(rows: list[dict], button: gr.DownloadButton) -> str:

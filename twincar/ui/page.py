@@ -80,7 +80,7 @@ def launch_options() -> dict:
     """What goes to `Blocks.launch`: looks, limits, and silence towards third parties."""
     return {
         "theme": theme(),
-        "css_paths": [HERE / "style.css", HERE / "many.css", HERE / "charts.css"],
+        "css_paths": [HERE / "style.css", HERE / "frame.css", HERE / "many.css", HERE / "charts.css"],
         "js": (HERE / "page.js").read_text(encoding="utf-8"),
         "head": '<meta name="color-scheme" content="light dark"><link rel="icon" href="data:image/svg+xml,'
         "%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 32 32'%3E%3Crect width='32' height='32' rx='8' "

@@ -1,37 +1,55 @@
-"""What several tabs say about a photo's answer, as HTML. Whatever came from a file or a model is escaped here."""
+"""What several tabs say about a photo's answer, as HTML. Whatever came from a file or a model is escaped here.
 
+The sentences are those of `saying.py`, which the command line prints as well.
+"""
+
+import re
 from html import escape
 
-from twincar.modeling.predict import Guess
-
-MAYBE = 0.5  # below this the first guess is more likely wrong than right, by the model's own account
-SURE = (  # from this probability on -> the words
-    (0.9, "Very sure"),
-    (0.7, "Fairly sure"),
-    (MAYBE, "More likely than not"),
-    (0.0, "Not sure"),
-)
+from twincar.modeling.predict import Guess, Prediction
+from twincar.saying import Said, how_often, mixed_up, percent, say
 
 
-def percent(probability: float) -> str:
-    """For people: nothing is certain, and nothing on the list is impossible."""
-    words = "over 99" if probability >= 0.995 else "under 1" if probability < 0.005 else f"{100 * probability:.0f}"
-    return f"{words}\N{NO-BREAK SPACE}%"
+def answer(prediction: Prediction, below: str = "", where: str = "this photo") -> str:
+    """The name in large, how sure, what comes next, and the name's parts. `below` is HTML for the end, `where` what
+    was looked at."""
+    said, best = say(prediction, where), prediction.top(1)[0]
+    mood = "answer" if said.state in ("car", "model", "make") else f"answer {said.state}"
+    return f'<div class="{mood}">{_told(said, best)}{_alike(prediction)}{below}</div>'
 
 
-def answer(top: list[Guess], below: str = "") -> str:
-    """The name in large, how sure, what comes next, and the name's parts. `below` is HTML for the end."""
-    best = top[0]
-    words = next(words for least, words in SURE if best.probability >= least)
-    mood = "answer" if best.probability >= MAYBE else "answer unsure"
+def _told(said: Said, best: Guess) -> str:
+    then = f"<p>{_bold(said.then, said.names)}</p>"
+    if said.state == "none":
+        return f"<h2>{escape(said.lead)}</h2>{then}"
+    if said.state == "unknown":
+        return f'<p class="sure"><b>{escape(said.lead)}</b></p><p>It looks most like the</p>{_name(best)}{facts(best)}'
+    sure = f'<p class="sure"><b>{said.sure}</b> {percent(said.share)}</p>'
+    if said.state == "unsure":
+        return f"{sure}<p>It looks most like the</p>{_name(best)}{then}{facts(best)}"
+    if said.likely:
+        return f'{sure}<h2>{escape(said.lead)}</h2><p class="likely">{escape(said.likely)}</p>{then}'
+    return f"{sure}{_name(best)}{then}{facts(best)}"
+
+
+def _name(best: Guess) -> str:
     name = best.class_name.removesuffix(str(best.year or "")).strip()
     rest = escape(name.removeprefix(best.make).strip())
     year = f' <span class="year">{best.year}</span>' if best.year else ""
-    return (
-        f'<div class="{mood}"><p class="sure"><b>{words}</b> {percent(best.probability)}</p>'
-        f'<h2><span class="make">{escape(best.make)}</span> {rest}{year}</h2>'
-        f"<p>{_next_best(top)}</p>{facts(best)}{below}</div>"
-    )
+    return f'<h2><span class="make">{escape(best.make)}</span> {rest}{year}</h2>'
+
+
+def _alike(prediction: Prediction) -> str:
+    rows = [f"<b>{escape(alike.class_name)}</b> ({how_often(alike)})" for alike in mixed_up(prediction)]
+    return f'<p class="small alike">Often confused with {", ".join(rows)}.</p>' if rows else ""
+
+
+def _bold(sentence: str, names: tuple[str, ...]) -> str:
+    """The sentence, its class names in bold."""
+    told = escape(sentence)
+    for name in names:
+        told = re.sub(re.escape(escape(name)), lambda found: f"<b>{found[0]}</b>", told, count=1)
+    return told
 
 
 def facts(guess: Guess) -> str:
@@ -55,6 +73,12 @@ def nearest_label(count: int) -> str:
     return "The five nearest" if count == 5 else f"The {count} nearest"
 
 
+def nearest_info(prediction: Prediction | None) -> str:
+    if prediction and (prediction.is_car is False or prediction.is_known is False):
+        return "The figures compare only the cars that I know. Choose one to see what speaks for it."
+    return "Choose one to see what speaks for it."
+
+
 def evidence(class_name: str, found: bool) -> str:
     """What the heat over the photo means."""
     if not found:
@@ -70,17 +94,3 @@ def trouble(sentence: str, advice: str) -> str:
     return (
         f'<div class="trouble"><h2>That did not work</h2><p>{escape(sentence)}</p><p class="small">{advice}</p></div>'
     )
-
-
-def _next_best(top: list[Guess]) -> str:
-    if len(top) < 2:
-        return "It knows no other car."
-    second = top[1].probability
-    other = f"<b>{escape(top[1].class_name)}</b>"
-    if top[0].probability < MAYBE:
-        return f"This is only the nearest look; {other} comes next with {percent(second)}."
-    if second >= 0.1:
-        return f"It could also be {other}, with {percent(second)}."
-    if second >= 0.02:
-        return f"Next comes {other} with {percent(second)}."
-    return f"Nothing else comes near; {other} is next with {percent(second)}."
