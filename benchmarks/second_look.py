@@ -49,7 +49,7 @@ def main(
                 if not turn:
                     right[way].append(answer.top(1)[0].class_name == name)
                     if way == "the box it finds":
-                        looked.append((answer.looked_closer, answer.is_car, answer.box))
+                        looked.append((answer.looked_closer, answer.is_car, answer.is_known, answer.box))
     lines = [
         f"{len(photos)} whole photos, each answered three ways by `{model}`.",
         "",
@@ -60,7 +60,7 @@ def main(
         low, high = binomtest(sum(right[way]), len(photos)).proportion_ci(0.95, method="wilson")
         middle = 1000 * statistics.median(took[way])
         lines.append(f"| {way} | {np.mean(right[way]):.1%} | {low:.1%} to {high:.1%} | {middle:.1f} ms |")
-    found = [_iou(box, truth, photo.size) for (_, _, box), truth, photo in zip(looked, boxes, photos, strict=True)]
+    found = [_iou(box, truth, photo.size) for (*_, box), truth, photo in zip(looked, boxes, photos, strict=True)]
     frame = [_iou((0, 0, *photo.size), truth, photo.size) for photo, truth in zip(photos, boxes, strict=True)]
     whole, closer, annotated = right.values()
     ratio = statistics.median(took["the box it finds"]) / statistics.median(took["the whole frame"])
@@ -71,9 +71,10 @@ def main(
         f"- Against the whole frame the found box put {_gained(whole, closer)} photos right and "
         f"{_gained(closer, whole)} wrong; against the annotated box it lost {_gained(closer, annotated)} and won "
         f"{_gained(annotated, closer)}.",
-        f"- {np.mean([again for again, _, _ in looked]):.0%} were looked at twice; the median answer took {ratio:.2f} "
+        f"- {np.mean([again for again, *_ in looked]):.0%} were looked at twice; the median answer took {ratio:.2f} "
         "times as long as one look.",
-        f"- {sum(not is_car for _, is_car, _ in looked)} were taken for photos without a car.",
+        f"- {sum(not is_car for _, is_car, *_ in looked)} were taken for photos without a car, and "
+        f"{sum(not is_known for _, _, is_known, _ in looked)} for cars that it does not know.",
     ]
     print("\n".join(lines))
     if out:

@@ -40,7 +40,7 @@ page.build(predictor()).launch(**page.launch_options())
 class Moody(Predictor):
     """Answers as its network does, but as told about photos of the widths above."""
 
-    def __call__(self, photo, box=None, closer=True):
+    def __call__(self, photo, box=None, closer=True, side=None):
         told, is_car, is_known = STATES.get(load_photo(photo).width, (None, True, True))
         self.knowledge.is_car = Threshold(-1e9 if is_car else 1e9, 0.05)
         self.knowledge.is_known = Threshold(-1e9 if is_known else 1e9, 0.05)

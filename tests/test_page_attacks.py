@@ -43,10 +43,10 @@ from twincar.ui import page
 page.WAITING, page.ZIP_BYTES, page.CLEAN_EVERY, page.FORGET_AFTER = 1, 1_000_000, 1, 4
 gate, answer, public = Path(os.environ["GATE"]), Predictor.__call__, safehttpx.is_public_ip
 
-def slowly(self, photo):
+def slowly(self, photo, **how):
     while gate.exists():
         time.sleep(0.05)
-    return answer(self, photo)
+    return answer(self, photo, **how)
 
 Predictor.__call__ = slowly
 # 127.0.0.2 plays a host on the internet, since a test has none.
@@ -237,7 +237,7 @@ def test_a_queue_that_is_full_says_so_and_loses_nothing(browser, tight, car_phot
     with httpx.Client(base_url=f"{url}/gradio_api", timeout=60) as client:
         try:
             accepted = []
-            for _ in range(40):  # two are being answered, one waits
+            for _ in range(40):  # four are being answered, one waits
                 event = client.post("/call/identify", json=question)
                 if event.is_success:
                     accepted.append(event.json()["event_id"])
@@ -273,6 +273,7 @@ def test_a_file_that_is_too_large_is_refused_with_a_word(browser, tight, tmp_pat
 
 
 def test_uploads_are_deleted_after_a_while(tight, car_photo):
+    said = len(tight[1].read_text())  # Gradio prints one for a path that it refuses, as other tests try
     Client(tight[0], verbose=False).predict(photo=handle_file(car_photo), api_name="/identify")
     [path] = send(tight[0], car_photo.read_bytes(), "mine.jpg").json()
     uploads = tight[1].parent / "uploads"
@@ -292,7 +293,7 @@ def test_uploads_are_deleted_after_a_while(tight, car_photo):
             break
         time.sleep(0.3)
     assert not left
-    assert "Traceback" not in tight[1].read_text()
+    assert "Traceback" not in tight[1].read_text()[said:]
 
 
 def test_examples_and_files_of_others_are_not_deleted(tmp_path):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 WIDTH = 64
-COARSE, FINE = 4, 4  # places for an edge in a cell at first, and steps between two of them afterwards
+COARSE, FINE = 2, 4  # places for an edge in a cell at first, and steps between two of them afterwards
 SMALLEST = 0.1  # least side of a box, as a share of the photo's
 DENSE = 0.5  # least mean coverage of a box that is taken for a car
 ALIKE = 0.3  # boxes that overlap more (IoU) are one car
@@ -96,7 +96,7 @@ def cover(boxes: np.ndarray, rows: int, columns: int) -> np.ndarray:
 def nearest_box(coverage: np.ndarray) -> Box:
     """The box whose coverage of the cells is nearest to (h, w) `coverage`, in squares.
 
-    Of all boxes with edges at every quarter of a cell, and then of all that lie within a quarter of the best of them.
+    Of all boxes with edges at every half of a cell, and then of all whose edges lie within half a cell of its own.
     """
     rows, columns = coverage.shape
     box = _nearest(coverage, _segments(columns), _segments(rows))

@@ -141,12 +141,13 @@ class Prediction:
 
     @cached_property
     def familiarity(self) -> float:
-        """How much the logits speak for any class at all: their negative free energy at the model's temperature.
+        """How much the logits speak for any class at all: their negative free energy at the model's temperature; of two
+        looks the better one, since a car that is small in the photo speaks up only in the second.
 
         Liu et al., "Energy-based Out-of-distribution Detection", NeurIPS 2020 (arXiv:2010.03759), equation 4.
         """
         temperature = self._predictor.calibration.temperature
-        return float(temperature * torch.logsumexp(torch.from_numpy(self.logits) / temperature, 0))
+        return max(float(temperature * torch.logsumexp(look.logits / temperature, 0)) for look in self._looks)
 
     @property
     def box(self) -> Pixels | None:
