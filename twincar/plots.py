@@ -307,10 +307,10 @@ def reliability(table: pd.DataFrame, facts: dict) -> Figure:
 def selective(table: pd.DataFrame) -> Figure:
     """How often the answers are right, by the share of photos that get one: `calibrate.selective`."""
     whole, most = table.iloc[-1], table[table["accuracy"] >= 0.99]
-    asked = f"{percent(most['answered'].max())} of the photos" if len(most) else "none of the photos"
+    surest = f"; of its surest {percent(most['answered'].max())}, 99 %" if len(most) else ""
     figure = canvas(
         4.6,
-        f"Right {percent(whole['accuracy'])} of the time, and 99 % where it may decline all but {asked}",
+        f"Of all its answers {percent(whole['accuracy'])} are right{surest}",
         "From the left: only the surest answers count, then ever more of them, until at the right all do. A page that "
         "keeps its doubtful answers to itself moves to the left along the line.",
     )
