@@ -15,6 +15,7 @@ import statistics
 import time
 import warnings
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,13 +59,11 @@ def openvino_engine(network: nn.Module, size: int, precision: str = "") -> OpenV
     Raises EngineError for another precision, or a network whose features are not torch's, and ImportError where
     OpenVINO is not installed.
     """
-    import openvino
-
     if precision.endswith(".xml"):
-        return OpenVINOEngine(_quantised(network, size, Path(precision), openvino.Core()), precision)
+        return OpenVINOEngine(_quantised(network, size, Path(precision), one_core()), precision)
     if precision not in ("", *DRIFT):
         raise EngineError(f"OpenVINO has no precision {precision!r} here: choose from {', '.join(DRIFT)}.")
-    core = openvino.Core()
+    core = one_core()
     file = _cache() / f"{_fingerprint(network, size, core)}-{precision or 'auto'}.openvino"
     with ExitStack() as stack:
         try:
@@ -76,6 +75,16 @@ def openvino_engine(network: nn.Module, size: int, precision: str = "") -> OpenV
             cached = _compiled(network, size, precision, core)
             _keep(file, *cached)
     return OpenVINOEngine(*cached)
+
+
+@cache
+def one_core() -> "openvino.Core":
+    """OpenVINO's Core: one a process, and never let go. Its CPU plugin gives the thread that loads it another stack for
+    signals, and takes that away with the last Core: the next signal that wants such a stack, such as a child's end, would
+    then end the process. Raises ImportError where OpenVINO is not installed."""
+    import openvino
+
+    return openvino.Core()
 
 
 def _cache() -> Path:

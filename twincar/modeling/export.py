@@ -30,6 +30,7 @@ from twincar.config import TwinCarError
 from twincar.features import squash, to_batch
 from twincar.files import write_beside
 from twincar.modeling.calibrate import Calibration
+from twincar.modeling.compiled import one_core
 from twincar.modeling.hub import CarModel
 from twincar.modeling.predict import REFERENCE, STATISTICS, Predictor
 
@@ -170,12 +171,12 @@ def _openvino(graph: Graph, example: Tensor, about: dict[str, str], out: Path, c
     with TemporaryDirectory(prefix=f".{out.stem}-", dir=out.parent) as beside:
         file = Path(beside) / out.name
         _program(graph, example).save(file.with_suffix(".onnx"), external_data=False)
-        converted = openvino.Core().read_model(file.with_suffix(".onnx"))
+        converted = one_core().read_model(file.with_suffix(".onnx"))
         for key, value in about.items():
             converted.set_rt_info(value, ["twincar", key])
         openvino.save_model(converted, file, compress_to_fp16=False)
         # In single precision, also on processors where OpenVINO would choose bfloat16 by itself.
-        engine = openvino.Core().compile_model(file, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        engine = one_core().compile_model(file, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         parity = check(lambda images: [engine(images)[name] for name in OUTPUTS])
         for written in (file.with_suffix(".bin"), file):
             written.replace(out.with_name(written.name))
