@@ -80,8 +80,8 @@ def openvino_engine(network: nn.Module, size: int, precision: str = "") -> OpenV
 @cache
 def one_core() -> "openvino.Core":
     """OpenVINO's Core: one a process, and never let go. Its CPU plugin gives the thread that loads it another stack for
-    signals, and takes that away with the last Core: the next signal that wants such a stack, such as a child's end, would
-    then end the process. Raises ImportError where OpenVINO is not installed."""
+    signals, and takes that away with the last Core: the next signal that wants such a stack, such as a child's end,
+    would then end the process. Raises ImportError where OpenVINO is not installed."""
     import openvino
 
     return openvino.Core()
