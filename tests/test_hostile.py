@@ -83,7 +83,7 @@ def test_names_neither_break_nor_steer_the_terminal(folder, tiny_model):
     names = [path for path, case in folder.items() if case.id.startswith(("name-", "no-utf-8"))]
     done = run("-m", "twincar", "predict", *names, "--model", str(tiny_model), "--top", "1")
     assert done.returncode == 1
-    assert len(done.stdout.splitlines()) == 2 * (len(names) - 2)  # a name, an answer
+    assert len(done.stdout.splitlines()) == 3 * (len(names) - 2)  # a name, a sentence, an answer
     assert len(done.stderr.splitlines()) == 2 * 2
     assert "\x1b" not in done.stdout + done.stderr and "\u202e" not in done.stdout
     assert "[red]markup[_red].jpg" in done.stdout and "سيارة.jpg" in done.stdout and "🚗💨.jpg" in done.stdout

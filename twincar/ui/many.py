@@ -123,7 +123,7 @@ def tab(predictor: Predictor, keep_for: float) -> None:
         try:
             if not batch or not isinstance(place, int) or not 0 <= place < len(batch.rows):
                 raise PhotoError(FORGOTTEN)
-            prediction = predictor(batch.items[place].read(), SHOWN_SIDE)
+            prediction = predictor(batch.items[place].read(), side=SHOWN_SIDE)
         except PhotoError as error:
             return {
                 detail: gr.Column(visible=True),
