@@ -59,12 +59,12 @@ def trip(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def long(tmp_path_factory) -> Path:
-    """Photos that keep the page busy for a while: large, to be decoded slowly."""
+    """Photos that keep the page busy for a while: large, and PNG, which cannot be decoded at a part of its size."""
     path = tmp_path_factory.mktemp("long") / "long.zip"
-    picture = encoded(Image.new("RGB", (2400, 1800), "grey"))
+    picture = encoded(Image.new("RGB", (2400, 1800), "grey"), "PNG")
     with ZipFile(path, "w") as file:
         for number in range(490):
-            file.writestr(f"{number}.jpg", picture)
+            file.writestr(f"{number}.png", picture)
     return path
 
 
@@ -76,9 +76,9 @@ def truth(tiny_model, photos):
     return [answer.top(5) for answer in Predictor.from_pretrained(tiny_model).batch(photos[:4])]
 
 
-def encoded(image: Image.Image) -> bytes:
+def encoded(image: Image.Image, kind: str = "JPEG") -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=92)
+    image.save(buffer, kind, quality=92)
     return buffer.getvalue()
 
 
