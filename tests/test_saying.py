@@ -155,7 +155,7 @@ def test_json_tells_doubts_boxes_and_makes(car_photo, tiny_model, monkeypatch):
     assert [plain[key] for key in ("is_car", "is_known", "box", "others")] == [None, None, None, []]
     assert [make["make"] for make in plain["makes"]] == [guess["make"] for guess in plain["top"][:3]]
     taught = looking((0, 0.1, 0.25, 0.4), (0.4, 0.4, 1, 1), is_known=1e9)
-    monkeypatch.setattr(Predictor, "from_pretrained", lambda name: taught)
+    monkeypatch.setattr(Predictor, "from_pretrained", lambda name, **how: taught)
     told = json.loads(CliRunner().invoke(app, words_).stdout)
     assert (told["is_car"], told["is_known"]) == (True, False)
     assert len(told["box"]) == 4 and len(told["others"]) == 1
