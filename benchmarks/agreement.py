@@ -23,7 +23,7 @@ def main(options: common.Options) -> str:
     truth = rows["class_name"].to_numpy()
 
     def answers(predictor: Predictor) -> np.ndarray:
-        told = list(predictor.stream(boxed(rows)))
+        told = list(predictor.stream(boxed(rows), closer=False))
         return np.stack([p.probabilities if not isinstance(p, PhotoError) else np.zeros(names.size) for p in told])
 
     reference = Predictor.from_pretrained(options.model, device="cpu", engine=REFERENCE)

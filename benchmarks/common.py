@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 
 from twincar.config import IMAGENET_MEAN, IMAGENET_STD
-from twincar.modeling import architectures
+from twincar.modeling import architectures, run_folder
 
 SEED_SIZE, SEED_BATCH = 224, 32
 
@@ -104,13 +104,11 @@ def machine() -> str:
     """What was measured on: processor, what it can do in half precision and bytes, versions."""
     import openvino
 
-    info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
-    names = [line.split(":", 1)[1].strip() for line in info.splitlines() if line.startswith("model name")]
     kinds = ("avx512f", "avx512_bf16", "avx512_vnni", "avx_vnni", "amx_bf16", "amx_int8")
-    able = [kind for kind in kinds if kind in info.split()]
+    able = [kind for kind in kinds if kind in run_folder.cpuinfo().split()]
     versions = {"Python": platform.python_version(), "torch": torch.__version__, "OpenVINO": openvino.__version__}
     return (
-        f"{os.cpu_count()} cores of {names[0] if names else platform.processor()} ({', '.join(able) or 'no AVX-512'}); "
+        f"{run_folder.processor()} ({', '.join(able) or 'no AVX-512'}); "
         f"{torch.cuda.get_device_name() + '; ' if torch.cuda.is_available() else ''}"
         f"{platform.system()}; {', '.join(f'{name} {value}' for name, value in versions.items())}; "
         f"load average {os.getloadavg()[0]:.1f} before it began."

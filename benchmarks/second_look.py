@@ -21,6 +21,7 @@ from twincar.dataset import load_table
 from twincar.files import write_beside
 from twincar.listing import BOX
 from twincar.modeling.locate import overlap
+from twincar.modeling.prediction import share
 from twincar.photo import load_photo
 
 TURNS = 3
@@ -84,10 +85,7 @@ def main(
 
 
 def _iou(box, truth, size) -> float:
-    def share(pixels):
-        return pixels[0] / size[0], pixels[1] / size[1], pixels[2] / size[0], pixels[3] / size[1]
-
-    return overlap(share(box), share(truth)) if box else 0.0
+    return overlap(share(box, size), share(truth, size)) if box else 0.0
 
 
 def _gained(before: list[bool], after: list[bool]) -> int:

@@ -18,7 +18,7 @@ from tests.conftest import CLASSES, draw_car
 from twincar.answers import COLUMNS, find_photos, open_answers
 from twincar.cli import app
 from twincar.config import TwinCarError, parse_class_name
-from twincar.modeling.predict import Guess
+from twincar.modeling.prediction import Guess
 
 NAMES = ["a.jpg", "b.jpg", "c/1.png", "c/größe 2.jpg", "d.JPG"]
 

@@ -111,7 +111,7 @@ def answer(tiny_model, car_photo):
 
 def test_a_difference_adds_up_to_the_two_logits(answer):
     """Under averaging and one linear layer the map is exact, but for the two biases."""
-    network, features = answer._predictor.network, answer._looks[-1].features
+    network, features = answer._predictor.network, answer.features
     with torch.no_grad():
         logits = network.forward_head(features[None])[0]
         silence = network.forward_head(torch.zeros_like(features)[None])[0]  # the biases

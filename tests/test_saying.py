@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from tests.conftest import CLASSES
 from twincar.cli import app
-from twincar.modeling.predict import Alike, Look, Prediction
+from twincar.modeling.prediction import Alike, Look, Prediction
 from twincar.saying import mixed_up, say, several
 from twincar.ui import words
 

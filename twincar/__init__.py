@@ -11,16 +11,20 @@ from typing import TYPE_CHECKING
 
 __version__ = "0.2.0"
 __all__ = ["PhotoError", "Prediction", "Predictor"]
+_PUBLIC = {
+    "PhotoError": "twincar.photo",
+    "Prediction": "twincar.modeling.prediction",
+    "Predictor": "twincar.modeling.predict",
+}
 
 if TYPE_CHECKING:
-    from twincar.modeling.predict import Prediction, Predictor
+    from twincar.modeling.predict import Predictor
+    from twincar.modeling.prediction import Prediction
     from twincar.photo import PhotoError
 
 
 def __getattr__(name: str):
     # torch takes seconds to import: `twincar --help` and the data tools do without it.
-    if name in ("Prediction", "Predictor"):
-        return getattr(import_module("twincar.modeling.predict"), name)
-    if name == "PhotoError":
-        return import_module("twincar.photo").PhotoError
+    if module := _PUBLIC.get(name):
+        return getattr(import_module(module), name)
     raise AttributeError(f"module 'twincar' has no attribute {name!r}")

@@ -6,6 +6,7 @@ line i is label i - 1. That order is not alphabetical. Other data sets bring the
 
 import re
 from dataclasses import asdict, dataclass
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
@@ -48,6 +49,7 @@ class CarName:
     as_dict = asdict
 
 
+@cache
 def parse_class_name(class_name: str) -> CarName:
     """Split "Make Model Body Year" as Stanford Cars writes it.
 

@@ -246,7 +246,7 @@ def photo_figures(predictor: Predictor, result: Evaluation, table: pd.DataFrame)
 
 def evidence(predictor: Predictor, photo: Image.Image, row: dict) -> dict:
     """A card of `photo_plots.grad_cam`: the photo, and what in it speaks for the answer and for the truth of `row`."""
-    answer = predictor(photo)
+    answer = predictor(photo, closer=False)  # as the answers in `row` were given
     of = {guess.class_name: guess.probability for guess in answer.top(len(answer.class_names))}
     card = {"photo": photo, "predicted": row["predicted"], "probability": of[row["predicted"]]}
     card |= {"evidence": answer.overlay(row["predicted"]), "true": row["class_name"]}

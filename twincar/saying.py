@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the command line imports this before it needs torch
-    from twincar.modeling.predict import Alike, Guess, Prediction
+    from twincar.modeling.prediction import Alike, Guess, Prediction
 
 MAYBE = 0.5  # below this the first guess is more likely wrong than right, by the model's own account
 SHARED = 0.8  # from here on what several classes share is said where none of them reaches MAYBE

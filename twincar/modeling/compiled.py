@@ -21,11 +21,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from filelock import FileLock
 from torch import Tensor, nn
 
 from twincar import __version__
-from twincar.files import write_beside
+from twincar.files import alone, write_beside
 from twincar.modeling.engine import EngineError
 
 if TYPE_CHECKING:
@@ -67,8 +66,7 @@ def openvino_engine(network: nn.Module, size: int, precision: str = "") -> OpenV
     file = _cache() / f"{_fingerprint(network, size, core)}-{precision or 'auto'}.openvino"
     with ExitStack() as stack:
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(FileLock(file.with_suffix(".lock")))
+            stack.enter_context(alone(file.with_suffix(".lock")))
         except OSError as error:  # a cache that cannot be written only costs time
             logging.getLogger(__name__).warning("Compiled networks cannot be kept in %s: %s", file.parent, error)
         if (cached := _cached(file, core)) is None:

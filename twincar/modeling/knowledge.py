@@ -8,7 +8,6 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -36,7 +35,6 @@ class Knowledge:
     car_weight (C,), car_bias () : log-odds that a photo shows a car, from the maxima of its features over the photo.
     class_means (K, C) : mean of the pooled features of each class's training pictures.
     confusion (K, K) : validation pictures of a class (row) that were answered with another (column).
-    weights_sha256 : of the network's weights that all this was learnt with.
     """
 
     def __init__(
@@ -48,11 +46,10 @@ class Knowledge:
         locator: Locator,
         is_car: Threshold,
         is_known: Threshold,
-        weights_sha256: str = "",
     ):
         self.car_weight, self.car_bias, self.locator = car_weight, car_bias, locator
         self.class_means, self.confusion = class_means, confusion
-        self.is_car, self.is_known, self.weights_sha256 = is_car, is_known, weights_sha256
+        self.is_car, self.is_known = is_car, is_known
 
     def car_score(self, features: Tensor) -> float:
         """Log-odds that (C, h, w) features are those of a photo of a car."""
@@ -79,7 +76,7 @@ class Knowledge:
             "confusion": self.confusion.to(torch.int16),
         }
         about = {"is_car": asdict(self.is_car), "is_known": asdict(self.is_known)}
-        about = {key: json.dumps(value) for key, value in about.items()} | {"weights_sha256": self.weights_sha256}
+        about = {key: json.dumps(value) for key, value in about.items()}
         with write_beside(path) as beside:
             save_file({key: value.contiguous() for key, value in tensors.items()}, beside, metadata=about)
             beside.chmod(0o644)  # safetensors writes for its owner alone; a server may run as somebody else
@@ -105,7 +102,6 @@ class Knowledge:
                 locator.eval().requires_grad_(False),
                 Threshold(**json.loads(about["is_car"])),
                 Threshold(**json.loads(about["is_known"])),
-                about.get("weights_sha256", ""),
             )
         except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise TwinCarError(
@@ -113,8 +109,9 @@ class Knowledge:
             ) from error
 
 
-def confusion(probabilities: np.ndarray, labels: Tensor) -> Tensor:
-    """(K, K) counts: right class by row, answer by column."""
-    classes = probabilities.shape[1]
-    pairs = labels * classes + torch.from_numpy(probabilities.argmax(1))
-    return torch.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+def familiarity(logits: Tensor, temperature: float) -> Tensor:
+    """(..., K) logits -> (...) how much they speak for any class at all: their negative free energy.
+
+    Liu et al., "Energy-based Out-of-distribution Detection", NeurIPS 2020 (arXiv:2010.03759), equation 4.
+    """
+    return temperature * torch.logsumexp(logits / temperature, -1)

@@ -7,8 +7,7 @@ cars look like; the photos without cars what else there is, and serve as surroun
 are set on the validation pictures, none of which was learnt from.
 """
 
-from collections.abc import Sequence
-from itertools import islice
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -20,13 +19,16 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
+from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from twincar.compose import ASPECT, ASPECT_SPREAD, INSET, Car, compose
 from twincar.config import PICTURES, TwinCarError
-from twincar.features import squash, to_batch
+from twincar.features import to_batch
 from twincar.modeling import doubt, locate
-from twincar.modeling.knowledge import Knowledge, Threshold, confusion
+from twincar.modeling.evaluate import boxed
+from twincar.modeling.knowledge import Knowledge, Threshold, familiarity
 from twincar.modeling.predict import Predictor
+from twincar.modeling.prediction import Prediction
 from twincar.photo import PhotoError, load_photo
 
 FALSE_ALARMS = 0.05  # share of known cars that may be called unknown, or no car
@@ -84,16 +86,14 @@ def learn(
 
     val_peaks, val_pooled, val_logits, known = _validation(predictor, val, labels, progress)
     temperature = predictor.calibration.temperature
-    energies = (temperature * torch.logsumexp(val_logits / temperature, 1)).numpy()
     knowledge = Knowledge(
         torch.from_numpy(weight),
         bias,
         means,
-        confusion(val_logits.softmax(1).numpy(), known),
+        multiclass_confusion_matrix(val_logits, known, len(labels)),
         locator,
         _threshold(val_peaks @ weight + bias),
-        _threshold(energies),
-        predictor.config.get("weights_sha256", ""),
+        _threshold(familiarity(val_logits, temperature).numpy()),
     )
     rows = [{"score": "features' maxima", **_cross_validated(peaks[shown], ground[shown], empty_peaks, val_peaks)}]
     sides = ((val_logits / temperature, val_pooled), (empty_logits / temperature, empty.float().mean((2, 3))))
@@ -149,39 +149,34 @@ def _read(
     return torch.cat([features for features, _ in found]), torch.cat([logits for _, logits in found])
 
 
-def _batches(predictor: Predictor, rows: pd.DataFrame, labels: dict, words: str, progress: bool, step: int = 16):
-    """(features, logits, labels) of the rows' pictures, a batch at a time; what cannot be read is left out."""
-    rest = track(rows.itertuples(), words, total=len(rows), disable=not progress)
-    while batch := list(islice(rest, step)):
-        pictures, known = [], []
-        for row in batch:
-            try:
-                pictures.append(squash(load_photo(row.path, (row.x1, row.y1, row.x2, row.y2)), predictor.size))
-            except PhotoError:
-                continue
-            known.append(labels[row.class_name])
-        if pictures:
-            features, logits = predictor.run(to_batch(pictures, predictor.mean, predictor.std))
-            yield features.cpu(), logits.cpu(), torch.tensor(known)
+def _answers(
+    predictor: Predictor, rows: pd.DataFrame, labels: dict, words: str, progress: bool
+) -> Iterator[tuple[int, Prediction]]:
+    """(label, answer) of every one of the rows' pictures that can be read, from one look each."""
+    answers = track(predictor.stream(boxed(rows), closer=False), words, total=len(rows), disable=not progress)
+    for name, answer in zip(rows["class_name"], answers, strict=True):
+        if not isinstance(answer, PhotoError):
+            yield labels[name], answer
 
 
 def _class_means(predictor: Predictor, rows: pd.DataFrame, labels: dict, progress: bool) -> Tensor:
-    total, count = 0, torch.zeros(len(labels))
-    for features, _, known in _batches(predictor, rows, labels, "Reading training pictures", progress):
-        chosen = torch.nn.functional.one_hot(known, len(labels)).float()
-        total = total + chosen.T @ features.mean((2, 3))
-        count += chosen.sum(0)
+    total, count = torch.zeros(len(labels), predictor.network.width), torch.zeros(len(labels))
+    for label, answer in _answers(predictor, rows, labels, "Reading training pictures", progress):
+        total[label] += answer.features.float().mean((1, 2)).cpu()
+        count[label] += 1
     return total / count.clamp(min=1)[:, None]
 
 
 def _validation(predictor: Predictor, rows: pd.DataFrame, labels: dict, progress: bool):
     """(N, C) maxima and means of the features, (N, K) logits and (N,) labels of the rows' pictures."""
-    parts = [
-        (features.amax((2, 3)), features.mean((2, 3)), logits, known)
-        for features, logits, known in _batches(predictor, rows, labels, "Reading validation pictures", progress)
-    ]
-    peaks, pooled, logits, known = (torch.cat(part) for part in zip(*parts, strict=True))
-    return peaks.numpy(), pooled, logits, known
+    peaks, pooled, logits, known = [], [], [], []
+    for label, answer in _answers(predictor, rows, labels, "Reading validation pictures", progress):
+        features = answer.features.float().cpu()
+        peaks.append(features.amax((1, 2)))
+        pooled.append(features.mean((1, 2)))
+        logits.append(torch.from_numpy(answer.logits))
+        known.append(label)
+    return torch.stack(peaks).numpy(), torch.stack(pooled), torch.stack(logits), torch.tensor(known)
 
 
 def _separate(cars: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, float]:

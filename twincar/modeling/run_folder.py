@@ -153,8 +153,13 @@ def cpuinfo() -> str:
     return path.read_text() if path.is_file() else ""
 
 
+def processor() -> str:
+    """How many cores of what."""
+    names = [line.split(":", 1)[1].strip() for line in cpuinfo().splitlines() if line.startswith("model name")]
+    return f"{os.cpu_count()} cores of {names[0] if names else platform.processor() or platform.machine()}"
+
+
 def _hardware(trainer: Trainer) -> str:
     if torch.cuda.is_available():
         return f"{trainer.world_size} x {torch.cuda.get_device_name()}"
-    names = [line.split(":", 1)[1].strip() for line in cpuinfo().splitlines() if line.startswith("model name")]
-    return f"{os.cpu_count()} cores of {names[0] if names else platform.processor() or platform.machine()}"
+    return processor()

@@ -15,7 +15,7 @@ import gradio as gr
 from PIL import Image
 
 from twincar.modeling.locate import Box
-from twincar.modeling.predict import Prediction
+from twincar.modeling.prediction import Prediction
 from twincar.saying import several
 
 SIZE = (960, 960)  # pixels of the photo under the frame, at most
@@ -79,13 +79,6 @@ def shown(prediction: Prediction, cars: list[Box], wish: Wish) -> dict | None:
         "turn": wish.turn,
         "says": _says(prediction, cars, wish),
     }
-
-
-def cars_in(prediction: Prediction) -> list[Box]:
-    """All cars that were found in a photo, the answered one first, as shares of its width and height."""
-    found = ([prediction.box] if prediction.box else []) + prediction.others
-    width, height = prediction.photo.size
-    return [(x1 / width, y1 / height, x2 / width, y2 / height) for x1, y1, x2, y2 in found]
 
 
 def data_url(picture: Image.Image, quality: int) -> str:

@@ -12,7 +12,8 @@ from typing import Any
 import gradio as gr
 
 from twincar.modeling.locate import Box
-from twincar.modeling.predict import Guess, Prediction, Predictor, pixels
+from twincar.modeling.predict import Predictor
+from twincar.modeling.prediction import Guess, Prediction, pixels
 from twincar.photo import PhotoError, load_photo
 from twincar.saying import as_dict
 from twincar.ui import frame, words
@@ -87,7 +88,7 @@ def tab(predictor: Predictor, scope: str, examples: list[str], keep_for: float) 
             return _nothing(words.trouble(str(error), ADVICE))
         if not prediction:
             return _nothing(_welcome(scope))
-        return _told(prediction, file, frame.cars_in(prediction), Wish())
+        return _told(prediction, file, prediction.cars, Wish())
 
     def look_again(before: tuple[Path, list[Box]] | None, event: gr.EventData) -> dict[Any, Any]:
         if not before or not before[0].is_file():

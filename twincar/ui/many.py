@@ -18,7 +18,8 @@ import pandas as pd
 
 from twincar import archive
 from twincar.files import for_spreadsheets
-from twincar.modeling.predict import Prediction, Predictor
+from twincar.modeling.predict import Predictor
+from twincar.modeling.prediction import Prediction
 from twincar.photo import PhotoError
 from twincar.ui import words
 from twincar.ui.frame import data_url

@@ -6,7 +6,7 @@ The sentences are those of `saying.py`, which the command line prints as well.
 import re
 from html import escape
 
-from twincar.modeling.predict import Guess, Prediction
+from twincar.modeling.prediction import Guess, Prediction
 from twincar.saying import Said, how_often, mixed_up, percent, say
 
 
