@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from twincar import PhotoError, archive
 from twincar.files import for_spreadsheets
-from twincar.photo import LONGEST_NAME, shown
+from twincar.wording import LONGEST_NAME, shown
 
 PHOTOS = {"a.jpg": b"first", "sub/b.png": b"second", "sub/deep/c.webp": b"third"}
 

@@ -13,7 +13,7 @@ from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
 from tests.conftest import CLASSES, draw_car
-from tests.test_knowledge import looking
+from tests.looking import looking
 from tests.visit import served, visiting
 from twincar import Predictor
 from twincar.modeling.knowledge import Threshold

@@ -10,13 +10,13 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from tests.conftest import CLASSES, draw_car
+from tests.looking import looking
 from twincar import Predictor
 from twincar.cli import app
 from twincar.config import TwinCarError
 from twincar.modeling import hub
 from twincar.modeling.hub import CarModel, ModelError
-from twincar.modeling.knowledge import FILE, Knowledge, Threshold
-from twincar.modeling.locate import Locator, cover
+from twincar.modeling.knowledge import FILE, Knowledge
 
 NAMES = CLASSES[:3]
 
@@ -115,35 +115,6 @@ def test_too_few_photos_without_cars(source, tmp_path):
 
 
 # What the Predictor makes of it, with a Locator that finds what it is told to -----------------------------------------
-
-
-class Finds(Locator):
-    """Tells the coverage of given boxes, whatever the features."""
-
-    def __init__(self, *boxes):
-        super().__init__(1)
-        self.told = boxes
-
-    def coverage(self, features):
-        rows, columns = features.shape[1:]
-        return cover(np.array(self.told), rows, columns).sum(0) if self.told else np.zeros((rows, columns))
-
-
-def looking(*boxes, is_car=-1e9, is_known=-1e9) -> Predictor:
-    torch.manual_seed(0)
-    config = {"architecture": {"name": "resnet18"}, "class_names": CLASSES, "input": {"size": 256}}
-    model = CarModel(config)
-    count, width = len(CLASSES), model.network.width
-    model.knowledge = Knowledge(
-        torch.zeros(width),
-        0.0,
-        torch.randn(count, width),
-        torch.zeros(count, count, dtype=torch.int),
-        Finds(*boxes),
-        Threshold(is_car, 0.05),
-        Threshold(is_known, 0.05),
-    )
-    return Predictor(model, "cpu")
 
 
 @pytest.fixture(scope="module")

@@ -147,7 +147,7 @@ def test_the_command_line_says_it_above_the_list(car_photo, tiny_model):
 
 
 def test_json_tells_doubts_boxes_and_makes(car_photo, tiny_model, monkeypatch):
-    from tests.test_knowledge import looking
+    from tests.looking import looking
     from twincar import Predictor
 
     words_ = ["predict", str(car_photo), "--model", str(tiny_model), "--json"]

@@ -16,7 +16,8 @@ from itertools import groupby
 from pathlib import Path, PurePosixPath
 from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
 
-from twincar.photo import PhotoError, shown
+from twincar.photo import PhotoError
+from twincar.wording import shown
 
 MB = 1_000_000
 MOST_PHOTOS = 500  # at a time

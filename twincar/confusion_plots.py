@@ -12,9 +12,9 @@ from matplotlib.patches import Rectangle
 from sklearn.isotonic import isotonic_regression
 
 from twincar.config import parse_class_name
-from twincar.listing import count
 from twincar.palette import AMBER, GREY, GROUND, INK, RULE, SUBDUED, VIOLET
 from twincar.plots import LIGHT, canvas, percent, short, styled
+from twincar.wording import count
 
 FEW = 30  # classes; up to here every cell has its number and every row its name
 

@@ -33,8 +33,9 @@ from twincar.dataset import SPLITS, label_rows, load_table
 from twincar.features import squash
 from twincar.files import write_beside, write_csv, write_json
 from twincar.layouts import read_source
-from twincar.listing import BOX, CROP_FILE, DataError, count, folder_name
+from twincar.listing import BOX, CROP_FILE, DataError, folder_name
 from twincar.photo import crop_box
+from twincar.wording import count
 
 KEPT = PICTURES - {".gif", ".heic"}  # suffixes of crops: GIF has 256 colours, and HEIC cannot be written
 QUALITY = 95  # of JPEG and WebP: a second loss nobody sees

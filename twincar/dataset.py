@@ -28,7 +28,8 @@ from twincar.config import PICTURES, STANFORD_CARS, canonical_class_name, parse_
 from twincar.duplicates import SIDE, same_photo
 from twincar.files import alone, remove_leftovers, write_beside
 from twincar.layouts import read_source
-from twincar.listing import BOX, DataError, Listing, count
+from twincar.listing import BOX, DataError, Listing
+from twincar.wording import count
 
 __all__ = ["COLUMNS", "SPLITS", "DataError", "Summary", "class_names", "load_table", "prepare", "stratified_split"]
 

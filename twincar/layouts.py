@@ -20,8 +20,9 @@ from pathlib import Path
 import pandas as pd
 
 from twincar.config import PICTURES, STANFORD_CARS, canonical_class_name
-from twincar.listing import BOX, COLUMNS, CROP_FILE, SPLIT_NAMES, DataError, Listing, class_of, count
+from twincar.listing import BOX, COLUMNS, CROP_FILE, SPLIT_NAMES, DataError, Listing, class_of
 from twincar.parquet import download, read_parquet
+from twincar.wording import count
 
 
 def read_source(

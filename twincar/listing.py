@@ -21,11 +21,6 @@ class DataError(TwinCarError):
     """What is wrong with the data and what to do about it, in one sentence for a person."""
 
 
-def count(n: int, one: str, many: str | None = None) -> str:
-    """1 picture, 2 pictures, 8,144 pictures."""
-    return f"{n:,} {one if n == 1 else many or one + 's'}"
-
-
 @dataclass
 class Listing:
     """What a source holds. `rows` has COLUMNS: `where` names the annotation's file and row, `reason` is "" or why the

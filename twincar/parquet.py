@@ -15,7 +15,8 @@ from rich.progress import track
 
 from twincar.config import PICTURES
 from twincar.files import remove_leftovers, write_beside
-from twincar.listing import COLUMNS, SPLIT_NAMES, DataError, Listing, class_of, count, folder_name
+from twincar.listing import COLUMNS, SPLIT_NAMES, DataError, Listing, class_of, folder_name
+from twincar.wording import count
 
 
 def _split_of(file: Path) -> str | None:

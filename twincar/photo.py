@@ -14,11 +14,11 @@ import pi_heif
 from PIL import Image, UnidentifiedImageError
 
 from twincar.config import BOX_MARGIN, TwinCarError
+from twincar.wording import shown
 
 MAX_PIXELS = 100_000_000  # 100 megapixels: above nearly any camera's; decoded that is 400 MB
 MIN_SIDE = 16  # pixels; below this nobody could tell a car either
 MAX_SCANS = 100  # of a JPEG; a progressive one has about ten, and each more costs a pass over all pixels
-LONGEST_NAME = 160  # characters that are shown
 
 # What cameras, phones and browsers write. Pillow reads 40 more formats, some by starting other programs (EPS) or by
 # code that is hardly looked at: none of that is for strangers' files.
@@ -74,17 +74,6 @@ def load_photo(photo: Photo, box=None, side: int | None = None) -> Image.Image:
     except Exception:  # PIL's decoders raise anything from SyntaxError to struct.error on broken files
         reason = "This picture is broken and cannot be read to its end: save or send it again."
     raise PhotoError(reason)  # without a cause: batches keep their errors, and a traceback keeps the decoder's buffers
-
-
-def printable(name: str) -> str:
-    """A stranger's name for a file on one line, without anything that a terminal would obey."""
-    return "".join(" " if c.isspace() else c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
-
-
-def shown(name: str) -> str:
-    """A stranger's name for a file, fit to be shown: printable, no longer than LONGEST_NAME, its end kept."""
-    name = printable(name)
-    return name if len(name) <= LONGEST_NAME else "…" + name[1 - LONGEST_NAME :]
 
 
 def crop_box(image: Image.Image, box, margin: int = BOX_MARGIN) -> Image.Image:

@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageOps
 
 from twincar.config import parse_class_name
-from twincar.listing import count
 from twincar.palette import AMBER, INK, RULE, SUBDUED, TEAL
 from twincar.plots import WIDTH, blank, percent, styled
+from twincar.wording import count
 
 PIXELS = 220  # side of a photo in a figure; more would not be seen
 MARGIN = 0.13  # inches

@@ -16,9 +16,8 @@ from twincar.answers import find_photos, open_answers
 from twincar.cli.base import Model, app, err, out, sentences
 from twincar.config import PUBLISHED, TwinCarError
 from twincar.files import write_beside
-from twincar.listing import count
-from twincar.photo import printable
 from twincar.saying import as_dict
+from twincar.wording import count, printable
 
 
 @app.command()

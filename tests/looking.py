@@ -1,0 +1,39 @@
+"""A Predictor that finds cars where a test wants them, and doubts what it wants doubted. Its classes are by chance."""
+
+import numpy as np
+import torch
+
+from tests.conftest import CLASSES
+from twincar import Predictor
+from twincar.modeling.hub import CarModel
+from twincar.modeling.knowledge import Knowledge, Threshold
+from twincar.modeling.locate import Locator, cover
+
+
+class Finds(Locator):
+    """Tells the coverage of given boxes, whatever the features."""
+
+    def __init__(self, *boxes):
+        super().__init__(1)
+        self.told = boxes
+
+    def coverage(self, features):
+        rows, columns = features.shape[1:]
+        return cover(np.array(self.told), rows, columns).sum(0) if self.told else np.zeros((rows, columns))
+
+
+def looking(*boxes, is_car=-1e9, is_known=-1e9) -> Predictor:
+    torch.manual_seed(0)
+    config = {"architecture": {"name": "resnet18"}, "class_names": CLASSES, "input": {"size": 256}}
+    model = CarModel(config)
+    count, width = len(CLASSES), model.network.width
+    model.knowledge = Knowledge(
+        torch.zeros(width),
+        0.0,
+        torch.randn(count, width),
+        torch.zeros(count, count, dtype=torch.int),
+        Finds(*boxes),
+        Threshold(is_car, 0.05),
+        Threshold(is_known, 0.05),
+    )
+    return Predictor(model, "cpu")
