@@ -10,7 +10,6 @@ code 1 when an honest visitor lost an answer.
 
 import io
 import json
-import os
 import platform
 import random
 import socket
@@ -28,9 +27,9 @@ import typer
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # a checkout runs it without being installed
 
+from benchmarks.page import served
 from tests.conftest import draw_car
 from tests.hostile import cases
-from tests.visit import served
 
 FILE = {"meta": {"_type": "gradio.FileData"}}
 EVERY = 20  # seconds between two looks at the memory
@@ -122,34 +121,27 @@ class Visitors:
             self.counts[what] += 1
 
 
-def resident(process: int) -> float:
-    """Megabytes of a process in memory (Linux)."""
-    status = Path(f"/proc/{process}/status").read_text()
-    return int(status.split("VmRSS:")[1].split()[0]) / 1000
-
-
 def main(
     model: Annotated[str, typer.Option(help="A model folder or a Hub repo.")] = "models/twincar",
     clients: Annotated[int, typer.Option(min=10)] = 64,
     seconds: Annotated[int, typer.Option(min=10)] = 120,
 ) -> None:
     """Load the page and see what becomes of its visitors."""
-    with TemporaryDirectory() as folder, served(Path(folder), TWINCAR_MODEL=str(Path(model).resolve())) as (url, log):
-        process = int(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()[0])  # the only child
-        visitors = Visitors(url, seconds)
+    with TemporaryDirectory() as folder, served(model, Path(folder)) as running:
+        visitors = Visitors(running.url, seconds)
         rude = max(clients // 10, 1)
         kinds = [visitors.rubbish] * rude + [visitors.hang_up] * rude + [visitors.honest] * (clients - 2 * rude)
         threads = [threading.Thread(target=kind, daemon=True) for kind in kinds]
-        memory = [(0.0, resident(process))]
+        memory = [(0.0, running.resident())]
         start = time.monotonic()
         for thread in threads:
             thread.start()
         while any(thread.is_alive() for thread in threads):
             time.sleep(1)
             if time.monotonic() - start >= memory[-1][0] + EVERY:
-                memory.append((time.monotonic() - start, resident(process)))
-        memory.append((time.monotonic() - start, resident(process)))
-        tracebacks = log.read_text().count("Traceback")
+                memory.append((time.monotonic() - start, running.resident()))
+        memory.append((time.monotonic() - start, running.resident()))
+        tracebacks = (Path(folder) / "log.txt").read_text().count("Traceback")
     print(f"Python {platform.python_version()}, {clients} clients, {seconds} s\n\n| what | times |\n| --- | --- |")
     for what, times in sorted(visitors.counts.items()):
         print(f"| {what} | {times:,} |")
