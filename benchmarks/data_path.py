@@ -20,7 +20,7 @@ from twincar.config import IMAGENET_MEAN, IMAGENET_STD
 from twincar.dataset import load_table
 from twincar.features import augmentation, cached_pictures, normalise
 from twincar.modeling.recipes import RECIPES
-from twincar.modeling.train import CACHE_SIZE, Pictures
+from twincar.modeling.train import CACHE_SIZE, Pictures, stack
 
 RECIPE = RECIPES["twincar"]
 SIDE = common.SEED_SIZE
@@ -54,14 +54,13 @@ def main(options: common.Options) -> str:
             torch.stack(pictures)
 
     with TemporaryDirectory() as folder:
-        cached = cached_pictures(table, CACHE_SIZE, Path(folder), progress=False)
+        cached, _ = cached_pictures(table, CACHE_SIZE, Path(folder), progress=False)
         rows, labels = np.arange(len(table)), table["label"].to_numpy()
         data = Pictures(cached, rows, labels, transform=augmentation(RECIPE, SIDE))
 
         def ours() -> None:
             for batch in batches:
-                pictures = [data[index][0] for index in range(*batch.indices(len(data)))]
-                normalise(torch.stack(pictures))
+                normalise(stack([data[index] for index in range(*batch.indices(len(data)))])[0])
 
         torch.set_num_threads(1)  # as in a DataLoader's process
         seconds = common.in_turns({"the seeds' way": seeds_way, "TwinCar": ours}, options.rounds(5), warm_up=1)

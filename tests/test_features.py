@@ -39,6 +39,18 @@ def test_hue(turn):
     assert features.Hue(0.5).transform(red, {"turn": 1 / 3})[:, 0, 0].argmax() == 1  # green
 
 
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2)])
+@pytest.mark.parametrize("factors", [(1.1, 0.8, 0.5), (0.8, 1.2, 1.2), (1.0, 1.0, 0.0), (0.9, None, 1.2)])
+def test_light(order, factors):
+    calm = (CAR * 0.4 + 70).to(torch.uint8)  # nothing leaves 0-255 on the way
+    names = [f"{name}_factor" for name in ("brightness", "contrast", "saturation")]
+    params = {"fn_idx": torch.tensor([*order, 3]), "hue_factor": None, **dict(zip(names, factors, strict=True))}
+    jitter = features.Light(0.3, 0.3, 0.3)
+    lit, expected = jitter.transform(calm, params), v2.ColorJitter.transform(jitter, calm, params)
+    assert apart(lit, expected).max() <= 3
+    assert apart(lit, calm).mean() > 2
+
+
 def test_what_is_drawn_hangs_on_the_seed_and_stays_in_its_range():
     hue = features.Hue(0.1)
     turns = [hue.make_params([])["turn"] for _ in range(200)]

@@ -19,6 +19,7 @@ from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler, WeightedRandomSampler
 
 from twincar.config import TwinCarError
@@ -50,6 +51,13 @@ class Pictures(Dataset):
         with torch.random.fork_rng(devices=[]):  # what happens to a picture hangs on epoch and place, not on workers
             torch.manual_seed(self.seed * len(self.rows) + index)
             return self.transform(torch.from_numpy(picture).permute(2, 0, 1)), label
+
+
+def stack(items: list[tuple]) -> list[Tensor]:
+    """What the loader makes of a batch: (N, 3, H, W) pictures, channels_last as they come, and the numbers beside."""
+    pictures, *others = zip(*items, strict=True)
+    side_by_side = torch.stack([picture.permute(1, 2, 0) for picture in pictures]).permute(0, 3, 1, 2)
+    return [side_by_side, *map(torch.tensor, others)]
 
 
 class _Reseeding:
@@ -109,13 +117,14 @@ class CarData(LightningDataModule):
             sampler=sampler,
             generator=torch.Generator().manual_seed(seed),  # else the loader draws from the one that MixUp draws from
             num_workers=self.workers,
+            collate_fn=stack,
             pin_memory=torch.cuda.is_available(),
             drop_last=len(data) >= self.recipe.batch_size,  # a last batch of one picture would upset batch norm
         )
 
     def val_dataloader(self) -> DataLoader:
         data = self._split("val", size=self.recipe.eval_size_at(self.trainer.current_epoch))
-        return DataLoader(data, 64, num_workers=self.workers, pin_memory=torch.cuda.is_available())
+        return DataLoader(data, 64, num_workers=self.workers, collate_fn=stack, pin_memory=torch.cuda.is_available())
 
 
 def default_precision() -> str:
