@@ -1,0 +1,322 @@
+"""How faithful are the heatmaps?
+
+    python -m benchmarks.explanations models/twincar --data data --frames data_full --out reports
+
+Four questions, each to Grad-CAM++ (what TwinCar shows), pytorch-grad-cam's Grad-CAM and HiResCAM, and two controls that
+know nothing of the network: a map by chance, of the features' size, and one that is always brightest in the middle.
+
+* Deletion and insertion (Petsiuk et al., "RISE", arXiv:1806.07421): the probability of the answer while the pixels of
+  the highest values are greyed out, or put into a blurred picture, a tenth of them at a time; the mean over all steps.
+* ROAD (Rong et al., arXiv:2202.00449): the same probability after the highest 10 and 30 % of the pixels were
+  replaced by what their surroundings suggest, less that after the lowest were; half the difference.
+* The pointing game (Zhang et al., arXiv:1608.00507): is the highest value on the car? In whole photos, against boxes.
+* The sanity check (Adebayo et al., arXiv:1810.03292): how like its old self is the map of a network whose layers were
+  given new weights by chance, from the last to the first? A map that stays the same does not tell of the network.
+"""
+
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import Annotated
+
+import cv2
+import numpy as np
+import pandas as pd
+import torch
+import typer
+from matplotlib.figure import Figure
+from pytorch_grad_cam import GradCAM, HiResCAM
+from pytorch_grad_cam.metrics.road import NoisyLinearImputer
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from scipy.stats import bootstrap, spearmanr
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from twincar import Predictor
+from twincar.dataset import load_table
+from twincar.features import squash, to_batch
+from twincar.files import write_beside
+from twincar.listing import BOX
+from twincar.modeling import explain
+from twincar.palette import CATEGORICAL, GREY, SUBDUED
+from twincar.photo import load_photo
+from twincar.plots import canvas, styled
+
+SHOWN = "Grad-CAM++"
+CONTROLS = ("by chance", "the middle")
+STEPS = 10
+REMOVED = (0.1, 0.3)  # shares of the pixels, for ROAD
+BLUR = 0.07  # standard deviation, as a share of the side
+BATCH = 16
+SANITY = 50  # pictures for the sanity check
+
+
+class Maps:
+    """The map of each method, (h, w) in 0-1 at the size of the features, of one picture's (C, h, w) features."""
+
+    def __init__(self, network: nn.Module):
+        self.network, self.chance = network, np.random.default_rng(0)
+        head = _Head(network)
+        self.library = {
+            name: method(model=head, target_layers=[head.features])
+            for name, method in (("Grad-CAM", GradCAM), ("HiResCAM", HiResCAM))
+        }
+
+    def __call__(self, features: Tensor, label: int) -> dict[str, np.ndarray]:
+        rows, columns = features.shape[1:]
+        y, x = np.mgrid[-1 : 1 : rows * 1j, -1 : 1 : columns * 1j]
+        features = features.detach().float().requires_grad_(True)
+        maps = {SHOWN: explain.grad_cam_plus_plus(self.network, features, label)}
+        target = [ClassifierOutputTarget(label)]
+        maps |= {name: method(features[None], target)[0] for name, method in self.library.items()}
+        return maps | {CONTROLS[0]: self.chance.random((rows, columns)), CONTROLS[1]: np.exp(-(x**2 + y**2))}
+
+
+class _Head(nn.Module):
+    """What comes after the features, with a place for pytorch-grad-cam to listen at."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.features, self.network = nn.Identity(), network
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.network.forward_head(self.features(features))
+
+
+def order(cam: np.ndarray, size: int, chance: np.random.Generator) -> np.ndarray:
+    """The flat places of a (size, size) picture, the highest value of the map first; equal ones by chance."""
+    values = explain.at_size(cam.astype(np.float32), (size, size)).ravel()
+    return np.lexsort((chance.random(values.size), -values))
+
+
+def changed(picture: np.ndarray, ground: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """The (H, W, 3) picture with these flat places taken from `ground`."""
+    made = picture.reshape(-1, 3).copy()
+    made[places] = ground.reshape(-1, 3)[places]
+    return made.reshape(picture.shape)
+
+
+def perturbed(picture: np.ndarray, places: np.ndarray, chance: np.random.Generator) -> dict[str, list[np.ndarray]]:
+    """Every picture that a map is graded by: "deletion" and "insertion" from nothing to all, "road" as of REMOVED, the
+    highest and then the lowest."""
+    grey = np.broadcast_to(picture.reshape(-1, 3).mean(0).astype(np.uint8), picture.shape)
+    blurred = cv2.GaussianBlur(picture, (0, 0), BLUR * len(picture))
+    cuts = np.linspace(0, places.size, STEPS + 1).astype(int)
+    removed = [some[: round(share * places.size)] for share in REMOVED for some in (places, places[::-1])]
+    return {
+        "deletion": [changed(picture, grey, places[:cut]) for cut in cuts],
+        "insertion": [changed(blurred, picture, places[:cut]) for cut in cuts],
+        "road": [imputed(picture, some) for some in removed],
+    }
+
+
+def imputed(picture: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """The (H, W, 3) picture with these flat places filled from around them, by pytorch-grad-cam."""
+    kept = np.ones(picture.shape[:2], np.float32)
+    kept.ravel()[places] = 0
+    image = torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1))).float() / 255
+    filled = NoisyLinearImputer()(image, torch.from_numpy(kept)).clamp(0, 1)
+    return (filled * 255).round().byte().permute(1, 2, 0).numpy()
+
+
+def probabilities(predictor: Predictor, pictures: list[np.ndarray], label: int) -> np.ndarray:
+    """The probability of a class in each (size, size, 3) picture, from one look without its mirror image."""
+    found = []
+    for start in range(0, len(pictures), BATCH):
+        batch = to_batch(pictures[start : start + BATCH], predictor.mean, predictor.std)
+        with torch.no_grad():
+            logits = predictor.network.forward_head(predictor.engine.features(batch)).float()
+        found.append(predictor.calibration(logits.cpu()).softmax(1)[:, label])
+    return torch.cat(found).numpy()
+
+
+def removal(predictor: Predictor, rows: pd.DataFrame) -> tuple[dict[str, np.ndarray], dict[str, dict]]:
+    """Curves, of each method its (N, 2, STEPS + 1) of deletion and insertion; and scores, of each its (N,) values."""
+    maps, chance = Maps(predictor.network), np.random.default_rng(0)
+    curves: dict[str, list] = {}
+    scores: dict[str, dict[str, list]] = {}
+    for row in tqdm(rows.itertuples(), total=len(rows), desc="Taking pixels away", disable=None):
+        picture = squash(load_photo(row.path, (row.x1, row.y1, row.x2, row.y2)), predictor.size)
+        answer = predictor(picture, closer=False)
+        label = int(answer.probabilities.argmax())
+        for name, cam in maps(answer.features, label).items():
+            made = perturbed(picture, order(cam, predictor.size, chance), chance)
+            told = probabilities(predictor, [one for some in made.values() for one in some], label)
+            deleted, inserted, road = np.split(told, np.cumsum([STEPS + 1] * 2))
+            curves.setdefault(name, []).append((deleted, inserted))
+            of = scores.setdefault(name, {"deletion": [], "insertion": [], "ROAD": []})
+            of["deletion"].append(deleted.mean())
+            of["insertion"].append(inserted.mean())
+            of["ROAD"].append((road[1::2] - road[::2]).mean() / 2)
+    return (
+        {name: np.array(curve) for name, curve in curves.items()},
+        {name: {key: np.array(values) for key, values in of.items()} for name, of in scores.items()},
+    )
+
+
+def pointing(predictor: Predictor, rows: pd.DataFrame) -> tuple[dict[str, dict], float]:
+    """Of each method, whether its highest value lay in the box, and how much of the map did; and the boxes' mean share
+    of the photos, which is what a point by chance hits."""
+    maps = Maps(predictor.network)
+    found: dict[str, dict[str, list]] = {}
+    shares = []
+    for row in tqdm(rows.itertuples(), total=len(rows), desc="Pointing", disable=None):
+        photo = load_photo(row.path)
+        answer = predictor(photo, closer=False)
+        x1, y1, x2, y2 = (int(value) for value in (row.x1, row.y1, row.x2, row.y2))
+        shares.append((x2 - x1) * (y2 - y1) / (photo.width * photo.height))
+        for name, cam in maps(answer.features, int(answer.probabilities.argmax())).items():
+            whole = explain.at_size(cam.astype(np.float32), photo.size)
+            y, x = np.unravel_index(whole.argmax(), whole.shape)
+            of = found.setdefault(name, {"pointing": [], "inside": []})
+            of["pointing"].append(float(x1 <= x < x2 and y1 <= y < y2))
+            of["inside"].append(float(whole[y1:y2, x1:x2].sum() / max(whole.sum(), 1e-9)))
+    return {name: {key: np.array(values) for key, values in of.items()} for name, of in found.items()}, np.mean(shares)
+
+
+def sanity(predictor: Predictor, rows: pd.DataFrame) -> pd.DataFrame:
+    """The mean rank correlation (Spearman) of each method's maps before and after the network's stages got new weights,
+    one more a row, from the head down."""
+    pictures = [
+        squash(load_photo(row.path, (row.x1, row.y1, row.x2, row.y2)), predictor.size) for row in rows.itertuples()
+    ]
+    batches = [
+        to_batch(pictures[at : at + BATCH], predictor.mean, predictor.std) for at in range(0, len(pictures), BATCH)
+    ]
+    network = deepcopy(predictor.network)
+
+    def all_maps(labels: list[int] | None = None) -> tuple[list[dict], list[int]]:
+        with torch.no_grad():
+            features = torch.cat([network.forward_features(batch) for batch in batches])
+            labels = labels or network.forward_head(features).argmax(1).tolist()
+        maps = Maps(network)
+        return [maps(one, label) for one, label in zip(features, labels, strict=True)], labels
+
+    before, labels = all_maps()
+    stages = list(dict.fromkeys(network.stage(name) for name, _ in network.named_parameters()))
+    lines = []
+    torch.manual_seed(0)
+    for stage in reversed(stages):
+        for name, module in network.named_modules():
+            if hasattr(module, "reset_parameters") and network.stage(name) == stage:
+                module.reset_parameters()
+        after, _ = all_maps(labels)
+        like = {
+            name: np.mean([_alike(one[name], other[name]) for one, other in zip(before, after, strict=True)])
+            for name in before[0]
+            if name not in CONTROLS
+        }
+        lines.append({"new weights from the head down to": stage, **like})
+    return pd.DataFrame(lines)
+
+
+def _alike(one: np.ndarray, other: np.ndarray) -> float:
+    if np.ptp(one) < 1e-6 or np.ptp(other) < 1e-6:  # nothing speaks for the class any more
+        return 0.0
+    return float(spearmanr(one.ravel(), other.ravel()).statistic)
+
+
+def interval(values: np.ndarray) -> str:
+    """The mean with its 95 % bootstrap interval over pictures."""
+    found = bootstrap((values,), np.mean, n_resamples=2000, method="percentile", rng=np.random.default_rng(0))
+    return f"{values.mean():.3f} ({found.confidence_interval.low:.3f} to {found.confidence_interval.high:.3f})"
+
+
+@styled
+def figure(curves: dict[str, np.ndarray], count: int) -> Figure:
+    """Deletion and insertion side by side, a line a method."""
+    drawn = canvas(
+        4.6,
+        "What the heatmaps are worth",
+        f"Probability of the answer while pixels go, or come, in the order of the map; mean of {count} pictures. "
+        "Deletion should fall early, insertion rise early. Grey: two controls that know nothing of the network.",
+    )
+    colours = dict(zip((name for name in curves if name not in CONTROLS), CATEGORICAL, strict=False))
+    for place, (axes, title) in enumerate(
+        zip(drawn.subplots(1, 2, sharey=True), ("Deletion", "Insertion"), strict=True)
+    ):
+        for name, curve in curves.items():
+            style = {"color": colours[name]} if name in colours else {"color": GREY, "ls": "-:"[CONTROLS.index(name)]}
+            style |= {"ls": (0, (4, 3))} if name == "HiResCAM" else {}  # it may lie on Grad-CAM
+            axes.plot(np.linspace(0, 100, STEPS + 1), curve[:, place].mean(0), label=name, **style)
+        axes.set(
+            title=title, xlabel=f"% of the pixels {('greyed out', 'put into the blurred picture')[place]}", ylim=(0, 1)
+        )
+    axes.legend(loc="lower right", labelcolor=SUBDUED)
+    return drawn
+
+
+def main(
+    model: Annotated[Path, typer.Argument(help="A published model's folder.")],
+    data: Annotated[Path, typer.Option(help="What `twincar prepare` wrote.")],
+    frames: Annotated[Path, typer.Option(help="Whole photos with boxes, as `twincar prepare` left them.")],
+    out: Annotated[Path | None, typer.Option(help="Write explanations.md and its figure there, too.")] = None,
+    count: Annotated[int, typer.Option(min=3, help="Validation pictures to take pixels from.")] = 200,
+) -> None:
+    """Grade the heatmaps of a published model."""
+    predictor = Predictor.from_pretrained(model)
+    val = load_table(data).query("split == 'val'").sample(count, random_state=0)
+    curves, scores = removal(predictor, val)
+    points, share = pointing(predictor, load_table(frames).dropna(subset=BOX))
+    checked = sanity(Predictor.from_pretrained(model, device="cpu", engine="torch:f32"), val.head(SANITY))
+    lines = [*table(scores, points, share, count), "", *difference(scores), "", *sane(checked, min(SANITY, count))]
+    print("\n".join(lines))
+    if out:
+        figure(curves, count).savefig(out / "explanations.svg", metadata={"Date": None})
+        command = "python -m benchmarks.explanations models/twincar --data data --frames data_full --out reports"
+        head = [f"# What the heatmaps are worth\n\n`{command}`\n", "![Deletion and insertion](explanations.svg)\n"]
+        with write_beside(out / "explanations.md") as beside:
+            beside.write_text("\n".join(head + lines) + "\n", encoding="utf-8")
+
+
+def table(scores: dict, points: dict, share: float, count: int) -> list[str]:
+    pictures = len(next(iter(points.values()))["pointing"])
+    measures: list[tuple[str, Callable[[str], np.ndarray]]] = [
+        ("deletion (low is good)", lambda name: scores[name]["deletion"]),
+        ("insertion (high is good)", lambda name: scores[name]["insertion"]),
+        ("ROAD (high is good)", lambda name: scores[name]["ROAD"]),
+        ("points at the car", lambda name: points[name]["pointing"]),
+        ("share of the map on the car", lambda name: points[name]["inside"]),
+    ]
+    return [
+        f"Deletion, insertion and ROAD on {count} validation pictures, of the answered class; pointing in {pictures} "
+        f"whole photos, whose cars take {share:.0%} of them. With 95 % bootstrap intervals.",
+        "",
+        f"| method | {' | '.join(words for words, _ in measures)} |",
+        f"| --- |{' --- |' * len(measures)}",
+        *(f"| {name} | {' | '.join(interval(of(name)) for _, of in measures)} |" for name in scores),
+    ]
+
+
+def difference(scores: dict) -> list[str]:
+    """Every method less Grad-CAM++, picture by picture."""
+    others = [name for name in scores if name not in (SHOWN, *CONTROLS)]
+    keys = list(scores[SHOWN])
+    return [
+        f"Less {SHOWN}, picture by picture:",
+        "",
+        f"| method | {' | '.join(keys)} |",
+        f"| --- |{' --- |' * len(keys)}",
+        *(
+            f"| {name} | {' | '.join(interval(scores[name][key] - scores[SHOWN][key]) for key in keys)} |"
+            for name in others
+        ),
+    ]
+
+
+def sane(checked: pd.DataFrame, count: int) -> list[str]:
+    columns = list(checked.columns)
+    return [
+        f"The sanity check: mean rank correlation with the trained network's map of the same class, {count} pictures.",
+        "",
+        f"| {' | '.join(columns)} |",
+        f"| --- |{' --- |' * (len(columns) - 1)}",
+        *(
+            f"| {row[columns[0]]} | {' | '.join(f'{row[name]:.2f}' for name in columns[1:])} |"
+            for row in checked.to_dict("records")
+        ),
+    ]
+
+
+if __name__ == "__main__":
+    typer.run(main)
