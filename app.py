@@ -21,7 +21,7 @@ from PIL import Image
 
 from twincar import Predictor
 from twincar.config import PICTURES, TwinCarError
-from twincar.modeling.engine import leave_cores_to
+from twincar.modeling.engine import leave_cores_to, leave_trunk_to
 from twincar.ui import page
 
 HERE = Path(__file__).resolve().parent
@@ -88,6 +88,7 @@ def main() -> None:
     except TwinCarError as error:
         sys.exit(str(error))
     leave_cores_to(predictor.engine)
+    leave_trunk_to(predictor.engine, predictor.network)
     predictor(Image.new("RGB", (640, 480), "grey")).overlay()  # the first visitor does not wait for the first run
     if notice:
         print(notice, file=sys.stderr)

@@ -48,6 +48,8 @@ def test_openvino_answers_as_torch_does(architecture, flip, cache):
     truth = Predictor(model, "cpu", "torch").batch(photos)
     fast = Predictor(model, "cpu", "openvino:f32")
     assert fast.engine.name == "openvino:f32"
+    engine.leave_trunk_to(fast.engine, fast.network)  # as the page does
+    assert any(weight.is_meta for weight in fast.network.parameters())
     for photo, expected, answer in zip(photos, truth, fast.batch(photos), strict=True):
         np.testing.assert_allclose(answer.probabilities, expected.probabilities, atol=1e-4)
         np.testing.assert_allclose(fast(photo).probabilities, expected.probabilities, atol=1e-4)

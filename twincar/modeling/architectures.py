@@ -6,7 +6,8 @@
 
 One pass gives features and logits; Grad-CAM++ then needs only the head. `stage(name)` tells of every weight how deep it
 lies, in a ResNet's words (conv1, bn1, layer1 to layer4, then the rest), so that a recipe that freezes or slows a part
-does so in any backbone. `mean` and `std` are the statistics of the pictures that the start weights were trained with.
+does so in any backbone. `width` is C; `mean` and `std` are the statistics of the pictures that the start weights were
+trained with.
 
     build("resnet50", 196)                                torchvision's, under its own key names
     build("timm/tf_efficientnet_lite2", 196)              any backbone of timm
@@ -217,7 +218,7 @@ class BilinearNet(nn.Module):
 
     def __init__(self, trunk: nn.Module, num_classes: int, dropout: float, input_dropout: float, attention_heads: int):
         super().__init__()
-        self.trunk, self.mean, self.std = trunk, trunk.mean, trunk.std
+        self.trunk, self.width, self.mean, self.std = trunk, trunk.width, trunk.mean, trunk.std
         self.attention = SelfAttention(trunk.width, heads=attention_heads)
         self.reduce = nn.Conv2d(trunk.width, HIDDEN, 1)
         self.fc = make_head(HIDDEN * HIDDEN, num_classes, "linear", dropout, input_dropout)

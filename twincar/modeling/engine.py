@@ -166,3 +166,19 @@ def leave_cores_to(engine: Engine) -> None:
 
         torch.set_num_threads(1)
         cv2.setNumThreads(1)
+
+
+@torch.no_grad()
+def leave_trunk_to(engine: Engine, network: nn.Module) -> None:
+    """For a process that answers and does nothing else: where the engine has the weights in a form of its own, torch's
+    are given up, but for those of the head. `network` cannot run from pictures any more, nor be saved."""
+    if not engine.name.startswith("openvino"):
+        return
+    of_head: set[nn.Module] = set()
+    hooks = [part.register_forward_pre_hook(lambda part, _: of_head.add(part)) for part in network.modules()]
+    network.forward_head(torch.zeros(1, network.width, 7, 7))
+    for hook in hooks:
+        hook.remove()
+    for part in network.modules():
+        if part not in of_head and not list(part.children()):
+            part.to("meta")
