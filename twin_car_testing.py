@@ -21,8 +21,8 @@ from twincar.answers import find_photos
 from twincar.cli.base import Model, sentences
 from twincar.config import PUBLISHED, TwinCarError, canonical_class_name
 from twincar.files import write_beside, write_json
-from twincar.listing import count
 from twincar.modeling.evaluate import score
+from twincar.wording import count
 
 
 def utf8(path: Path) -> str:
