@@ -8,12 +8,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from matplotlib import colormaps
 from PIL import Image
-from pytorch_grad_cam import GradCAMPlusPlus
+from pytorch_grad_cam import GradCAMPlusPlus, HiResCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import nn
 
 from tests.conftest import CLASSES, draw_car
 from twincar import Predictor
+from twincar.config import TwinCarError
 from twincar.features import squash, to_batch
 from twincar.modeling import explain
 from twincar.modeling.hub import CarModel
@@ -37,6 +38,7 @@ def patches(tokens):
 
 
 # Where pytorch-grad-cam is to listen when it runs the whole network: at a layer of its own where there is one.
+METHODS = {"Grad-CAM++": GradCAMPlusPlus, "HiResCAM": HiResCAM}
 NETWORKS = {
     ("resnet18", "linear"): lambda network: (network, network.layer4, None),
     ("resnet50", "two_layer"): lambda network: (network, network.layer4, None),
@@ -52,7 +54,8 @@ NETWORKS = {
 
 @pytest.mark.parametrize(("name", "head"), NETWORKS)
 @pytest.mark.parametrize("flip", [False, True])
-def test_equals_the_library_over_the_whole_network(name, head, flip):
+@pytest.mark.parametrize("method", METHODS)
+def test_equals_the_library_over_the_whole_network(name, head, flip, method):
     torch.manual_seed(1)
     config = {
         "architecture": {"name": name, "head": head, "dropout": 0.2},
@@ -63,16 +66,24 @@ def test_equals_the_library_over_the_whole_network(name, head, flip):
     photo = draw_car(1, size=(96, 96))
     answer = Predictor(model, device="cpu")(photo)
     images = to_batch([squash(photo, 96)])
-    for class_name in (None, CLASSES[3]):
+    spans = []
+    for class_name in (None, *CLASSES[3:]):
         label = CLASSES.index(class_name or answer.top(1)[0].class_name)
         copy = CarModel(config).eval()
         copy.load_state_dict(model.state_dict())
         network, layer, reshape = NETWORKS[name, head](copy.network)
-        with GradCAMPlusPlus(model=network, target_layers=[layer], reshape_transform=reshape) as cam:
+        with METHODS[method](model=network, target_layers=[layer], reshape_transform=reshape) as cam:
             expected = cam(input_tensor=images, targets=[ClassifierOutputTarget(label)])[0]
-        assert np.ptp(expected) > 0.5, "a flat map would prove nothing"
+        spans.append(np.ptp(expected))
         # Roots near 0 under bilinear pooling make much of the last digits of a batch of another size.
-        np.testing.assert_allclose(answer.heatmap(class_name), expected, atol=5e-3 if head == "bilinear" else 2e-4)
+        near = 1e-2 if head == "bilinear" else 2e-4
+        np.testing.assert_allclose(answer.heatmap(class_name, method), expected, atol=near)
+    assert max(spans) > 0.5, "flat maps would prove nothing"
+
+
+def test_a_method_that_there_is_not_is_a_sentence(tiny_model, car_photo):
+    with pytest.raises(TwinCarError, match=r"There is no method 'LIME': choose Grad-CAM\+\+ or HiResCAM\."):
+        Predictor.from_pretrained(tiny_model)(car_photo).heatmap(method="LIME")
 
 
 def test_maps_lie_on_the_photo_and_differ_between_classes(tiny_model, car_photo):

@@ -85,6 +85,22 @@ def test_the_arrow_keys_choose_another_car_and_its_evidence(page, car_photo, tru
     expect(page.locator("#headline .make")).to_have_text(truth.top(1)[0].make)  # the answer itself stays
 
 
+def test_the_evidence_can_be_drawn_by_another_method(page, car_photo, truth):
+    give(page, car_photo)
+    expect(page.get_by_label("Grad-CAM++", exact=True)).to_be_checked()
+    before = overlay_of(page)
+    page.get_by_text("HiResCAM", exact=True).click()
+    expect(page.locator("#slider img").nth(1)).not_to_have_attribute("src", before)
+    expect(page.locator("#sentence")).to_contain_text(truth.top(1)[0].class_name)
+    second = truth.top(2)[1].class_name
+    page.locator("#five input[type=radio]").nth(1).check()
+    expect(page.locator("#sentence")).to_contain_text(second)
+    expect(page.get_by_label("HiResCAM", exact=True)).to_be_checked()  # the method stays, whatever the name
+    page.get_by_text("Grad-CAM++", exact=True).click()
+    page.locator("#five input[type=radio]").nth(0).check()
+    expect(page.locator("#slider img").nth(1)).to_have_attribute("src", before)
+
+
 def test_the_slider_moves_with_the_arrow_keys(page, car_photo):
     give(page, car_photo)
     handle = page.get_by_role("slider")

@@ -106,16 +106,19 @@ def explain(
     class_name: Annotated[
         str | None, typer.Option("--class", help="The evidence for this class  [default: the best]")
     ] = None,
+    method: Annotated[
+        str, typer.Option(help="Grad-CAM++, or HiResCAM, which keeps to what counts for this class.")
+    ] = "Grad-CAM++",
     model: Model = str(PUBLISHED),
 ) -> None:
-    """Draw what in the photo speaks for a class (Grad-CAM++)."""
+    """Draw what in the photo speaks for a class."""
     from twincar import Predictor
 
     with sentences():
         if out_file.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
             raise TwinCarError(f"{out_file} does not end in .png, .jpg or .webp: name a picture file with `--out`.")
         answer = Predictor.from_pretrained(model)(photo)
-        picture = answer.overlay(class_name)
+        picture = answer.overlay(class_name, method)
         with write_beside(out_file) as beside:
             picture.save(beside)
         done = f"{class_name or answer.top(1)[0].class_name}: {out_file}"

@@ -1,9 +1,12 @@
-"""Grad-CAM++ from features already computed: which parts of the picture speak for a class.
+"""Grad-CAM++ and HiResCAM from features already computed: which parts of the picture speak for a class.
 
-Chattopadhay et al., "Grad-CAM++", WACV 2018 (arXiv:1710.11063). Gradients run from the logits back to the features, not
-through the network below: one pass of the head. The weighting is pytorch-grad-cam's, to which
-`tests/test_explain.py` holds it equal; the library itself would take the page a second and 100 MB to import.
+Gradients run from the logits back to the features, not through the network below: one pass of the head. Both are those
+of pytorch-grad-cam, to which `tests/test_explain.py` holds them equal; the library itself would take the page a second
+and 100 MB to import. `reports/explanations.md` grades them: they are as faithful as each other, but Grad-CAM++ changes
+little from class to class.
 """
+
+from collections.abc import Callable
 
 import cv2
 import numpy as np
@@ -21,13 +24,11 @@ STRONGEST = 0.75  # opacity of the heat where it is 1
 def grad_cam_plus_plus(network: nn.Module, features: Tensor, label: int) -> np.ndarray:
     """The (h, w) float32 map in 0-1 of the evidence for `label` in the (C, h, w) features of one picture.
 
-    `network` is any network under the contract of `architectures.py`, in eval mode. The map is scaled to span 0-1;
-    where nothing speaks for the class it is 0 throughout.
+    Chattopadhay et al., "Grad-CAM++", WACV 2018 (arXiv:1710.11063), in pytorch-grad-cam's weighting. `network` is any
+    network under the contract of `architectures.py`, in eval mode. The map is scaled to span 0-1; where nothing speaks
+    for the class it is 0 throughout.
     """
-    with torch.enable_grad():
-        features = features.detach()[None].float().requires_grad_(True)
-        (gradient,) = torch.autograd.grad(network.forward_head(features)[0, label], features)
-    maps, gradient = features.detach()[0], gradient[0]
+    maps, gradient = _gradient(network, features, lambda logits: logits[label])
     square = gradient**2
     alpha = square / (2 * square + maps.sum((1, 2), keepdim=True) * square * gradient + 1e-6)  # equation 19
     weights = (gradient.relu() * alpha.where(gradient != 0, 0)).sum((1, 2))  # equation 21
@@ -35,18 +36,37 @@ def grad_cam_plus_plus(network: nn.Module, features: Tensor, label: int) -> np.n
     return _spanned(cam.cpu().numpy())
 
 
+def hires_cam(network: nn.Module, features: Tensor, label: int) -> np.ndarray:
+    """The same by HiResCAM: what speaks against the class counts as well, so that what all cars have in common cancels.
+
+    Draelos & Carin 2020 (arXiv:2011.08891). Under a linear head on averaged features it is Grad-CAM (arXiv:1610.02391)
+    and, before it is cut off at 0, adds up to the logit but for the bias.
+    """
+    maps, gradient = _gradient(network, features, lambda logits: logits[label])
+    return _spanned((gradient * maps).sum(0).relu().cpu().numpy())
+
+
+METHODS = {"Grad-CAM++": grad_cam_plus_plus, "HiResCAM": hires_cam}
+GRAD_CAM_PLUS_PLUS, HIRES_CAM = METHODS
+
+
+def _gradient(network: nn.Module, features: Tensor, of: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    """(C, h, w) features in float32, and the gradient there of a scalar `of` the (K,) logits."""
+    with torch.enable_grad():
+        features = features.detach()[None].float().requires_grad_(True)
+        (gradient,) = torch.autograd.grad(of(network.forward_head(features)[0]), features)
+    return features.detach()[0], gradient[0]
+
+
 def difference(network: nn.Module, features: Tensor, label: int, other: int) -> np.ndarray:
     """The (h, w) float32 map, in logits, of what speaks for `label` more than for `other` in (C, h, w) features.
 
-    Gradient times features, summed over channels: HiResCAM (Draelos & Carin 2020, arXiv:2011.08891) of the difference
-    of the two logits, both signs kept. Under a linear head on averaged features it is exact: the sum of the map is that
-    difference, but for the two biases. Two Grad-CAM++ maps are each scaled to 0-1 and must not be subtracted.
+    Gradient times features, summed over channels: HiResCAM of the difference of the two logits, both signs kept. Under
+    a linear head on averaged features it is exact: the sum of the map is that difference, but for the two biases. Two
+    Grad-CAM++ maps are each scaled to 0-1 and must not be subtracted.
     """
-    with torch.enable_grad():
-        features = features.detach()[None].float().requires_grad_(True)
-        logits = network.forward_head(features)[0]
-        (gradient,) = torch.autograd.grad(logits[label] - logits[other], features)
-    return (gradient * features.detach())[0].sum(0).cpu().numpy()
+    maps, gradient = _gradient(network, features, lambda logits: logits[label] - logits[other])
+    return (gradient * maps).sum(0).cpu().numpy()
 
 
 def at_size(cam: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -70,7 +70,7 @@ class Prediction:
         logits = sum(weight * look.logits for weight, look in zip(weights, looks, strict=True))
         self.logits = logits.numpy()
         self.probabilities: np.ndarray = predictor.calibration(logits[None]).softmax(1)[0].numpy()
-        self._cams: dict[int, np.ndarray] = {}
+        self._cams: dict[tuple[int, str], np.ndarray] = {}
 
     def __repr__(self) -> str:
         best = self.top(1)[0]
@@ -186,20 +186,24 @@ class Prediction:
         whole[y1:y2, x1:x2] = fill((x2 - x1, y2 - y1))
         return whole
 
-    def heatmap(self, class_name: str | None = None) -> np.ndarray:
-        """Grad-CAM++ evidence for a class, the best one when None: (H, W) float32 in 0-1 at the photo's size.
+    def heatmap(self, class_name: str | None = None, method: str = explain.GRAD_CAM_PLUS_PLUS) -> np.ndarray:
+        """The evidence for a class, the best one when None: (H, W) float32 in 0-1 at the photo's size.
+
+        method : "Grad-CAM++", or "HiResCAM", which keeps to what counts for this class more than for others.
 
         After a second look it is the evidence of that one, and 0 outside of what was looked at. Raises TwinCarError for
-        a class that the model does not have.
+        a class that the model does not have, or another method.
         """
         label = self._label(class_name)
-        if label not in self._cams:
-            self._cams[label] = explain.grad_cam_plus_plus(self._predictor.network, self.features, label)
-        return self._in_place(lambda size: explain.at_size(self._cams[label], size))
+        if (draw := explain.METHODS.get(method)) is None:
+            raise TwinCarError(f"There is no method {method!r}: choose {' or '.join(explain.METHODS)}.")
+        if (label, method) not in self._cams:
+            self._cams[label, method] = draw(self._predictor.network, self.features, label)
+        return self._in_place(lambda size: explain.at_size(self._cams[label, method], size))
 
-    def overlay(self, class_name: str | None = None) -> Image.Image:
+    def overlay(self, class_name: str | None = None, method: str = explain.GRAD_CAM_PLUS_PLUS) -> Image.Image:
         """The photo with that evidence laid over it, at the photo's size."""
-        return explain.overlay(self.photo, self.heatmap(class_name))
+        return explain.overlay(self.photo, self.heatmap(class_name, method))
 
     def probability(self, class_name: str) -> float:
         """How probable a class is, in 0-1. Raises TwinCarError for a class that the model does not have."""

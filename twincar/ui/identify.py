@@ -11,6 +11,7 @@ from typing import Any
 
 import gradio as gr
 
+from twincar.modeling.explain import GRAD_CAM_PLUS_PLUS, METHODS
 from twincar.modeling.locate import Box
 from twincar.modeling.predict import Predictor
 from twincar.modeling.prediction import Guess, Prediction, pixels
@@ -78,9 +79,16 @@ def tab(predictor: Predictor, scope: str, examples: list[str], keep_for: float) 
                     buttons=["fullscreen"], max_height=460, elem_id="slider",
                 )  # fmt: skip
                 sentence = gr.HTML(elem_id="sentence")
+                method = gr.Radio(
+                    list(METHODS),
+                    value=GRAD_CAM_PLUS_PLUS,
+                    label="How the evidence is drawn",
+                    info=words.METHODS,
+                    elem_id="method",
+                )
     compared = drawer(predictor, answer)
 
-    def show(upload: dict | None) -> dict[Any, Any]:
+    def show(upload: dict | None, drawn: str) -> dict[Any, Any]:
         try:
             file = upload and stored_photo(upload)
             prediction = file and predictor(file, side=SHOWN_SIDE)
@@ -88,9 +96,9 @@ def tab(predictor: Predictor, scope: str, examples: list[str], keep_for: float) 
             return _nothing(words.trouble(str(error), ADVICE))
         if not prediction:
             return _nothing(_welcome(scope))
-        return _told(prediction, file, prediction.cars, Wish())
+        return _told(prediction, file, prediction.cars, Wish(), drawn)
 
-    def look_again(before: tuple[Path, list[Box]] | None, event: gr.EventData) -> dict[Any, Any]:
+    def look_again(before: tuple[Path, list[Box]] | None, drawn: str, event: gr.EventData) -> dict[Any, Any]:
         if not before or not before[0].is_file():
             return _nothing(words.trouble(FORGOTTEN, ADVICE))
         file, cars = before
@@ -99,9 +107,9 @@ def tab(predictor: Predictor, scope: str, examples: list[str], keep_for: float) 
             prediction = predictor(image, box=pixels(wish.box, image.size))
         else:
             prediction = predictor(image, closer=wish.mode == "found")
-        return _told(prediction, file, cars, wish)
+        return _told(prediction, file, cars, wish, drawn)
 
-    def _told(prediction: Prediction, file: Path, cars: list[Box], wish: Wish) -> dict[Any, Any]:
+    def _told(prediction: Prediction, file: Path, cars: list[Box], wish: Wish, drawn: str) -> dict[Any, Any]:
         # In place, after the network has read all of it: what the page draws and keeps needs no more pixels.
         prediction.photo.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
         top = prediction.top(TOP)
@@ -119,19 +127,20 @@ def tab(predictor: Predictor, scope: str, examples: list[str], keep_for: float) 
             ),
             bars: _bars(top),
             evidence: gr.Column(visible=True),
-            **_evidence(prediction, top[0].class_name),
+            **_evidence(prediction, top[0].class_name, drawn),
             **compared.closed(prediction),
         }
 
-    def choose(class_name: str, prediction: Prediction | None) -> dict[Any, Any]:
-        return _evidence(prediction, class_name) if prediction else _nothing(words.trouble(FORGOTTEN, ADVICE))
+    def choose(class_name: str, drawn: str, prediction: Prediction | None) -> dict[Any, Any]:
+        return _evidence(prediction, class_name, drawn) if prediction else _nothing(words.trouble(FORGOTTEN, ADVICE))
 
-    def _evidence(prediction: Prediction, class_name: str) -> dict[Any, Any]:
+    def _evidence(prediction: Prediction, class_name: str, drawn: str) -> dict[Any, Any]:
+        drawn = drawn if drawn in METHODS else GRAD_CAM_PLUS_PLUS
         return {
             slider: gr.ImageSlider(
-                (prediction.photo, prediction.overlay(class_name)), slider_position=_middle(prediction)
+                (prediction.photo, prediction.overlay(class_name, drawn)), slider_position=_middle(prediction)
             ),
-            sentence: words.evidence(class_name, bool(prediction.heatmap(class_name).any())),
+            sentence: words.evidence(class_name, bool(prediction.heatmap(class_name, drawn).any())),
         }
 
     def _nothing(said: str) -> dict[Any, Any]:
@@ -164,11 +173,11 @@ def tab(predictor: Predictor, scope: str, examples: list[str], keep_for: float) 
     photo.change(None, photo, [headline, framed], js=waiting, **private)
     everything = [answer, kept, framed, headline, five, nearest, bars, evidence, slider, sentence]
     everything += [compared.box, compared.one, compared.other, *compared.outputs]
-    again = framed.select(look_again, kept, everything, **private)
+    again = framed.select(look_again, [kept, method], everything, **private)
     # A late answer about the photo before must not be taken for one about this photo.
-    answered = photo.change(show, photo, everything, preprocess=False, cancels=[again], **private)
+    answered = photo.change(show, [photo, method], everything, preprocess=False, cancels=[again], **private)
     answered.failure(None, None, headline, js=f"() => '{_one_line(words.trouble(BUSY, LATER))}'", **private)
-    nearest.input(choose, [nearest, answer], everything, **private)
+    gr.on([nearest.input, method.input], choose, [nearest, method, answer], everything, **private)
     told, overlay = gr.JSON(visible=False, label="answer"), gr.Image(visible=False, label="overlay", format="jpeg")
     gr.on([], identify, photo, [told, overlay], preprocess=False, api_name="identify")
 

@@ -9,6 +9,11 @@ from html import escape
 from twincar.modeling.prediction import Guess, Prediction
 from twincar.saying import Said, how_often, mixed_up, percent, say
 
+METHODS = (
+    "Grad-CAM++ shows what the network looked at most, and changes little from name to name; HiResCAM keeps to what "
+    "counts for this name more than for others."
+)
+
 
 def answer(prediction: Prediction, below: str = "", where: str = "this photo") -> str:
     """The name in large, how sure, what comes next, and the name's parts. `below` is HTML for the end, `where` what
