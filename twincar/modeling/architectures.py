@@ -179,7 +179,7 @@ def create_backbone(name: str, pretrained: bool = False) -> nn.Module:
     if not timm.is_model(name):
         near = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:5])
         raise ValueError(f"timm has no backbone {name!r}" + (f": did you mean one of {near}?" if near else "."))
-    for options in ({"dynamic_img_size": True}, {"strict_img_size": False}, {}):  # ViT's word, Swin's, and no word
+    for options in ({"strict_img_size": False}, {"dynamic_img_size": True}, {}):  # Swin's word, ViT's, and no word
         try:
             return timm.create_model(name, pretrained=pretrained, num_classes=0, **options)
         except TypeError as error:
