@@ -28,7 +28,10 @@ def main(
     """Time published models against each other on one photo."""
     picture = load_photo(photo)
     predictors = {name: Predictor.from_pretrained(name, device="cpu") for name in models}
-    ways = {"answer": lambda ask: ask(picture), "answer and overlay": lambda ask: ask(picture).overlay()}
+    ways = {  # from one look each: a second one takes knowledge, which not every model has
+        "answer": lambda ask: ask(picture, closer=False),
+        "answer and overlay": lambda ask: ask(picture, closer=False).overlay(),
+    }
     seconds: dict[tuple[str, str], list[float]] = {(name, way): [] for name in models for way in ways}
     for turn in range(rounds + 3):
         for name, ask in predictors.items():
