@@ -18,6 +18,7 @@ from benchmarks import common
 from twincar import Predictor
 from twincar.answers import open_answers
 from twincar.modeling.engine import leave_cores_to
+from twincar.saying import as_dict
 
 LARGE = (4000, 3000)
 
@@ -36,7 +37,7 @@ def seeds_way(network: nn.Module, names: tuple[str, ...], files: list[str], out:
 def ours(predictor: Predictor, files: list[str], out: Path) -> None:
     with open_answers(out) as answers:
         for file, answer in zip(files, predictor.stream(files, full_size=False), strict=True):
-            answers.write(file, answer.top(5))
+            answers.write(file, as_dict(answer, 5))
     out.unlink()
 
 
