@@ -41,6 +41,7 @@ from twincar.modeling import explain
 from twincar.palette import CATEGORICAL, GREY, SUBDUED
 from twincar.photo import load_photo
 from twincar.plots import canvas, styled
+from twincar.report import save
 
 SHOWN = "Grad-CAM++"
 CONTROLS = ("by chance", "the middle")
@@ -262,7 +263,7 @@ def main(
     lines = [*table(scores, points, share, count), "", *difference(scores), "", *sane(checked, min(SANITY, count))]
     print("\n".join(lines))
     if out:
-        figure(curves, count).savefig(out / "explanations.svg", metadata={"Date": None})
+        save(figure(curves, count), out / "explanations.svg")
         command = "python -m benchmarks.explanations models/twincar --data data --frames data_full --out reports"
         head = [f"# What the heatmaps are worth\n\n`{command}`\n", "![Deletion and insertion](explanations.svg)\n"]
         with write_beside(out / "explanations.md") as beside:

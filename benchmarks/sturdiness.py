@@ -24,6 +24,7 @@ from twincar.files import write_beside
 from twincar.modeling.evaluate import boxed
 from twincar.palette import GREY, VIOLET
 from twincar.plots import canvas, percents, styled
+from twincar.report import save
 
 KNOWN = "called unknown or no car"
 
@@ -124,8 +125,8 @@ def main(
     lines = table(found, len(rows))
     print("\n".join(lines))
     if out:
-        figure(found, len(rows)).savefig(out / "sturdiness.svg", metadata={"Date": None, "Creator": None})
-        sheet(pictures[0]).savefig(out / "sturdiness.jpg", pil_kwargs={"quality": 75})
+        save(figure(found, len(rows)), out / "sturdiness.svg")
+        save(sheet(pictures[0]), out / "sturdiness.jpg")
         command = "python -m benchmarks.sturdiness models/twincar --data data --out reports"
         with write_beside(out / "sturdiness.md") as beside:
             text = [

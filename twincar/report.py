@@ -99,7 +99,7 @@ def report(
             shutil.copyfile(run / name, beside)
     write_tables(predictor, result, table, out)
     for file, figure in photo_figures(predictor, result, table):
-        _save(figure, out / "figures" / file)
+        save(figure, out / "figures" / file)
     redraw(out)
     return result
 
@@ -179,7 +179,7 @@ def redraw(out: Path) -> list[Path]:
         if drawing.draw and all(source.is_file() for source in sources):
             figure = drawing.draw(*map(_read, sources))
             if figure:
-                drawn.append(_save(figure, out / "figures" / drawing.file))
+                drawn.append(save(figure, out / "figures" / drawing.file))
     if not drawn:
         raise TwinCarError(f"{out} holds no tables of a report: run `twincar report --model MODEL --data DATA` first.")
     with write_beside(out / "README.md") as beside:
@@ -195,7 +195,7 @@ def _read(path: Path) -> pd.DataFrame | dict:
     return table.apply(lambda column: column if column.name in words else pd.to_numeric(column, errors="coerce"))
 
 
-def _save(figure: Figure, path: Path) -> Path:
+def save(figure: Figure, path: Path) -> Path:
     """Write a figure; the same figure gives the same file."""
     options = {
         ".png": {"metadata": {"Software": None}},

@@ -135,7 +135,7 @@ def tab(predictor: Predictor, scope: str, examples: list[str], keep_for: float) 
         return _evidence(prediction, class_name, drawn) if prediction else _nothing(words.trouble(FORGOTTEN, ADVICE))
 
     def _evidence(prediction: Prediction, class_name: str, drawn: str) -> dict[Any, Any]:
-        drawn = drawn if drawn in METHODS else GRAD_CAM_PLUS_PLUS
+        drawn = drawn if drawn in tuple(METHODS) else GRAD_CAM_PLUS_PLUS  # the browser may send anything
         return {
             slider: gr.ImageSlider(
                 (prediction.photo, prediction.overlay(class_name, drawn)), slider_position=_middle(prediction)
