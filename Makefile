@@ -35,8 +35,8 @@ floors: .venv/bin/python  ## run the tests but those of export with the oldest v
 	VIRTUAL_ENV=.venv-floors $(BIN)/uv pip install --quiet --resolution lowest-direct -e '.[train,test]'
 	.venv-floors/bin/python -m pytest --ignore tests/test_export.py
 
-benchmark: .venv/dev  ## measure how fast it is, into reports/benchmarks.md (DATA=data, QUICK=--quick, INT8=file)
-	$(BIN)/python -m benchmarks --data $(or $(DATA),data) $(QUICK) $(addprefix --int8 ,$(INT8))
+benchmark: .venv/dev  ## measure how fast it is, into reports/benchmarks.md (DATA=data, QUICK=--quick)
+	$(BIN)/python -m benchmarks --data $(or $(DATA),data) $(QUICK)
 
 clean:  ## remove the environment and what tools left
 	rm -rf .venv .venv-floors build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

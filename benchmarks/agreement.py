@@ -14,7 +14,7 @@ from twincar.modeling.engine import EngineError
 from twincar.modeling.evaluate import boxed
 from twincar.modeling.predict import REFERENCE
 
-ENGINES = ("openvino:f32", "openvino:bf16", "torch:bf16", None)
+ENGINES = ("openvino:f32", "openvino:bf16", "openvino:int8", "torch:bf16", None)
 ENOUGH = 0.995  # of the best classes are to be the same
 
 
@@ -32,7 +32,7 @@ def main(options: common.Options) -> str:
     lines = [
         [f"{reference.engine.name} (the reference)", f"{(names[expected.argmax(1)] == truth).mean():.2%}", "", "", ""]
     ]
-    for engine in (*ENGINES, *([f"openvino:{options.int8}"] if options.int8 else [])):
+    for engine in ENGINES:
         try:
             predictor = Predictor.from_pretrained(options.model, engine=engine)
         except EngineError as error:

@@ -25,12 +25,11 @@ SEED_SIZE, SEED_BATCH = 224, 32
 
 @dataclass(frozen=True)
 class Options:
-    """model : a model folder or Hub repo. data : what `twincar prepare` wrote. int8 : a file of
-    `twincar export --to int8`, to measure as well. quick : about a quarter of the work."""
+    """model : a model folder or Hub repo. data : what `twincar prepare` wrote. quick : about a
+    quarter of the work."""
 
     model: str
     data: Path
-    int8: str | None
     quick: bool
 
     def rounds(self, count: int) -> int:
@@ -42,7 +41,6 @@ def run(main: Callable[[Options], str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="models/twincar")
     parser.add_argument("--data", type=Path, default=Path("data"))
-    parser.add_argument("--int8")
     parser.add_argument("--quick", action="store_true")
     options = Options(**vars(parser.parse_args()))
     if not (options.data / "cars.csv").is_file():

@@ -29,14 +29,13 @@ from twincar.modeling import recipes
 REPO = Path(__file__).parents[1]
 PAGES = [*sorted(REPO.glob("*.md")), *sorted((REPO / "docs").glob("*.md"))]
 # Walked by hand, and tried in tests of their own: of the page, of cutting, which wants boxes, of clusters and 8 bits.
-NOT_RUN = ("pip install", "make ", "TWINCAR_", "twincar crop", "twincar predict s3", "twincar export --to int8")
+NOT_RUN = ("pip install", "make ", "TWINCAR_", "twincar crop", "twincar predict s3", "twincar quantise")
 INSTEAD = (
     ("SOURCE", "photos"),
     ("user/repo", "someone/cars"),
     ("user/space", "someone/page"),
     ("--init imagenet", "--init none --size 32 --batch-size 8 --epochs 1"),
     ("--epochs 12", ""),
-    (" --engine openvino:car-int8.xml", ""),
     ('init="imagenet"', 'init="none"'),
     ("    epochs=12,\n", "    epochs=1, sizes=((0.0, 32),), eval_size=32, batch_size=8,\n"),
 )

@@ -1,17 +1,23 @@
-"""A trunk in 8 bits: written by the command line, used by the engine, only with its own network and not at any loss."""
+"""A network in 8 bits: its ranges are measured by the command line, kept in the model, used by the engine where they
+are this network's, and not at any loss."""
+
+import json
+import shutil
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from tests.conftest import draw_car
 from twincar import Predictor
 from twincar.cli import app
-from twincar.dataset import prepare
-from twincar.modeling import hub, quantise
-from twincar.modeling.engine import EngineError
+from twincar.dataset import load_table, prepare
+from twincar.features import squash, to_batch
+from twincar.modeling import architectures, compiled, hub, int8, quantise
+from twincar.modeling.engine import EngineError, choose
 
-pytest.importorskip("nncf")
+NAMES = ["Citroen 2CV Sedan 1948", "Lada Niva SUV 1977", "Trabant 601 Sedan 1964"]
 
 
 def twincar(*words):
@@ -25,34 +31,86 @@ def data(car_folders, tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def model(data, tmp_path_factory):
-    names = ["Citroen 2CV Sedan 1948", "Lada Niva SUV 1977", "Trabant 601 Sedan 1964"]
-    config = {"architecture": {"name": "resnet18", "head": "linear"}, "class_names": names, "input": {"size": 64}}
-    return hub.save(hub.CarModel(config), tmp_path_factory.mktemp("model") / "model")
+def save_model(folder, name="resnet18"):
+    torch.manual_seed(0)
+    config = {"architecture": {"name": name, "head": "linear"}, "class_names": NAMES, "input": {"size": 64}}
+    return hub.save(hub.CarModel(config).eval(), folder)
 
 
-def test_it_is_measured_kept_and_answers_nearly_the_same(model, tiny_model, data, tmp_path, monkeypatch):
-    monkeypatch.setattr(quantise, "MOST_LOST", 1.0)  # of random weights
-    file = tmp_path / "car-int8.xml"
-    done = twincar("export", "--to", "int8", "--model", model, "--data", data, "--out", file)
+@pytest.fixture
+def rounded(tmp_path, data, monkeypatch):
+    """A folder of a model with random weights and its ranges."""
+    monkeypatch.setattr(quantise, "MOST_LOST", 1.0)
+    monkeypatch.setattr(quantise, "LEAST_SAME", 0.0)
+    folder = save_model(tmp_path / "model")
+    done = twincar("quantise", "--model", folder, "--data", data)
     assert done.exit_code == 0, done.output
     assert "on 6 val pictures" in done.output
-    assert {path.name for path in tmp_path.iterdir()} == {"car-int8.xml", "car-int8.bin"}
-    assert file.with_suffix(".bin").stat().st_size < 13e6  # of 45 in single precision
-    fast, truth = (Predictor.from_pretrained(model, engine=name) for name in (f"openvino:{file}", "torch"))
-    photo = draw_car(1)
-    np.testing.assert_allclose(fast(photo).probabilities, truth(photo).probabilities, atol=0.1)
-    with pytest.raises(EngineError, match="quantised from other weights"):
-        Predictor.from_pretrained(tiny_model, engine=f"openvino:{file}")
-    with pytest.raises(EngineError, match="no quantised network"):
-        Predictor.from_pretrained(model, engine=f"openvino:{tmp_path / 'nothing.xml'}")
+    return folder
 
 
-def test_what_loses_too_much_is_not_kept(model, data, tmp_path, monkeypatch):
-    monkeypatch.setattr(quantise, "MOST_LOST", -1.1)
-    file = tmp_path / "car-int8.xml"
-    done = twincar("export", "--to", "int8", "--model", model, "--data", data, "--out", file)
-    assert done.exit_code == 2
-    assert "it was not kept" in done.output
-    assert not list(tmp_path.iterdir())
+def test_ranges_are_kept_in_the_model_and_answers_are_nearly_the_same(rounded):
+    told = json.loads((rounded / "config.json").read_text())["int8"]
+    assert told["pictures"] == 6
+    assert "layer4.1.conv2" in told["ranges"]
+    assert "conv1" not in told["ranges"]  # what reads the picture stays as it is, and what reads the stem
+    assert "layer1.0.conv1" not in told["ranges"]
+    assert all(low <= 0 < high for low, high in told["ranges"].values())
+    assert "## In 8 bits" in (rounded / "README.md").read_text()
+    fast, truth = (Predictor.from_pretrained(rounded, engine=name) for name in ("openvino:int8", "torch:f32"))
+    assert fast.engine.name == "openvino:int8"
+    for seed in range(3):
+        photo = draw_car(seed)
+        np.testing.assert_allclose(fast(photo).probabilities, truth(photo).probabilities, atol=0.05)
+        assert not np.array_equal(fast(photo).probabilities, truth(photo).probabilities)
+
+
+def test_ranges_of_another_network_are_seen(rounded, tmp_path, caplog):
+    model = hub.load(rounded)
+    ranges = model.config["int8"]["ranges"]
+    for wrong in ({"layer9.conv1": (0.0, 1.0)}, {name: (0.0, high / 50) for name, (_, high) in ranges.items()}):
+        with pytest.raises(EngineError):
+            choose(model.network, 64, "cpu", "openvino:int8", wrong)
+        assert choose(model.network, 64, "cpu", "openvino", wrong).name in ("openvino:f32", "openvino:bf16")
+    with pytest.raises(EngineError, match="twincar quantise"):
+        choose(model.network, 64, "cpu", "openvino:int8")
+
+
+def test_what_loses_too_much_is_not_kept(tmp_path, data, monkeypatch):
+    folder = save_model(tmp_path / "model")
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    for name, value in (("MOST_LOST", -1.1), ("LEAST_SAME", 1.1)):
+        with monkeypatch.context() as patch:
+            patch.setattr(quantise, name, value)
+            done = twincar("quantise", "--model", folder, "--data", data)
+        assert done.exit_code == 2
+        assert "it was not kept" in done.output
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+
+
+def test_a_table_without_training_pictures_is_refused_in_a_sentence(tmp_path, data):
+    shutil.copytree(data, tmp_path / "data")
+    table = load_table(data)
+    with pytest.raises(quantise.TwinCarError, match="no train pictures"):
+        quantise.quantise(hub.load(save_model(tmp_path / "model")), table[table["split"] == "val"])
+
+
+@pytest.mark.parametrize("name", ["resnet50", "timm/tf_efficientnet_lite0", "timm/convnext_atto"])
+def test_rounded_features_are_near_the_exact_ones(name):
+    """Plain convolutions, depthwise ones padded by hand, and depthwise ones among linear layers."""
+    torch.manual_seed(0)
+    network = architectures.build(name, 3).eval()
+    images = to_batch([squash(draw_car(seed), 64) for seed in range(8)], network.mean, network.std)
+    ranges = int8.observe(network, [images[:4], images[4:]])
+    assert len(ranges) > 10
+    whole, begun = (compiled.convert(network, 64) for _ in range(2))
+    int8.round_graph(whole, ranges)
+    kinds = [layer.get_type_name() for layer in whole.get_ops()]
+    assert kinds.count("FakeQuantize") == 2 * len(ranges)
+    int8.round_graph(begun, dict(list(ranges.items())[:3]))  # of random layers, each of which would double the error
+    core = compiled.one_core()
+    engine = compiled.OpenVINOEngine(core.compile_model(begun, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}), "int8")
+    with torch.no_grad():
+        exact = network.forward_features(images)
+    drift = float((engine.features(images) - exact).norm() / exact.norm())
+    assert 0 < drift < 0.1

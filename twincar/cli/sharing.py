@@ -18,7 +18,7 @@ Message = Annotated[str | None, typer.Option(help="The commit's message.")]
 
 say = partial(out.print, markup=False, highlight=False, soft_wrap=True)  # as it is: paths may hold brackets
 
-Engine = StrEnum("Engine", ["onnx", "openvino", "torchscript", "int8"])
+Engine = StrEnum("Engine", ["onnx", "openvino", "torchscript"])
 
 
 @app.command()
@@ -98,29 +98,14 @@ def export(
     to: Annotated[Engine, typer.Option(help="For which engine.")],
     model: Model = str(PUBLISHED),
     out_file: Annotated[
-        Path | None, typer.Option("--out", help="The file  [default: twincar.onnx, .xml or .pt, or twincar-int8.xml]")
+        Path | None, typer.Option("--out", help="The file  [default: twincar.onnx, .xml or .pt]")
     ] = None,
-    data: Annotated[Path, typer.Option(help="For int8: prepared data to calibrate and to measure the loss with.")] = (
-        Path("data")
-    ),
 ) -> None:
-    """Write a model for ONNX Runtime, OpenVINO or TorchScript, and hold its answers against this one's; or its trunk in
-    8 bits, for `--engine openvino:FILE`."""
+    """Write a model for ONNX Runtime, OpenVINO or TorchScript, and hold its answers against this one's."""
     from twincar.modeling import export as exporting
     from twincar.modeling import hub
 
     with sentences():
-        if to.value == "int8":
-            from twincar.dataset import load_table
-            from twincar.modeling import quantise
-
-            out_file = out_file or Path("twincar-int8.xml")
-            result = quantise.quantise(hub.load(model), load_table(data), out_file)
-            say(
-                f"{out_file}: top-1 {result.top1:.2%} on {result.pictures} val pictures, {result.top1_before:.2%} "
-                f"before. Answer with it by `--engine openvino:{out_file}`, or TWINCAR_ENGINE=openvino:{out_file}."
-            )
-            return
         out_file = out_file or Path("twincar").with_suffix(exporting.SUFFIXES[to.value])
         parity = exporting.export(hub.load(model), to.value, out_file)
         say(

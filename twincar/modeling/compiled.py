@@ -1,7 +1,7 @@
 """The trunk of a network, compiled by OpenVINO for the CPU: converted, held against torch, and kept for the next start.
 
-    engine = openvino_engine(network, size=208)               # in the precision that this processor runs fastest
-    engine = openvino_engine(network, 208, "car-int8.xml")    # a file of `quantise.py`
+    engine = openvino_engine(network, size=208)                     # in what this processor runs fastest
+    engine = openvino_engine(network, 208, "int8", ranges=ranges)   # the ranges of `int8.py`
 
 A compiled network lies in the user's cache folder, or in TWINCAR_CACHE, under the hash of the weights, the versions and
 the processor: what is stale has another name. A file that is damaged is made again, by one process at a time.
@@ -26,12 +26,16 @@ from torch import Tensor, nn
 from twincar import __version__
 from twincar.files import alone, write_beside
 from twincar.modeling.engine import EngineError
+from twincar.modeling.int8 import Ranges, round_graph
 
 if TYPE_CHECKING:
     import openvino
 
-DRIFT = {"f32": 1e-3, "bf16": 5e-2}  # most that features may differ from torch's, as a share of their length
-GAIN = 0.9  # bf16 is taken where it takes less than this share of f32's time: with vector units alone it may not
+# Most that features may differ from torch's, as a share of their length. Drawn shapes leave the ranges of 8 bits more
+# than photos do; a processor whose sums of bytes overflow, or ranges of another network, are far beyond that.
+DRIFT = {"f32": 1e-3, "bf16": 5e-2, "int8": 0.2}
+NEEDS = {"bf16": "BF16", "int8": "INT8"}  # of OpenVINO's names of what a processor can do
+GAIN = 0.9  # what is less exact is taken where it takes less than this share of the time
 TURNS = 5  # of that measurement
 KEPT = 8  # compiled networks in the cache; the one that has not been used for longest goes first
 
@@ -50,27 +54,28 @@ class OpenVINOEngine:
         return torch.from_numpy(self._request.get_output_tensor().data.copy())  # the next call writes there again
 
 
-def openvino_engine(network: nn.Module, size: int, precision: str = "") -> OpenVINOEngine:
+def openvino_engine(network: nn.Module, size: int, precision: str = "", ranges: Ranges | None = None) -> OpenVINOEngine:
     """Out of the cache, or compiled, checked and put there: once, however many processes ask.
 
-    precision : "f32", "bf16", a file of `quantise.py`, or "" for the faster one of the first two.
+    precision : "f32", "bf16", "int8", or "" for the fastest.
+    ranges : of the network's convolutions, as of `int8.py`; without them there is no "int8".
 
     Raises EngineError for another precision, or a network whose features are not torch's, and ImportError where
     OpenVINO is not installed.
     """
-    if precision.endswith(".xml"):
-        return OpenVINOEngine(_quantised(network, size, Path(precision), one_core()), precision)
     if precision not in ("", *DRIFT):
         raise EngineError(f"OpenVINO has no precision {precision!r} here: choose from {', '.join(DRIFT)}.")
+    if precision == "int8" and not ranges:
+        raise EngineError("This model has no ranges for 8 bits: `twincar quantise` measures them.")
     core = one_core()
-    file = _cache() / f"{_fingerprint(network, size, core)}-{precision or 'auto'}.openvino"
+    file = _cache() / f"{_fingerprint(network, size, ranges, core)}-{precision or 'auto'}.openvino"
     with ExitStack() as stack:
         try:
             stack.enter_context(alone(file.with_suffix(".lock")))
         except OSError as error:  # a cache that cannot be written only costs time
             logging.getLogger(__name__).warning("Compiled networks cannot be kept in %s: %s", file.parent, error)
         if (cached := _cached(file, core)) is None:
-            cached = _compiled(network, size, precision, core)
+            cached = _compiled(network, size, precision, ranges, core)
             _keep(file, *cached)
     return OpenVINOEngine(*cached)
 
@@ -90,16 +95,16 @@ def _cache() -> Path:
     return Path(os.environ.get("TWINCAR_CACHE") or Path(user) / "twincar") / "engines"
 
 
-def _fingerprint(network: nn.Module, size: int, core: "openvino.Core") -> str:
+def _fingerprint(network: nn.Module, size: int, ranges: Ranges | None, core: "openvino.Core") -> str:
     """The name of a compiled network: what it computes, versions, processor."""
     import openvino
 
-    about = [trunk_hash(network, size), __version__, torch.__version__, openvino.__version__, os.cpu_count()]
+    about = [_trunk_hash(network, size), ranges, __version__, torch.__version__, openvino.__version__, os.cpu_count()]
     about += [core.get_property("CPU", name) for name in ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")]
     return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]
 
 
-def trunk_hash(network: nn.Module, size: int) -> str:
+def _trunk_hash(network: nn.Module, size: int) -> str:
     """SHA-256, in hexadecimal, of a network's weights and layers, and the size that it reads."""
     found = hashlib.sha256(f"{size}{network}".encode())
     for name, value in network.state_dict().items():
@@ -136,27 +141,35 @@ def _keep(file: Path, compiled: "openvino.CompiledModel", precision: str) -> Non
 
 
 def _options(precision: str) -> dict:
-    return {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
+    rest = "f32" if precision == "int8" else precision  # around integers bfloat16 is slower, and no better
+    return {"INFERENCE_PRECISION_HINT": rest, "PERFORMANCE_HINT": "LATENCY"}
 
 
-def _compiled(network: nn.Module, size: int, precision: str, core: "openvino.Core") -> tuple:
-    """(compiled network, precision): as asked, else bf16 where this processor has it and is faster with it."""
-    converted = convert(network, size)
+def _compiled(network: nn.Module, size: int, precision: str, ranges: Ranges | None, core: "openvino.Core") -> tuple:
+    """(compiled network, precision): as asked, else what this processor is clearly faster with."""
     capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    tried = [precision] if precision else ["f32", "bf16"] if "BF16" in capabilities else ["f32"]
+    able = [name for name in DRIFT if NEEDS.get(name, "FP32") in capabilities and (name != "int8" or ranges)]
     engines = {}
-    for name in tried:
+    for name in [precision] if precision else able:
+        converted = convert(network, size)
+        if name == "int8":
+            try:
+                round_graph(converted, ranges)
+            except (KeyError, TypeError, ValueError) as error:
+                if not precision:
+                    continue
+                raise EngineError(f"The ranges for 8 bits are not this network's: {error}") from error
         compiled = core.compile_model(converted, "CPU", _options(name))
         drift = _drift(network, size, OpenVINOEngine(compiled, name))
         if drift <= DRIFT[name]:
             engines[name] = compiled
-        elif name == tried[0]:
+        elif precision or name == "f32":
             raise EngineError(f"its features in {name} differ from torch's by {drift:.2g} of their length.")
-    return (compiled := engines[name := _faster(engines, size)]), name
+    return (compiled := engines[name := _fastest(engines, size)]), name
 
 
-def _faster(engines: dict, size: int) -> str:
-    """The name of the one to take, measured in turns."""
+def _fastest(engines: dict, size: int) -> str:
+    """The name of the one to take, measured in turns. They come with the most exact first."""
     if len(engines) == 1:
         return next(iter(engines))
     image = torch.zeros(1, 3, size, size)
@@ -167,21 +180,11 @@ def _faster(engines: dict, size: int) -> str:
             start = time.perf_counter()
             run.features(image)
             seconds[name].append(time.perf_counter() - start)
-    typical = {name: statistics.median(values) for name, values in seconds.items()}
-    return "bf16" if typical["bf16"] < GAIN * typical["f32"] else "f32"
-
-
-def _quantised(network: nn.Module, size: int, file: Path, core: "openvino.Core") -> "openvino.CompiledModel":
-    """A file of `quantise.py`, which has to be of this very network."""
-    again = "write it with `twincar export --to int8`"
-    try:
-        read = core.read_model(file)
-        told = read.get_rt_info(["twincar", "trunk"]).astype(str)
-    except RuntimeError as error:
-        raise EngineError(f"{file} is no quantised network of TwinCar's: {again}.") from error
-    if told != trunk_hash(network, size):
-        raise EngineError(f"{file} was quantised from other weights than the model's: {again} from this model.")
-    return core.compile_model(read, "CPU", _options("f32"))
+    best, *others = seconds
+    for name in others:
+        if statistics.median(seconds[name]) < GAIN * statistics.median(seconds[best]):
+            best = name
+    return best
 
 
 def convert(network: nn.Module, size: int) -> "openvino.Model":

@@ -3,7 +3,7 @@
     engine = choose(network, size=208)       # CUDA or MPS in torch, half precision; on a CPU OpenVINO, else torch
     features = engine.features(images)       # (N, 3, 208, 208) normalised -> (N, C, h, w) float32
     choose(network, 208, engine="openvino:f32"); choose(network, 208, engine="torch")
-    choose(network, 208, engine="openvino:car-int8.xml")     # a file of `quantise.py`
+    choose(network, 208, engine="openvino:int8", ranges=ranges)    # ranges as of `int8.py`
     TWINCAR_ENGINE=torch python app.py       # the same choice, for whatever is run
 
 Only the trunk is here. The head stays in torch and in single precision: it costs a hundredth, and Grad-CAM++ and the
@@ -19,12 +19,15 @@ import os
 from collections import deque
 from concurrent.futures import Future
 from threading import Condition
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from twincar.config import TwinCarError
+
+if TYPE_CHECKING:
+    from twincar.modeling.int8 import Ranges
 
 VARIABLE = "TWINCAR_ENGINE"
 TORCH_PRECISIONS = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
@@ -114,14 +117,18 @@ class Together:
 
 
 def choose(
-    network: nn.Module, size: int, device: str | torch.device | None = None, engine: str | None = None
+    network: nn.Module,
+    size: int,
+    device: str | torch.device | None = None,
+    engine: str | None = None,
+    ranges: "Ranges | None" = None,
 ) -> Engine:
     """The engine for `network`, which reads `size` pixels. `network` itself is moved to the engine's device.
 
     device : a torch device; by default CUDA, else Apple's MPS, else the CPU.
-    engine : "torch" or "openvino", with a precision if need be ("torch:bf16", "openvino:f32"), or with the file of a
-        quantised network ("openvino:car-int8.xml"); by default what TWINCAR_ENGINE names, else torch on a GPU, and on
-        a CPU OpenVINO where it is installed.
+    engine : "torch" or "openvino", with a precision if need be ("torch:bf16", "openvino:f32", "openvino:int8"); by
+        default what TWINCAR_ENGINE names, else torch on a GPU, and on a CPU OpenVINO where it is installed.
+    ranges : of the network's convolutions, for computing them in 8 bits; without them nothing is.
 
     Raises EngineError where an engine was asked for that there is not. One that was not asked for and does not work is
     passed over with a warning.
@@ -137,7 +144,7 @@ def choose(
         try:
             from twincar.modeling import compiled
 
-            return Together(compiled.openvino_engine(network.to(device), size, precision))
+            return Together(compiled.openvino_engine(network.to(device), size, precision, ranges))
         except ImportError as error:
             if name:
                 raise EngineError("The engine openvino is not installed: pip install openvino.") from error

@@ -52,7 +52,8 @@ class Predictor:
         self.mean, self.std = (model.config["input"].get(key, default) for key, default in STATISTICS)
         self.flip: bool = model.config["input"].get("flip", False)
         self.network = model.network.eval().requires_grad_(False)
-        self.engine = engines.choose(self.network, self.size, device, engine)
+        ranges = model.config.get("int8", {}).get("ranges")
+        self.engine = engines.choose(self.network, self.size, device, engine, ranges)
 
     @classmethod
     def from_pretrained(cls, repo_or_folder: str | Path, *, device=None, engine=None, **hub_options) -> "Predictor":
