@@ -136,6 +136,34 @@ def test_a_resnets_weights_start_the_trunk_of_the_bilinear_network(tmp_path):
     assert torch.equal(network.trunk.layer4[1].conv2.weight, source.layer4[1].conv2.weight)
 
 
+@pytest.mark.parametrize("name", ["resnet18", "timm/resnet10t", "timm/tf_efficientnet_lite0", "timm/resnetv2_50"])
+def test_start_weights_are_brought_to_the_scale_that_the_rates_are_made_for(name, tmp_path):
+    """Same answers from weights of another size; where a norm stands before its convolution, nothing is touched."""
+    torch.manual_seed(0)
+    source = architectures.build(name, 3)
+    backbone = getattr(source, "backbone", source)
+    for layer in backbone.modules():
+        if isinstance(layer, nn.BatchNorm2d):  # some statistics, as after a training
+            layer.running_mean.normal_(0, 0.3)
+            layer.running_var.uniform_(0.5, 2)
+    save_file(backbone.state_dict(), tmp_path / "start.safetensors")
+    networks = [architectures.build(name, 3).eval() for _ in range(2)]
+    for network, rms in zip(networks, (None, 0.2), strict=True):
+        weights.initialise(network, str(tmp_path / "start.safetensors"), name, rms)
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        expected, features = (network.forward_features(images) for network in networks)
+    assert (features - expected).norm() < 0.02 * expected.norm()
+    rescaled = [
+        float(layer.weight.square().mean().sqrt())
+        for layer in networks[1].modules()
+        if isinstance(layer, nn.Conv2d) and layer.kernel_size == (3, 3)
+    ]
+    assert rescaled == pytest.approx([0.2] * len(rescaled), rel=1e-3) or name == "timm/resnetv2_50"
+    assert torch.equal(features, expected) == (name == "timm/resnetv2_50")
+    assert not networks[1].training
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.floats(0.0, 1.5), st.lists(st.floats(-1, 1), min_size=3, max_size=3), st.integers(0, 2))
 def test_the_margin_widens_the_angle_to_the_right_class_alone(margin, cosines, label):

