@@ -3,7 +3,8 @@
 python -m benchmarks.clients --data data
 
 One client asks for an answer with its overlay again and again; then 32 do, each its next as soon as it has the last
-one, on the same cores. The client is the same program both times.
+one, on the same cores. The client is the same program both times. What a core does for one answer, at the page and at
+the client, tells how many answers a second the cores could give at most.
 """
 
 import asyncio
@@ -46,14 +47,19 @@ def main(options: common.Options) -> str:
     minute = 15 if options.quick else 60
     with TemporaryDirectory() as folder, page.served(options.model, Path(folder)) as running:
         asyncio.run(load(running.url, photos, 1, 3))  # warm
-        measured = {1: asyncio.run(load(running.url, photos, 1, minute / 2))}
-        measured[CLIENTS] = asyncio.run(load(running.url, photos, CLIENTS, minute))
+        measured, work = {}, {}
+        for clients, seconds in ((1, minute / 2), (CLIENTS, minute)):
+            before = running.worked(), time.process_time()
+            measured[clients] = asyncio.run(load(running.url, photos, clients, seconds))
+            work[clients] = running.worked() - before[0], time.process_time() - before[1]
     alone = measured[1][2]
     rows = []
     for clients, (taken, errors, rate) in measured.items():
         p50, p95 = (f"{np.percentile(taken, at):.2f} s" if taken else "" for at in (50, 95))
-        rows.append([clients, len(taken), len(errors), p50, p95, f"{rate:.1f}", f"{rate / alone:.2f}"])
+        each = (common.ms(seconds / max(len(taken), 1)) for seconds in work[clients])
+        rows.append([clients, len(taken), len(errors), p50, p95, f"{rate:.1f}", f"{rate / alone:.2f}", *each])
     columns = ["clients", "answers", "errors", "median", "95 %", "answers/s", "times one client's"]
+    columns += ["a core's work at the page", "at the client"]
     said = {error for _, errors, _ in measured.values() for error in errors}
     return common.table(columns, rows) + "".join(f"\n\n{error}" for error in sorted(said)[:3])
 

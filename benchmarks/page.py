@@ -27,6 +27,11 @@ class Page:
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(status.split("VmRSS:")[1].split()[0]) * 1024 / 1e6
 
+    def worked(self) -> float:
+        """Seconds of a core that its process has used so far; of Linux."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
 
 @contextmanager
 def served(model: str, folder: Path, **variables: str) -> Iterator[Page]:

@@ -194,3 +194,35 @@ def test_a_batch_answers_as_one_by_one(scene):
     for answer in predictor.batch([scene, scene.resize((320, 240)), scene]):
         assert answer.looked_closer
     assert np.allclose(predictor.batch([scene, scene])[1].probabilities, alone, atol=1e-5)
+
+
+def test_a_small_car_in_a_large_photo_is_looked_at_in_its_own_pixels(tmp_path):
+    """Also where photos are decoded no larger than one look needs them."""
+    photo = Image.new("RGB", (4000, 3000), (120, 140, 120))
+    photo.paste(draw_car(3, size=(1000, 750)), (2400, 1800))
+    photo.save(tmp_path / "large.jpg", quality=95)
+    predictor = looking((0.6, 0.6, 0.85, 0.85))
+    whole = predictor(tmp_path / "large.jpg")
+    (answer, again) = predictor.stream([tmp_path / "large.jpg", (tmp_path / "large.jpg").read_bytes()], full_size=False)
+    assert answer.photo.size == (1000, 750)
+    assert answer.in_full(answer.box) == pytest.approx(whole.box, abs=4)  # pixels of the smaller one
+    small = predictor(answer.photo.copy())  # which knows of no larger one
+
+    def away(other):
+        return float((other._looks[1].logits - whole._looks[1].logits).abs().max())
+
+    assert away(answer) == away(again) < 0.8 * away(small)
+
+
+def test_a_photo_that_goes_while_it_is_looked_at_is_answered_from_what_was_read(tmp_path, monkeypatch):
+    draw_car(3, size=(2400, 1800)).save(tmp_path / "large.jpg")
+    predictor = looking((0.6, 0.6, 0.85, 0.85))
+    look = predictor._look
+
+    def look_and_lose(pictures, parts):
+        (tmp_path / "large.jpg").unlink(missing_ok=True)
+        return look(pictures, parts)
+
+    monkeypatch.setattr(predictor, "_look", look_and_lose)
+    (answer,) = predictor.stream([tmp_path / "large.jpg"], full_size=False)
+    assert answer.looked_closer

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -29,7 +30,7 @@ from twincar.modeling import hub
 from twincar.modeling.calibrate import Calibration
 from twincar.modeling.locate import WHOLE, Box, area, with_margin
 from twincar.modeling.prediction import Look, Pixels, Prediction, pixels, share
-from twincar.photo import MAX_PIXELS, Photo, PhotoError, load_photo
+from twincar.photo import FULL_SIZE, MAX_PIXELS, Photo, PhotoError, load_photo
 
 STATISTICS = (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD))  # what a config that names none was trained with
 FILLED = 0.8  # share of the photo from which on a car is not looked at again: it is framed as in training already
@@ -98,18 +99,23 @@ class Predictor:
         photos so large that MAX_PIXELS are reached before. The next photos are decoded while the network runs.
 
         full_size : False where nobody needs the photos themselves, which is faster for large ones: a photo is decoded
-            no larger than the network needs, and `Prediction.photo` is that smaller picture.
+            no larger than the network needs, once more where a small part of it is looked at, and `Prediction.photo`
+            is that smaller picture.
         """
         waiting: list[_Read | PhotoError] = []
         held = 0
-        side, ahead = (None, READERS) if full_size else (self._enough(closer), batch_size)
-        for read in _ahead(partial(self._try, side=side), photos, ahead):
-            waiting.append(read)
-            held += 0 if isinstance(read, PhotoError) else read[0].width * read[0].height
-            if len(waiting) == batch_size or held >= MAX_PIXELS:
-                yield from self._answer_mixed(waiting, closer)
-                waiting, held = [], 0
-        yield from self._answer_mixed(waiting, closer)
+        side, ahead = (None, READERS) if full_size else (self._enough(closer=False), batch_size)
+        pool = ThreadPoolExecutor(READERS, "reader")
+        try:
+            for read in _ahead(pool, partial(self._try, side=side), photos, ahead):
+                waiting.append(read)
+                held += 0 if isinstance(read, PhotoError) else read.photo.width * read.photo.height
+                if len(waiting) == batch_size or held >= MAX_PIXELS:
+                    yield from self._answer_mixed(waiting, closer, pool)
+                    waiting, held = [], 0
+            yield from self._answer_mixed(waiting, closer, pool)
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def _enough(self, closer: bool) -> int:
         """Pixels that a side of a photo needs; twice as many where a part of it may be looked at again."""
@@ -125,26 +131,38 @@ class Predictor:
 
     def _read(self, photo: Photo, side: int | None) -> "_Read":
         upright = load_photo(photo, side=side)
-        return upright, squash(upright, self.size)
+        return _Read(upright, squash(upright, self.size), photo if FULL_SIZE in upright.info else None)
 
-    def _answer_mixed(self, waiting: list, closer: bool) -> Iterator[Prediction | PhotoError]:
+    def _answer_mixed(self, waiting: list, closer: bool, pool: ThreadPoolExecutor) -> Iterator[Prediction | PhotoError]:
         readable = [item for item in waiting if not isinstance(item, PhotoError)]
-        answers = iter(self._answer(readable, closer))
+        answers = iter(self._answer(readable, closer, pool.map))
         for item in waiting:
             yield item if isinstance(item, PhotoError) else next(answers)
 
-    def _answer(self, reads: list["_Read"], closer: bool) -> list[Prediction]:
-        photos = [photo for photo, _ in reads]
-        looks = [[look] for look in self._look([picture for _, picture in reads], [WHOLE] * len(reads))]
-        cars: list[list[Box]] = [[] for _ in photos]
+    def _answer(self, reads: list["_Read"], closer: bool, mapped: Callable = map) -> list[Prediction]:
+        looks = [[look] for look in self._look([read.picture for read in reads], [WHOLE] * len(reads))]
+        cars: list[list[Box]] = [[] for _ in reads]
         if closer and self.knowledge:
             cars = [self.knowledge.locator.boxes(look.features) for (look,) in looks]
             parts = {row: with_margin(found[0]) for row, found in enumerate(cars) if found}
             parts = {row: part for row, part in parts.items() if area(part) < FILLED}
-            pictures = [self._cut(photos[row], part) for row, part in parts.items()]
+            pictures = list(mapped(self._closer, [reads[row] for row in parts], parts.values()))
             for row, look in zip(parts, self._look(pictures, list(parts.values())), strict=True):
                 looks[row].append(look)
+        photos = [read.photo for read in reads]
         return [Prediction(*row, self) for row in zip(photos, looks, cars, strict=True)]
+
+    def _closer(self, read: "_Read", part: Box) -> np.ndarray:
+        """What the network sees of a part of a photo, which is decoded again if it was decoded too small for that."""
+        x1, y1, x2, y2 = pixels(part, read.photo.size)
+        too_small = min(x2 - x1, y2 - y1) < ENOUGH * self.size
+        side = self._enough(closer=True)
+        if read.source is not None and too_small and min(read.photo.size) < side:
+            try:
+                return self._cut(load_photo(read.source, side=side), part)
+            except PhotoError:  # it has gone since; the small one is here
+                pass
+        return self._cut(read.photo, part)
 
     def _cut(self, photo: Image.Image, part: Box) -> np.ndarray:
         return squash(photo.crop(pixels(part, photo.size)), self.size)
@@ -173,19 +191,20 @@ class Predictor:
         return features[:count], logits
 
 
-_Read = tuple[Image.Image, np.ndarray]  # a photo, upright, and what the network sees of it
+class _Read(NamedTuple):
+    """A photo, upright; what the network sees of it; and, where it is smaller than it was, what it was read from."""
+
+    photo: Image.Image
+    picture: np.ndarray
+    source: Photo | None
 
 
-def _ahead(work: Callable, items: Iterable, count: int) -> Iterator:
-    """work(item) for each item, in order; threads are up to `count` items ahead of what has been taken."""
-    pool = ThreadPoolExecutor(READERS, "reader")
-    try:
-        running: deque[Future] = deque()
-        for item in items:
-            running.append(pool.submit(work, item))
-            if len(running) > count:
-                yield running.popleft().result()
-        while running:
+def _ahead(pool: ThreadPoolExecutor, work: Callable, items: Iterable, count: int) -> Iterator:
+    """work(item) for each item, in order; the pool is up to `count` items ahead of what has been taken."""
+    running: deque[Future] = deque()
+    for item in items:
+        running.append(pool.submit(work, item))
+        if len(running) > count:
             yield running.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+    while running:
+        yield running.popleft().result()
