@@ -149,22 +149,21 @@ def _compiled(network: nn.Module, size: int, precision: str, ranges: Ranges | No
     """(compiled network, precision): as asked, else what this processor is clearly faster with."""
     capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     able = [name for name in DRIFT if NEEDS.get(name, "FP32") in capabilities and (name != "int8" or ranges)]
+    converted = convert(network, size)
     engines = {}
     for name in [precision] if precision else able:
-        converted = convert(network, size)
-        if name == "int8":
-            try:
+        try:
+            if name == "int8":  # the last of them: the graph is changed by it
                 round_graph(converted, ranges)
-            except (KeyError, TypeError, ValueError) as error:
-                if not precision:
-                    continue
-                raise EngineError(f"The ranges for 8 bits are not this network's: {error}") from error
-        compiled = core.compile_model(converted, "CPU", _options(name))
-        drift = _drift(network, size, OpenVINOEngine(compiled, name))
-        if drift <= DRIFT[name]:
+            compiled = core.compile_model(converted, "CPU", _options(name))
+            drift = _drift(network, size, OpenVINOEngine(compiled, name))
+            if drift > DRIFT[name]:
+                raise EngineError(f"its features in {name} differ from torch's by {drift:.2g} of their length.")
+        except Exception:  # such as ranges of another network
+            if precision or name == "f32":
+                raise
+        else:
             engines[name] = compiled
-        elif precision or name == "f32":
-            raise EngineError(f"its features in {name} differ from torch's by {drift:.2g} of their length.")
     return (compiled := engines[name := _fastest(engines, size)]), name
 
 

@@ -1,6 +1,6 @@
 """A trunk's convolutions in 8-bit integers: where their inputs lie, and OpenVINO's graph rounded to 256 steps of that.
 
-    ranges = observe(network, batches)     # {"layer1.0.conv1": (0.0, 2.31), ...}; kept in a model's config.json
+    ranges = observe(network, batches)     # {"layer1.0.conv2": (0.0, 2.31), ...}; kept in a model's config.json
     round_graph(graph, ranges)             # then OpenVINO computes these convolutions in integers
 
 Post-training quantisation with symmetric weights, a scale a channel, and asymmetric activations, a scale a layer
