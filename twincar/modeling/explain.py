@@ -29,9 +29,11 @@ def grad_cam_plus_plus(network: nn.Module, features: Tensor, label: int) -> np.n
     for the class it is 0 throughout.
     """
     maps, gradient = _gradient(network, features, lambda logits: logits[label])
-    square = gradient**2
-    alpha = square / (2 * square + maps.sum((1, 2), keepdim=True) * square * gradient + 1e-6)  # equation 19
-    weights = (gradient.relu() * alpha.where(gradient != 0, 0)).sum((1, 2))  # equation 21
+    # Equations 19 and 21 in one: where a gradient is not positive, its weight is 0 whatever alpha is.
+    gradient = gradient.relu()
+    square = gradient * gradient
+    denominator = (maps.sum((1, 2), keepdim=True) * gradient).add_(2).mul_(square).add_(1e-6)
+    weights = square.mul_(gradient).div_(denominator).sum((1, 2))
     cam = torch.einsum("c,chw->hw", weights, maps).relu()
     return _spanned(cam.cpu().numpy())
 

@@ -6,6 +6,7 @@ comes nearest to what was told, in least squares: its edges fall between cells, 
 """
 
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -55,6 +56,8 @@ class Locator(nn.Module):
         """The cars in one picture's (C, h, w) features, the largest first; [] where there is none."""
         left, found = self.coverage(features), []
         for _ in range(limit):
+            if left.max() < DENSE:  # no box can be denser
+                break
             box = nearest_box(left)
             covered = cover(np.array([box]), *left.shape)[0]
             if float((left * covered).sum() / covered.sum()) < DENSE:
@@ -103,31 +106,41 @@ def nearest_box(coverage: np.ndarray) -> Box:
     return _nearest(coverage, _around(box[0], box[2], columns), _around(box[1], box[3], rows))
 
 
-def _nearest(coverage: np.ndarray, across: np.ndarray, down: np.ndarray) -> Box:
-    x, y = (_along(*segments.T, cells) for segments, cells in zip((across, down), coverage.shape[::-1], strict=True))
+class _Segments(NamedTuple):
+    """(N, 2) segments of 0-1, which share of each cell they cover, (N, cells), and the sums of its squares, (N,)."""
+
+    ends: np.ndarray
+    covered: np.ndarray
+    squares: np.ndarray
+
+
+def _nearest(coverage: np.ndarray, across: _Segments, down: _Segments) -> Box:
     # |cover - told|^2 = |cover|^2 - 2 cover.told + constant, for all pairs of a segment down and one across at once.
-    distance = np.outer((y**2).sum(1), (x**2).sum(1)) - 2 * y @ coverage @ x.T
+    distance = np.outer(down.squares, across.squares) - 2 * down.covered @ coverage @ across.covered.T
     row, column = np.unravel_index(distance.argmin(), distance.shape)
-    (x1, x2), (y1, y2) = across[column], down[row]
+    (x1, x2), (y1, y2) = across.ends[column], down.ends[row]
     return float(x1), float(y1), float(x2), float(y2)
 
 
 @lru_cache(maxsize=8)
-def _segments(cells: int) -> np.ndarray:
-    """All segments of 0-1, (N, 2), with ends at the COARSE-th parts of a cell."""
+def _segments(cells: int) -> _Segments:
+    """All segments with ends at the COARSE-th parts of a cell."""
     places = np.arange(cells * COARSE + 1) / (cells * COARSE)
-    return _long_enough(np.stack(np.meshgrid(places, places, indexing="ij"), -1).reshape(-1, 2))
+    return _between(places, places, cells)
 
 
-def _around(start: float, end: float, cells: int) -> np.ndarray:
+def _around(start: float, end: float, cells: int) -> _Segments:
     """Segments with ends up to one step of `_segments` away, in FINE steps to either side."""
     places = np.linspace(-1, 1, 2 * FINE + 1) / (cells * COARSE)
-    ends = np.stack(np.meshgrid(start + places, end + places, indexing="ij"), -1).reshape(-1, 2)
-    return _long_enough(ends.clip(0, 1))
+    return _between((start + places).clip(0, 1), (end + places).clip(0, 1), cells)
 
 
-def _long_enough(segments: np.ndarray) -> np.ndarray:
-    return segments[segments[:, 1] - segments[:, 0] >= SMALLEST - 1e-9]
+def _between(starts: np.ndarray, ends: np.ndarray, cells: int) -> _Segments:
+    """All segments from one of the starts to one of the ends, but those that are too short."""
+    pairs = np.stack(np.meshgrid(starts, ends, indexing="ij"), -1).reshape(-1, 2)
+    pairs = pairs[pairs[:, 1] - pairs[:, 0] >= SMALLEST - 1e-9]
+    covered = _along(*pairs.T, cells)
+    return _Segments(pairs, covered, (covered**2).sum(1))
 
 
 def _along(start: np.ndarray, end: np.ndarray, cells: int) -> np.ndarray:
