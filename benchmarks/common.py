@@ -25,8 +25,8 @@ SEED_SIZE, SEED_BATCH = 224, 32
 
 @dataclass(frozen=True)
 class Options:
-    """model : a model folder or Hub repo. data : what `twincar prepare` wrote. quick : about a
-    quarter of the work."""
+    """model : a model folder or Hub repo. data : what `twincar prepare` wrote. quick : about a quarter of
+    the work."""
 
     model: str
     data: Path
@@ -116,7 +116,7 @@ def machine() -> str:
 def matmul_rate(precision: str) -> float:
     """Operations a second in a large product of two square matrices: what the processor gives at best."""
     kinds = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16, "int8": torch.int8}
-    a, b = ((100 * torch.rand(2048, 2048)).to(kinds[precision]) for _ in range(2))
+    a, b = (torch.randn(2048, 2048).to(kinds[precision]) for _ in range(2))
     product = torch._int_mm if precision == "int8" else torch.mm  # torch.mm knows no sums wider than their numbers
     return 2 * 2048**3 / min(_times(lambda: product(a, b), 10))
 

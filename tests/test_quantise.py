@@ -2,7 +2,6 @@
 are this network's, and not at any loss."""
 
 import json
-import shutil
 
 import numpy as np
 import pytest
@@ -31,9 +30,9 @@ def data(car_folders, tmp_path_factory):
     return folder
 
 
-def save_model(folder, name="resnet18"):
+def save_model(folder):
     torch.manual_seed(0)
-    config = {"architecture": {"name": name, "head": "linear"}, "class_names": NAMES, "input": {"size": 64}}
+    config = {"architecture": {"name": "resnet18", "head": "linear"}, "class_names": NAMES, "input": {"size": 64}}
     return hub.save(hub.CarModel(config).eval(), folder)
 
 
@@ -65,7 +64,7 @@ def test_ranges_are_kept_in_the_model_and_answers_are_nearly_the_same(rounded):
         assert not np.array_equal(fast(photo).probabilities, truth(photo).probabilities)
 
 
-def test_ranges_of_another_network_are_seen(rounded, tmp_path, caplog):
+def test_ranges_of_another_network_are_seen(rounded):
     model = hub.load(rounded)
     ranges = model.config["int8"]["ranges"]
     for wrong in ({"layer9.conv1": (0.0, 1.0)}, {name: (0.0, high / 50) for name, (_, high) in ranges.items()}):
@@ -89,7 +88,6 @@ def test_what_loses_too_much_is_not_kept(tmp_path, data, monkeypatch):
 
 
 def test_a_table_without_training_pictures_is_refused_in_a_sentence(tmp_path, data):
-    shutil.copytree(data, tmp_path / "data")
     table = load_table(data)
     with pytest.raises(quantise.TwinCarError, match="no train pictures"):
         quantise.quantise(hub.load(save_model(tmp_path / "model")), table[table["split"] == "val"])

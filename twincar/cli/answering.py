@@ -13,7 +13,7 @@ from rich.text import Text
 
 from twincar.answers import as_json as line_of
 from twincar.answers import find_photos, open_answers
-from twincar.cli.base import Model, app, err, out, sentences
+from twincar.cli.base import Model, app, err, out, say, sentences
 from twincar.config import PUBLISHED, TwinCarError
 from twincar.files import write_beside
 from twincar.saying import as_dict
@@ -55,7 +55,7 @@ def predict(
             if answers is not None:
                 before = f" ({len(answers):,} were there before)" if len(answers) else ""
                 words = f"{count(done, 'photo')}, {failed:,} of them unreadable: {out_file}{before}"
-                out.print(words, highlight=False, markup=False, soft_wrap=True)
+                say(words)
     if failed:
         raise typer.Exit(1)
 

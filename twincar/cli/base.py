@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
 )
 out, err = Console(), Console(stderr=True)
+say = partial(out.print, markup=False, highlight=False, soft_wrap=True)  # as it is: paths may hold brackets
 
 Model = Annotated[
     str, typer.Option(help="A model folder, a Hub repo (user/repo[@revision]), or an original .pth checkpoint.")

@@ -7,7 +7,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from twincar.cli.base import app, err, out, sentences
+from twincar.cli.base import app, err, out, say, sentences
 from twincar.config import BOX_MARGIN, TwinCarError
 
 if TYPE_CHECKING:
@@ -55,9 +55,7 @@ def _take_statistics(data: Path, sample: int, seed: int, keep: Path | None) -> N
     for folder in (data, keep):
         if folder:
             statistics.keep(folder, table, found)
-            out.print(
-                f"Measured {len(found):,} pictures: {folder / 'statistics.csv'}.", highlight=False, soft_wrap=True
-            )
+            say(f"Measured {len(found):,} pictures: {folder / 'statistics.csv'}.")
 
 
 @app.command()

@@ -1,22 +1,19 @@
 """Verbs that bring a model to others: push, pull, space, export."""
 
 from enum import StrEnum
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
-from twincar.cli.base import Model, app, out, sentences
+from twincar.cli.base import Model, app, out, say, sentences
 from twincar.config import PUBLISHED
 
 Repo = Annotated[str, typer.Argument(help="Its name on the Hub: user/repo.")]
 Private = Annotated[bool, typer.Option("--private", help="For your eyes alone; counts when the repo is made.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would go, and send nothing.")]
 Message = Annotated[str | None, typer.Option(help="The commit's message.")]
-
-say = partial(out.print, markup=False, highlight=False, soft_wrap=True)  # as it is: paths may hold brackets
 
 Engine = StrEnum("Engine", ["onnx", "openvino", "torchscript"])
 

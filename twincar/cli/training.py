@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from twincar.cli.base import Data, Model, app, err, out, sentences
+from twincar.cli.base import Data, Model, app, err, out, say, sentences
 from twincar.config import PUBLISHED, TwinCarError
 from twincar.modeling.recipes import RECIPES
 
@@ -123,9 +123,7 @@ def learn(
             for row in rows:
                 table.add_row(row["score"], f"{row['auroc']:.4f}", f"{row['fpr95']:.1%}")
             out.print(table)
-        out.print(
-            f"Learnt from {figures['not_cars']} photos without a car; kept in {model}.", highlight=False, soft_wrap=True
-        )
+        say(f"Learnt from {figures['not_cars']} photos without a car; kept in {model}.")
 
 
 @app.command()
@@ -143,11 +141,9 @@ def quantise(
         published = hub.load(model)
         found = quantising.quantise(published, load_table(data))
         hub.save(published, model)
-        out.print(
+        say(
             f"In 8 bits top-1 is {found['top1']:.2%} on {found['pictures']} val pictures, {found['top1_before']:.2%} "
-            f"before, and {found['same']:.2%} of the best classes are the same; the ranges are kept in {model}.",
-            highlight=False,
-            soft_wrap=True,
+            f"before, and {found['same']:.2%} of the best classes are the same; the ranges are kept in {model}."
         )
 
 
@@ -206,7 +202,7 @@ def report(
                 raise TwinCarError(f"{out_folder} holds no folder with the tables of a report: leave out `--redraw`.")
             for folder in folders:
                 figures = reporting.redraw(folder)
-                out.print(f"{len(figures)} figures drawn in {folder}.", highlight=False, soft_wrap=True)
+                say(f"{len(figures)} figures drawn in {folder}.")
             return
         from twincar.dataset import load_table
         from twincar.modeling.predict import REFERENCE, Predictor
@@ -216,7 +212,7 @@ def report(
         folder = out_folder / reporting.folder_name(predictor.config)
         _show(reporting.report(predictor, table, folder, run=run, split=split))
         reporting.report_around(out_folder, table)
-        out.print(f"Written to {folder}.", highlight=False, soft_wrap=True)
+        say(f"Written to {folder}.")
 
 
 def _show(result) -> None:

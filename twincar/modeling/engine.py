@@ -19,15 +19,13 @@ import os
 from collections import deque
 from concurrent.futures import Future
 from threading import Condition
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from twincar.config import TwinCarError
-
-if TYPE_CHECKING:
-    from twincar.modeling.int8 import Ranges
+from twincar.modeling.int8 import Ranges
 
 VARIABLE = "TWINCAR_ENGINE"
 TORCH_PRECISIONS = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
@@ -121,7 +119,7 @@ def choose(
     size: int,
     device: str | torch.device | None = None,
     engine: str | None = None,
-    ranges: "Ranges | None" = None,
+    ranges: Ranges | None = None,
 ) -> Engine:
     """The engine for `network`, which reads `size` pixels. `network` itself is moved to the engine's device.
 

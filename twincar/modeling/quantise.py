@@ -3,8 +3,8 @@
     twincar quantise --model models/twincar --data data
 
 The ranges (`int8.py`) come from training photos and go into the model's config.json; its weights stay as they are. From
-then on OpenVINO computes in 8 bits wherever that is faster: on processors with VNNI and without AMX in half of the time
-of bfloat16. What it costs is measured on the val pictures, and ranges that cost too much are not kept.
+then on OpenVINO computes in 8 bits wherever that is faster, as it is on processors with VNNI and without AMX. What it
+costs is measured on the val pictures, and ranges that cost too much are not kept.
 """
 
 from collections.abc import Iterator

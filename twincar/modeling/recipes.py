@@ -208,7 +208,7 @@ SCRATCH = Recipe(
 LITE = replace(
     FLAGSHIP,
     name="lite",
-    summary="The flagship's training on EfficientNet-Lite2, a quarter of the weights, as a small sibling.",
+    summary="The flagship's training on EfficientNet-Lite2, a fifth of the weights, as a small sibling.",
     architecture="timm/tf_efficientnet_lite2",
     conv_rms=None,
     learning_rates=(("fc", 0.2), ("", 0.03)),  # thin depthwise layers bear less than a ResNet's
