@@ -16,7 +16,7 @@ from torch import nn
 
 from benchmarks import common
 from twincar import Predictor
-from twincar.features import squash, to_batch
+from twincar.features import squash
 from twincar.modeling.engine import leave_cores_to
 from twincar.photo import load_photo
 
@@ -52,8 +52,8 @@ def main(options: common.Options) -> str:
     threads = torch.get_num_threads()
     predictor = Predictor.from_pretrained(options.model, device="cpu")
     same = Predictor.from_pretrained(options.model, device="cpu", engine="torch:f32").network
-    images = to_batch([squash(photo, predictor.size)], predictor.mean, predictor.std)
-    bare = predictor.engine.features
+    picture = torch.from_numpy(squash(photo, predictor.size).copy())[None]
+    bare = predictor.engine.look
     seed = seeds_way(common.seed_network(), photo, common.SEED_SIZE)
     again = seeds_way(same.requires_grad_(True), photo, predictor.size)
 
@@ -72,7 +72,7 @@ def main(options: common.Options) -> str:
         "TwinCar: answer": with_threads(own, lambda: predictor(photo)),
         "TwinCar: answer and evidence": with_threads(own, lambda: predictor(photo).heatmap()),
         "TwinCar: answer, evidence and overlay": with_threads(own, lambda: predictor(photo).overlay()),
-        f"the bare network ({predictor.engine.name})": with_threads(own, lambda: bare(images)),
+        f"the bare network ({predictor.engine.name})": with_threads(own, lambda: bare(picture)),
     }
     seconds = common.in_turns(ways, options.rounds(40), warm_up=3)
     torch.set_num_threads(threads)

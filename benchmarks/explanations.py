@@ -124,9 +124,9 @@ def probabilities(predictor: Predictor, pictures: list[np.ndarray], label: int) 
     """The probability of a class in each (size, size, 3) picture, from one look without its mirror image."""
     found = []
     for start in range(0, len(pictures), BATCH):
-        batch = to_batch(pictures[start : start + BATCH], predictor.mean, predictor.std)
+        batch = torch.from_numpy(np.stack(pictures[start : start + BATCH]))
         with torch.no_grad():
-            logits = predictor.network.forward_head(predictor.engine.features(batch)).float()
+            logits = predictor.network.forward_head(predictor.engine.look(batch).features).float()
         found.append(predictor.calibration(logits.cpu()).softmax(1)[:, label])
     return torch.cat(found).numpy()
 

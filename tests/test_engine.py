@@ -16,6 +16,7 @@ from twincar import Predictor
 from twincar.cli import app
 from twincar.modeling import compiled, engine, hub
 from twincar.modeling.engine import EngineError
+from twincar.modeling.trunk import Seen
 
 REPO = Path(__file__).parents[1]
 
@@ -191,13 +192,13 @@ class Slow:
     def __init__(self):
         self.runs, self.go, self.started = [], threading.Semaphore(0), threading.Semaphore(0)
 
-    def features(self, images):
-        self.runs.append(len(images))
+    def look(self, pictures):
+        self.runs.append(len(pictures))
         self.started.release()
         assert self.go.acquire(timeout=20)
-        if (images < 0).any():
+        if (pictures < 0).any():
             raise ValueError("no negative pictures")
-        return images + 1
+        return Seen(pictures + 1, pictures + 2)
 
 
 def at_once(together: engine.Together, slow: Slow, calls: list[torch.Tensor]) -> dict:
@@ -206,7 +207,7 @@ def at_once(together: engine.Together, slow: Slow, calls: list[torch.Tensor]) ->
 
     def ask(place: int) -> None:
         try:
-            given[place] = together.features(calls[place])
+            given[place] = together.look(calls[place])
         except ValueError as error:
             given[place] = error
 
@@ -227,8 +228,9 @@ def test_calls_that_arrive_together_are_one_run_and_get_their_own_answers():
     slow = Slow()
     calls = [torch.full((count, 3), 10.0 * place) for place, count in enumerate((1, 1, 3, 1, 1, 8, 4))]
     given = at_once(engine.Together(slow), slow, calls)
-    assert all((given[place] == call + 1).all() for place, call in enumerate(calls))
-    assert [len(given[place]) for place in range(len(calls))] == [len(call) for call in calls]
+    for place, call in enumerate(calls):
+        assert torch.equal(given[place].features, call + 1)
+        assert torch.equal(given[place].coverage, call + 2)
     assert slow.runs[0] == 1 and len(slow.runs) == 3  # the first alone, then 18 pictures in two
     assert sum(slow.runs) == 19 and max(slow.runs) <= engine.MOST
 
@@ -237,10 +239,10 @@ def test_a_run_that_fails_fails_for_those_in_it_and_for_nobody_after():
     slow = Slow()
     together = engine.Together(slow)
     given = at_once(together, slow, [torch.zeros(1), -torch.ones(1), torch.zeros(2)])
-    assert (given[0] == 1).all()
+    assert (given[0].features == 1).all()
     assert [type(given[place]) for place in (1, 2)] == [ValueError, ValueError]
     slow.go.release()
-    assert (together.features(torch.zeros(1)) == 1).all()
+    assert (together.look(torch.zeros(1)).features == 1).all()
 
 
 def test_many_threads_get_the_answers_that_one_gets(tiny_model, cache):

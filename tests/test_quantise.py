@@ -11,10 +11,12 @@ from typer.testing import CliRunner
 from tests.conftest import draw_car
 from twincar import Predictor
 from twincar.cli import app
+from twincar.config import IMAGENET_MEAN, IMAGENET_STD
 from twincar.dataset import load_table, prepare
 from twincar.features import squash, to_batch
 from twincar.modeling import architectures, compiled, hub, int8, quantise
 from twincar.modeling.engine import EngineError, choose
+from twincar.modeling.trunk import Trunk
 
 NAMES = ["Citroen 2CV Sedan 1948", "Lada Niva SUV 1977", "Trabant 601 Sedan 1964"]
 
@@ -67,12 +69,13 @@ def test_ranges_are_kept_in_the_model_and_answers_are_nearly_the_same(rounded):
 def test_ranges_of_another_network_are_seen(rounded):
     model = hub.load(rounded)
     ranges = model.config["int8"]["ranges"]
+    trunk = Trunk(model.network, IMAGENET_MEAN, IMAGENET_STD)
     for wrong in ({"layer9.conv1": (0.0, 1.0)}, {name: (0.0, high / 50) for name, (_, high) in ranges.items()}):
         with pytest.raises(EngineError):
-            choose(model.network, 64, "cpu", "openvino:int8", wrong)
-        assert choose(model.network, 64, "cpu", "openvino", wrong).name in ("openvino:f32", "openvino:bf16")
+            choose(trunk, 64, "cpu", "openvino:int8", wrong)
+        assert choose(trunk, 64, "cpu", "openvino", wrong).name in ("openvino:f32", "openvino:bf16")
     with pytest.raises(EngineError, match="twincar quantise"):
-        choose(model.network, 64, "cpu", "openvino:int8")
+        choose(trunk, 64, "cpu", "openvino:int8")
 
 
 def test_what_loses_too_much_is_not_kept(tmp_path, data, monkeypatch):
@@ -98,10 +101,12 @@ def test_rounded_features_are_near_the_exact_ones(name):
     """Plain convolutions, depthwise ones padded by hand, and depthwise ones among linear layers."""
     torch.manual_seed(0)
     network = architectures.build(name, 3).eval()
-    images = to_batch([squash(draw_car(seed), 64) for seed in range(8)], network.mean, network.std)
+    trunk = Trunk(network, network.mean, network.std)
+    pictures = [squash(draw_car(seed), 64) for seed in range(8)]
+    images = to_batch(pictures, network.mean, network.std)
     ranges = int8.observe(network, [images[:4], images[4:]])
     assert len(ranges) > 10
-    whole, begun = (compiled.convert(network, 64) for _ in range(2))
+    whole, begun = (compiled.convert(trunk, 64) for _ in range(2))
     int8.round_graph(whole, ranges)
     kinds = [layer.get_type_name() for layer in whole.get_ops()]
     assert kinds.count("FakeQuantize") == 2 * len(ranges)
@@ -110,5 +115,5 @@ def test_rounded_features_are_near_the_exact_ones(name):
     engine = compiled.OpenVINOEngine(core.compile_model(begun, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}), "int8")
     with torch.no_grad():
         exact = network.forward_features(images)
-    drift = float((engine.features(images) - exact).norm() / exact.norm())
+    drift = float((engine.look(torch.from_numpy(np.stack(pictures))).features - exact).norm() / exact.norm())
     assert 0 < drift < 0.1

@@ -42,8 +42,7 @@ def to_batch(pictures: list[np.ndarray], mean=IMAGENET_MEAN, std=IMAGENET_STD) -
 
 def normalise(images: Tensor, mean=IMAGENET_MEAN, std=IMAGENET_STD) -> Tensor:
     """(N, 3, H, W) uint8 in 0-255 -> float32 with mean and deviation, in 0-1, taken out; channels_last in memory."""
-    mean = torch.tensor(mean, device=images.device).view(1, 3, 1, 1) * 255
-    std = torch.tensor(std, device=images.device).view(1, 3, 1, 1) * 255
+    mean, std = (torch.as_tensor(values, device=images.device).view(1, 3, 1, 1) * 255 for values in (mean, std))
     return images.to(torch.float32, memory_format=torch.channels_last, copy=True).sub_(mean).div_(std)
 
 

@@ -1,7 +1,7 @@
 """The trunk of a network, compiled by OpenVINO for the CPU: converted, held against torch, and kept for the next start.
 
-    engine = openvino_engine(network, size=208)                     # in what this processor runs fastest
-    engine = openvino_engine(network, 208, "int8", ranges=ranges)   # the ranges of `int8.py`
+    engine = openvino_engine(trunk, size=208)                     # in what this processor runs fastest
+    engine = openvino_engine(trunk, 208, "int8", ranges=ranges)   # the ranges of `int8.py`
 
 A compiled network lies in the user's cache folder, or in TWINCAR_CACHE, under the hash of the weights, the versions and
 the processor: what is stale has another name. A file that is damaged is made again, by one process at a time.
@@ -27,6 +27,7 @@ from twincar import __version__
 from twincar.files import alone, write_beside
 from twincar.modeling.engine import EngineError
 from twincar.modeling.int8 import Ranges, round_graph
+from twincar.modeling.trunk import Seen, Trunk
 
 if TYPE_CHECKING:
     import openvino
@@ -41,7 +42,7 @@ KEPT = 8  # compiled networks in the cache; the one that has not been used for l
 
 
 class OpenVINOEngine:
-    """The trunk compiled by OpenVINO, for the CPU. For one thread at a time."""
+    """A trunk compiled by OpenVINO, for the CPU. For one thread at a time."""
 
     device = torch.device("cpu")
 
@@ -49,18 +50,19 @@ class OpenVINOEngine:
         self.name = f"openvino:{precision}"
         self._request = compiled.create_infer_request()
 
-    def features(self, images: Tensor) -> Tensor:
-        self._request.infer([np.ascontiguousarray(images.numpy())], share_inputs=True)
-        return torch.from_numpy(self._request.get_output_tensor().data.copy())  # the next call writes there again
+    def look(self, pictures: Tensor) -> Seen:
+        self._request.infer([np.ascontiguousarray(pictures.numpy())], share_inputs=True)
+        told = (tensor.data.copy() for tensor in self._request.output_tensors)  # the next call writes there again
+        return Seen(*map(torch.from_numpy, told))
 
 
-def openvino_engine(network: nn.Module, size: int, precision: str = "", ranges: Ranges | None = None) -> OpenVINOEngine:
+def openvino_engine(trunk: Trunk, size: int, precision: str = "", ranges: Ranges | None = None) -> OpenVINOEngine:
     """Out of the cache, or compiled, checked and put there: once, however many processes ask.
 
     precision : "f32", "bf16", "int8", or "" for the fastest.
     ranges : of the network's convolutions, as of `int8.py`; without them there is no "int8".
 
-    Raises EngineError for another precision, or a network whose features are not torch's, and ImportError where
+    Raises EngineError for another precision, or a trunk whose features are not torch's, and ImportError where
     OpenVINO is not installed.
     """
     if precision not in ("", *DRIFT):
@@ -68,14 +70,14 @@ def openvino_engine(network: nn.Module, size: int, precision: str = "", ranges: 
     if precision == "int8" and not ranges:
         raise EngineError("This model has no ranges for 8 bits: `twincar quantise` measures them.")
     core = one_core()
-    file = _cache() / f"{_fingerprint(network, size, ranges, core)}-{precision or 'auto'}.openvino"
+    file = _cache() / f"{_fingerprint(trunk, size, ranges, core)}-{precision or 'auto'}.openvino"
     with ExitStack() as stack:
         try:
             stack.enter_context(alone(file.with_suffix(".lock")))
         except OSError as error:  # a cache that cannot be written only costs time
             logging.getLogger(__name__).warning("Compiled networks cannot be kept in %s: %s", file.parent, error)
         if (cached := _cached(file, core)) is None:
-            cached = _compiled(network, size, precision, ranges, core)
+            cached = _compiled(trunk, size, precision, ranges, core)
             _keep(file, *cached)
     return OpenVINOEngine(*cached)
 
@@ -95,19 +97,19 @@ def _cache() -> Path:
     return Path(os.environ.get("TWINCAR_CACHE") or Path(user) / "twincar") / "engines"
 
 
-def _fingerprint(network: nn.Module, size: int, ranges: Ranges | None, core: "openvino.Core") -> str:
+def _fingerprint(trunk: Trunk, size: int, ranges: Ranges | None, core: "openvino.Core") -> str:
     """The name of a compiled network: what it computes, versions, processor."""
     import openvino
 
-    about = [_trunk_hash(network, size), ranges, __version__, torch.__version__, openvino.__version__, os.cpu_count()]
+    about = [_hash(trunk, size), ranges, __version__, torch.__version__, openvino.__version__, os.cpu_count()]
     about += [core.get_property("CPU", name) for name in ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")]
     return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]
 
 
-def _trunk_hash(network: nn.Module, size: int) -> str:
-    """SHA-256, in hexadecimal, of a network's weights and layers, and the size that it reads."""
-    found = hashlib.sha256(f"{size}{network}".encode())
-    for name, value in network.state_dict().items():
+def _hash(trunk: Trunk, size: int) -> str:
+    """SHA-256, in hexadecimal, of a trunk's weights and layers, and the size that it reads."""
+    found = hashlib.sha256(f"{size}{trunk}".encode())
+    for name, value in trunk.state_dict().items():
         found.update(name.encode())
         found.update(np.ascontiguousarray(value.numpy()).data)
     return found.hexdigest()
@@ -145,18 +147,18 @@ def _options(precision: str) -> dict:
     return {"INFERENCE_PRECISION_HINT": rest, "PERFORMANCE_HINT": "LATENCY"}
 
 
-def _compiled(network: nn.Module, size: int, precision: str, ranges: Ranges | None, core: "openvino.Core") -> tuple:
+def _compiled(trunk: Trunk, size: int, precision: str, ranges: Ranges | None, core: "openvino.Core") -> tuple:
     """(compiled network, precision): as asked, else what this processor is clearly faster with."""
     capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     able = [name for name in DRIFT if NEEDS.get(name, "FP32") in capabilities and (name != "int8" or ranges)]
-    converted = convert(network, size)
+    converted = convert(trunk, size)
     engines = {}
     for name in [precision] if precision else able:
         try:
             if name == "int8":  # the last of them: the graph is changed by it
                 round_graph(converted, ranges)
             compiled = core.compile_model(converted, "CPU", _options(name))
-            drift = _drift(network, size, OpenVINOEngine(compiled, name))
+            drift = _drift(trunk, size, OpenVINOEngine(compiled, name))
             if drift > DRIFT[name]:
                 raise EngineError(f"its features in {name} differ from torch's by {drift:.2g} of their length.")
         except Exception:  # such as ranges of another network
@@ -171,13 +173,13 @@ def _fastest(engines: dict, size: int) -> str:
     """The name of the one to take, measured in turns. They come with the most exact first."""
     if len(engines) == 1:
         return next(iter(engines))
-    image = torch.zeros(1, 3, size, size)
+    picture = torch.zeros(1, size, size, 3, dtype=torch.uint8)
     seconds: dict[str, list[float]] = {name: [] for name in engines}
     runs = {name: OpenVINOEngine(compiled, name) for name, compiled in engines.items()}
     for _ in range(TURNS):
         for name, run in runs.items():
             start = time.perf_counter()
-            run.features(image)
+            run.look(picture)
             seconds[name].append(time.perf_counter() - start)
     best, *others = seconds
     for name in others:
@@ -186,8 +188,8 @@ def _fastest(engines: dict, size: int) -> str:
     return best
 
 
-def convert(network: nn.Module, size: int) -> "openvino.Model":
-    """The trunk as OpenVINO's graph: images (N, 3, size, size) float32 -> features (N, C, h, w); N is free.
+def convert(trunk: Trunk, size: int) -> "openvino.Model":
+    """The trunk as OpenVINO's graph, of (N, size, size, 3) uint8 pictures; N is free.
 
     By the frontend itself: `openvino.convert_model` would send telemetry. Traced and not exported (torch.export),
     which takes eight times as long at a first start; what a trace might get wrong, `_drift` sees.
@@ -195,34 +197,28 @@ def convert(network: nn.Module, size: int) -> "openvino.Model":
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
-    example = torch.zeros(2, 3, size, size)
+    example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that TorchScript has had its day, and that shapes become constants
-        trace = torch.jit.trace(_Trunk(network).eval(), example, check_trace=False)
+        trace = torch.jit.trace(trunk.eval(), example, check_trace=False)
     frontend = FrontEndManager().load_by_framework("pytorch")
     decoder = TorchScriptPythonDecoder(trace, example_input=example)  # has to outlive the conversion
     converted = frontend.convert(frontend.load(decoder))
-    converted.reshape([-1, 3, size, size])
+    converted.reshape([-1, size, size, 3])
     return converted
 
 
-class _Trunk(nn.Module):
-    def __init__(self, network: nn.Module):
-        super().__init__()
-        self.network = network
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.network.forward_features(images)
-
-
 @torch.no_grad()
-def _drift(network: nn.Module, size: int, engine: OpenVINOEngine) -> float:
+def _drift(trunk: Trunk, size: int, engine: OpenVINOEngine) -> float:
     """The largest distance between an engine's features and torch's, as a share of their length, over batches of one
-    and of three pictures: soft random shapes, as wide in value as normalised photos are."""
+    and of three pictures, soft random shapes; or between its coverage and that which torch tells from its features."""
     chance = torch.Generator().manual_seed(0)
     worst = 0.0
     for count in (1, 3):
-        images = nn.functional.interpolate(torch.randn(count, 3, 12, 12, generator=chance), size, mode="bicubic")
-        truth = network.forward_features(images)
-        worst = max(worst, float((engine.features(images) - truth).norm() / truth.norm()))
+        coarse = 255 * torch.rand(count, 3, 12, 12, generator=chance)
+        pictures = nn.functional.interpolate(coarse, size, mode="bicubic").clamp(0, 255).byte().permute(0, 2, 3, 1)
+        truth, seen = trunk(pictures)[0], engine.look(pictures)
+        worst = max(worst, float((seen.features - truth).norm() / truth.norm()))
+        if seen.coverage is not None:
+            worst = max(worst, float((seen.coverage - trunk.locator(seen.features).sigmoid()).abs().max()))
     return worst

@@ -1,9 +1,9 @@
-"""Runs a network's trunk on the fastest thing the machine has: images -> features, the same within a tolerance.
+"""Runs a network's trunk on the fastest thing the machine has: pictures -> features, the same within a tolerance.
 
-    engine = choose(network, size=208)       # CUDA or MPS in torch, half precision; on a CPU OpenVINO, else torch
-    features = engine.features(images)       # (N, 3, 208, 208) normalised -> (N, C, h, w) float32
-    choose(network, 208, engine="openvino:f32"); choose(network, 208, engine="torch")
-    choose(network, 208, engine="openvino:int8", ranges=ranges)    # ranges as of `int8.py`
+    engine = choose(trunk, size=208)         # CUDA or MPS in torch, half precision; on a CPU OpenVINO, else torch
+    seen = engine.look(pictures)             # (N, 208, 208, 3) uint8 -> seen.features, seen.coverage; see `trunk.py`
+    choose(trunk, 208, engine="openvino:f32"); choose(trunk, 208, engine="torch")
+    choose(trunk, 208, engine="openvino:int8", ranges=ranges)    # ranges as of `int8.py`
     TWINCAR_ENGINE=torch python app.py       # the same choice, for whatever is run
 
 Only the trunk is here. The head stays in torch and in single precision: it costs a hundredth, and Grad-CAM++ and the
@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from twincar.config import TwinCarError
 from twincar.modeling.int8 import Ranges
+from twincar.modeling.trunk import Seen, Trunk
 
 VARIABLE = "TWINCAR_ENGINE"
 TORCH_PRECISIONS = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
@@ -37,29 +38,30 @@ class EngineError(TwinCarError):
 
 
 class Engine(Protocol):
-    """What `choose` gives. `name` says what runs, such as "openvino:bf16"; `device` is where features come out."""
+    """What `choose` gives. `name` says what runs, such as "openvino:bf16"; `device` is where it comes out."""
 
     name: str
     device: torch.device
 
-    def features(self, images: Tensor) -> Tensor:
-        """(N, 3, size, size) float32 normalised images -> (N, C, h, w) float32 features."""
+    def look(self, pictures: Tensor) -> Seen:
+        """What the trunk tells of (N, size, size, 3) uint8 pictures, which lie in the memory of the CPU."""
         ...
 
 
 class TorchEngine:
     """The trunk in torch. In half precision it runs as a copy: the head needs the network as it is."""
 
-    def __init__(self, network: nn.Module, device: torch.device, precision: str):
-        self.name = f"torch:{precision}"
-        self.device, self._type = device, TORCH_PRECISIONS[precision]
-        network.to(device, memory_format=torch.channels_last)
-        self._network = network if precision == "f32" else copy.deepcopy(network).to(self._type)
+    def __init__(self, trunk: Trunk, device: torch.device, precision: str):
+        self.name, self.device = f"torch:{precision}", device
+        self._trunk = trunk.to(device, memory_format=torch.channels_last)
+        if precision != "f32":
+            self._trunk = copy.deepcopy(trunk)
+            self._trunk.precision = TORCH_PRECISIONS[precision]
+            self._trunk.network.to(self._trunk.precision)
 
     @torch.no_grad()  # not inference_mode: explaining differentiates through the head, from these features
-    def features(self, images: Tensor) -> Tensor:
-        images = images.to(self.device, self._type, memory_format=torch.channels_last)
-        return self._network.forward_features(images).float()
+    def look(self, pictures: Tensor) -> Seen:
+        return Seen(*self._trunk(pictures.to(self.device)))
 
 
 class Together:
@@ -75,10 +77,10 @@ class Together:
         self._turn, self._busy = Condition(), False
         self._waiting: deque[tuple[Tensor, Future]] = deque()
 
-    def features(self, images: Tensor) -> Tensor:
+    def look(self, pictures: Tensor) -> Seen:
         mine: Future = Future()
         with self._turn:
-            self._waiting.append((images, mine))
+            self._waiting.append((pictures, mine))
         while True:
             with self._turn:
                 self._turn.wait_for(lambda: mine.done() or not self._busy)
@@ -103,25 +105,27 @@ class Together:
 
     def _run(self, jobs: list[tuple[Tensor, Future]]) -> None:
         try:
-            images = [images for images, _ in jobs]
-            features = self._engine.features(images[0] if len(jobs) == 1 else torch.cat(images))
-            parts = features.split([len(part) for part in images])
+            calls = [pictures for pictures, _ in jobs]
+            seen = self._engine.look(calls[0] if len(jobs) == 1 else torch.cat(calls))
+            counts = [len(pictures) for pictures in calls]
+            parts = zip(*(told.split(counts) for told in seen if told is not None), strict=True)
         except BaseException as error:
             for _, job in jobs:
                 job.set_exception(error)
             return
         for (_, job), part in zip(jobs, parts, strict=True):
-            job.set_result(part)
+            job.set_result(Seen(*part))
 
 
 def choose(
-    network: nn.Module,
+    trunk: Trunk,
     size: int,
     device: str | torch.device | None = None,
     engine: str | None = None,
     ranges: Ranges | None = None,
 ) -> Engine:
-    """The engine for `network`, which reads `size` pixels. `network` itself is moved to the engine's device.
+    """The engine for `trunk`, which reads `size` pixels. Its network itself, head and all, is moved to the engine's
+    device.
 
     device : a torch device; by default CUDA, else Apple's MPS, else the CPU.
     engine : "torch" or "openvino", with a precision if need be ("torch:bf16", "openvino:f32", "openvino:int8"); by
@@ -142,7 +146,7 @@ def choose(
         try:
             from twincar.modeling import compiled
 
-            return Together(compiled.openvino_engine(network.to(device), size, precision, ranges))
+            return Together(compiled.openvino_engine(trunk.to(device), size, precision, ranges))
         except ImportError as error:
             if name:
                 raise EngineError("The engine openvino is not installed: pip install openvino.") from error
@@ -153,7 +157,7 @@ def choose(
     precision = precision or ("f32" if device.type == "cpu" else "f16")
     if precision not in TORCH_PRECISIONS:
         raise EngineError(f"torch has no precision {precision!r} here: choose from {', '.join(TORCH_PRECISIONS)}.")
-    return Together(TorchEngine(network, device, precision))
+    return Together(TorchEngine(trunk, device, precision))
 
 
 def best_device() -> str:

@@ -27,12 +27,13 @@ from torch import Tensor, nn
 
 from twincar import __version__
 from twincar.config import TwinCarError
-from twincar.features import squash, to_batch
+from twincar.features import squash
 from twincar.files import write_beside
 from twincar.modeling.calibrate import Calibration
 from twincar.modeling.compiled import one_core
 from twincar.modeling.hub import CarModel
 from twincar.modeling.predict import REFERENCE, STATISTICS, Predictor
+from twincar.modeling.trunk import Trunk
 
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torchscript": ".pt"}
 OUTPUTS = ["features", "logits"]
@@ -61,19 +62,17 @@ class Graph(nn.Module):
 
     def __init__(self, model: CarModel):
         super().__init__()
-        self.network = model.network
+        statistics = (model.config["input"].get(name, default) for name, default in STATISTICS)
+        self.trunk = Trunk(model.network, *statistics)
         self.flip: bool = model.config["input"].get("flip", False)
         self.calibration = Calibration.of(model.config)
-        for name, default in STATISTICS:
-            values = torch.tensor(model.config["input"].get(name, default))
-            self.register_buffer(name, 255 * values.view(1, 3, 1, 1))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        images = (images.permute(0, 3, 1, 2).float() - self.mean) / self.std
-        features = self.network.forward_features(images)
-        logits = self.network.forward_head(features)
+        head = self.trunk.network.forward_head
+        (features,) = self.trunk(images)
+        logits = head(features)
         if self.flip:  # as `Predictor.run`
-            logits = (logits + self.network.forward_head(self.network.forward_features(images.flip(3)))) / 2
+            logits = (logits + head(*self.trunk(images.flip(2)))) / 2
         return features, self.calibration(logits)
 
 
@@ -125,7 +124,7 @@ def measure(engine: Engine, model: CarModel) -> Parity:
     chance = np.random.default_rng(0)
     coarse = chance.integers(0, 256, (PICTURES, 12, 12, 3), dtype=np.uint8)
     pictures = [squash(Image.fromarray(picture), predictor.size) for picture in coarse]
-    truth = predictor.run(to_batch(pictures, predictor.mean, predictor.std))[1]
+    truth = predictor.run(torch.from_numpy(np.stack(pictures)))[1]
     truth = predictor.calibration(truth).softmax(1).numpy()
     _, logits = engine(np.stack(pictures))
     answers = torch.from_numpy(np.array(logits)).softmax(1).numpy()

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 STEPS = 256
 EXACT = 2  # inputs that are not rounded, the first ones that convolutions read
 OUTLIERS = 0.01  # share of the pictures whose lowest, or highest, values may lie outside
-SCOPE = "__module.network."  # what OpenVINO's names of a traced `compiled._Trunk` begin with
+SCOPE = "__module.network."  # what OpenVINO's names of a traced `Trunk` begin with
 KINDS = ("Convolution", "GroupConvolution")  # with weights (O, I, h, w), and (G, O, I, h, w)
 
 Ranges = dict[str, tuple[float, float]]

@@ -23,7 +23,6 @@ from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from twincar.compose import ASPECT, ASPECT_SPREAD, INSET, Car, compose
 from twincar.config import PICTURES, TwinCarError
-from twincar.features import to_batch
 from twincar.modeling import doubt, locate
 from twincar.modeling.evaluate import boxed
 from twincar.modeling.knowledge import Knowledge, Threshold, familiarity
@@ -143,9 +142,8 @@ def _read(
     """(N, C, h, w) features in half precision, and (N, K) logits, of pictures of the network's size."""
     found = []
     for start in track(range(0, len(pictures), step), "Reading what was composed", disable=not progress):
-        batch = to_batch(list(pictures[start : start + step]), predictor.mean, predictor.std)
-        features, logits = predictor.run(batch)
-        found.append((features.half().cpu(), logits.cpu()))
+        seen, logits = predictor.run(torch.from_numpy(np.stack(pictures[start : start + step])))
+        found.append((seen.features.half().cpu(), logits.cpu()))
     return torch.cat([features for features, _ in found]), torch.cat([logits for _, logits in found])
 
 

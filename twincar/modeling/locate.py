@@ -27,7 +27,10 @@ WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 
 
 class Locator(nn.Module):
-    """Features (N, C, h, w) -> for every cell the log-odds that a point in it lies on a car, (N, h, w)."""
+    """Features (N, C, h, w) -> for every cell the log-odds that a point in it lies on a car, (N, h, w).
+
+    Their sigmoid is the share of the cell that cars cover, of which `boxes_in` makes boxes.
+    """
 
     def __init__(self, channels: int):
         super().__init__()
@@ -46,26 +49,6 @@ class Locator(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         return self.layers(features / self.scale.sqrt())[:, 0]
-
-    @torch.no_grad()
-    def coverage(self, features: Tensor) -> np.ndarray:
-        """Which share of each cell a car covers, (h, w) floats in 0-1, of one picture's (C, h, w) features."""
-        return self(features[None].float().cpu())[0].sigmoid().numpy()
-
-    def boxes(self, features: Tensor, limit: int = 4) -> list[Box]:
-        """The cars in one picture's (C, h, w) features, the largest first; [] where there is none."""
-        left, found = self.coverage(features), []
-        for _ in range(limit):
-            if left.max() < DENSE:  # no box can be denser
-                break
-            box = nearest_box(left)
-            covered = cover(np.array([box]), *left.shape)[0]
-            if float((left * covered).sum() / covered.sum()) < DENSE:
-                break
-            if all(overlap(box, other) < ALIKE for other in found):
-                found.append(box)
-            left = left * (1 - covered)
-        return sorted(found, key=area, reverse=True)
 
 
 def fit(features: Tensor, boxes: np.ndarray, epochs: int = 24, batch_size: int = 64, seed: int = 0) -> Locator:
@@ -88,6 +71,22 @@ def fit(features: Tensor, boxes: np.ndarray, epochs: int = 24, batch_size: int =
             optimizer.step()
             schedule.step()
     return locator.eval().requires_grad_(False)
+
+
+def boxes_in(coverage: np.ndarray, limit: int = 4) -> list[Box]:
+    """The cars in one picture, whose cells they cover by the (h, w) shares in 0-1, the largest first; [] for none."""
+    left, found = coverage, []
+    for _ in range(limit):
+        if left.max() < DENSE:  # no box can be denser
+            break
+        box = nearest_box(left)
+        covered = cover(np.array([box]), *left.shape)[0]
+        if float((left * covered).sum() / covered.sum()) < DENSE:
+            break
+        if all(overlap(box, other) < ALIKE for other in found):
+            found.append(box)
+        left = left * (1 - covered)
+    return sorted(found, key=area, reverse=True)
 
 
 def cover(boxes: np.ndarray, rows: int, columns: int) -> np.ndarray:
@@ -129,6 +128,7 @@ def _segments(cells: int) -> _Segments:
     return _between(places, places, cells)
 
 
+@lru_cache(maxsize=1024)  # of 7 cells there are 91 segments
 def _around(start: float, end: float, cells: int) -> _Segments:
     """Segments with ends up to one step of `_segments` away, in FINE steps to either side."""
     places = np.linspace(-1, 1, 2 * FINE + 1) / (cells * COARSE)

@@ -24,12 +24,13 @@ from PIL import Image
 from torch import Tensor
 
 from twincar.config import IMAGENET_MEAN, IMAGENET_STD
-from twincar.features import squash, to_batch
+from twincar.features import squash
 from twincar.modeling import engine as engines
 from twincar.modeling import hub
 from twincar.modeling.calibrate import Calibration
-from twincar.modeling.locate import WHOLE, Box, area, with_margin
+from twincar.modeling.locate import WHOLE, Box, area, boxes_in, with_margin
 from twincar.modeling.prediction import Look, Pixels, Prediction, pixels, share
+from twincar.modeling.trunk import Seen, Trunk
 from twincar.photo import FULL_SIZE, MAX_PIXELS, Photo, PhotoError, load_photo
 
 STATISTICS = (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD))  # what a config that names none was trained with
@@ -54,7 +55,9 @@ class Predictor:
         self.flip: bool = model.config["input"].get("flip", False)
         self.network = model.network.eval().requires_grad_(False)
         ranges = model.config.get("int8", {}).get("ranges")
-        self.engine = engines.choose(self.network, self.size, device, engine, ranges)
+        locator = self.knowledge.locator if self.knowledge else None
+        trunk = Trunk(self.network, self.mean, self.std, locator).eval()
+        self.engine = engines.choose(trunk, self.size, device, engine, ranges)
 
     @classmethod
     def from_pretrained(cls, repo_or_folder: str | Path, *, device=None, engine=None, **hub_options) -> "Predictor":
@@ -143,7 +146,7 @@ class Predictor:
         looks = [[look] for look in self._look([read.picture for read in reads], [WHOLE] * len(reads))]
         cars: list[list[Box]] = [[] for _ in reads]
         if closer and self.knowledge:
-            cars = [self.knowledge.locator.boxes(look.features) for (look,) in looks]
+            cars = [boxes_in(look.coverage) for (look,) in looks]
             parts = {row: with_margin(found[0]) for row, found in enumerate(cars) if found}
             parts = {row: part for row, part in parts.items() if area(part) < FILLED}
             pictures = list(mapped(self._closer, [reads[row] for row in parts], parts.values()))
@@ -171,24 +174,24 @@ class Predictor:
         """Read (size, size, 3) pictures, which are these parts of their photos, in one pass."""
         if not pictures:
             return []
-        features, logits = self.run(to_batch(pictures, self.mean, self.std))
-        return [Look(*row) for row in zip(features, logits.cpu(), parts, strict=True)]
+        seen, logits = self.run(torch.from_numpy(np.stack(pictures)))
+        coverage = [None] * len(pictures) if seen.coverage is None else seen.coverage.cpu().numpy()
+        return [Look(*row) for row in zip(seen.features, logits.cpu(), parts, coverage, strict=True)]
 
     @torch.no_grad()  # not inference_mode: explaining differentiates through the head, from these features
-    def run(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, 3, size, size) normalised images -> their (N, C, h, w) features and (N, K) logits, before calibration.
+    def run(self, pictures: Tensor) -> tuple[Seen, Tensor]:
+        """What the trunk sees in (N, size, size, 3) uint8 pictures, and their (N, K) logits, before calibration.
 
         Where the model was published with `flip`, the logits are the mean of those of the picture and its mirror image,
-        read in the same pass; the features are always the picture's own.
+        read in the same pass; what is seen is always the picture's own.
         """
-        count = len(images)
+        seen = self.engine.look(torch.cat([pictures, pictures.flip(2)]) if self.flip else pictures)
+        logits = self.network.forward_head(seen.features).float()
         if self.flip:
-            images = torch.cat([images, images.flip(3)])
-        features = self.engine.features(images)
-        logits = self.network.forward_head(features).float()
-        if self.flip:
+            count = len(pictures)
+            seen = Seen(*(told[:count] for told in seen if told is not None))
             logits = (logits[:count] + logits[count:]) / 2
-        return features[:count], logits
+        return seen, logits
 
 
 class _Read(NamedTuple):

@@ -29,11 +29,13 @@ Pixels = tuple[int, int, int, int]  # x1, y1, x2, y2 in a photo, the far edges e
 
 
 class Look(NamedTuple):
-    """What one pass tells of a part of a photo: (C, h, w) features, (K,) logits, and which part it was."""
+    """What one pass tells of a part of a photo: (C, h, w) features, (K,) logits, which part it was; and, if the model
+    was taught where cars are, which share of each cell they cover, (h, w) in 0-1."""
 
     features: Tensor
     logits: Tensor
     part: Box = WHOLE
+    coverage: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
