@@ -15,6 +15,8 @@ from pathlib import Path
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before gradio is imported: the page asks no third party
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+# Its queue would sum up the last 10,000 answers after each one, for a page of statistics that is not shown here.
+os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", "1000000000")
 os.environ.setdefault("GRADIO_MCP_SERVER", "True")  # at /gradio_api/mcp/ the page answers assistants, as well
 
 from PIL import Image

@@ -72,7 +72,8 @@ def build(
     # once, they cost it a quarter of the time.
     for kind in {type(block) for block in demo.blocks.values()}:
         kind.__init__.__signature__ = inspect.signature(kind.__init__)
-    demo.queue(default_concurrency_limit=4, max_size=WAITING)
+    # By itself it would tell all who wait of their places whenever one is answered, instead of once a second.
+    demo.queue(default_concurrency_limit=4, max_size=WAITING, status_update_rate=1)
     return demo
 
 
