@@ -30,8 +30,8 @@ class Trunk(nn.Module):
     def __init__(self, network: nn.Module, mean, std, locator: nn.Module | None = None):
         super().__init__()
         self.network, self.locator = network, locator
-        self.register_buffer("mean", torch.tensor(mean))
-        self.register_buffer("std", torch.tensor(std))
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32))
         self.precision = torch.float32  # of the network's trunk and what it reads
 
     def forward(self, pictures: Tensor) -> tuple[Tensor, ...]:
