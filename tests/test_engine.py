@@ -12,11 +12,15 @@ import torch
 from typer.testing import CliRunner
 
 from tests.conftest import CLASSES, draw_car
+from tests.looking import looking
 from twincar import Predictor
 from twincar.cli import app
+from twincar.config import IMAGENET_MEAN, IMAGENET_STD
+from twincar.features import squash
 from twincar.modeling import compiled, engine, hub
 from twincar.modeling.engine import EngineError
-from twincar.modeling.trunk import Seen
+from twincar.modeling.locate import Locator
+from twincar.modeling.trunk import Seen, Trunk
 
 REPO = Path(__file__).parents[1]
 
@@ -57,6 +61,37 @@ def test_openvino_answers_as_torch_does(architecture, flip, cache):
         first, second = (guess.class_name for guess in expected.top(2))
         np.testing.assert_allclose(answer.heatmap(first), expected.heatmap(first), atol=2e-2)
         np.testing.assert_allclose(answer.difference(first, second), expected.difference(first, second), atol=2e-2)
+
+
+@pytest.fixture
+def locating() -> hub.CarModel:
+    """A model whose locator has weights by chance."""
+    model = model_of({"name": "resnet18", "head": "linear"}, flip=True)
+    model.knowledge = looking().knowledge
+    model.knowledge.locator = Locator(model.network.width).eval().requires_grad_(False)
+    model.knowledge.locator.scale.fill_(1e-4)  # far from 0.5 everywhere
+    return model
+
+
+def test_openvino_sees_the_car_where_torch_does(locating, cache):
+    pictures = torch.from_numpy(np.stack([squash(draw_car(label), 64) for label in range(3)]))
+    truth, seen = (
+        Predictor(locating, "cpu", engine).run(pictures)[0].coverage.numpy() for engine in ("torch", "openvino:f32")
+    )
+    assert seen.shape == (3, 2, 2)
+    assert np.ptp(truth) > 0.1
+    np.testing.assert_allclose(seen, truth, atol=1e-3)
+
+
+def test_a_locator_that_was_compiled_wrong_is_not_taken(locating, cache, monkeypatch):
+    convert, other = compiled.convert, Locator(locating.network.width).eval()
+
+    def wrong(trunk: Trunk, size: int):
+        return convert(Trunk(trunk.network, IMAGENET_MEAN, IMAGENET_STD, other), size)
+
+    monkeypatch.setattr(compiled, "convert", wrong)
+    with pytest.raises(EngineError, match="differ from torch's"):
+        Predictor(locating, "cpu", "openvino:f32")
 
 
 @pytest.mark.parametrize("wanted", ["torch:bf16", "openvino:bf16"])
