@@ -18,7 +18,7 @@ from twincar.palette import AMBER, DIVERGING, GREY, GROUND, INK, PINK, RULE, SPL
 
 LIGHT = DIVERGING[1]  # under other marks
 
-F1 = "Macro F1, validation"
+F1, F1_COLUMN = "Macro F1, validation", "val_f1_macro"
 WIDTH = 10.0  # inches of every figure; at 120 dots an inch a page shows it whole
 STYLE = {
     "font.family": "DejaVu Sans", "font.size": 10.5, "text.color": INK, "figure.facecolor": GROUND,
@@ -82,15 +82,17 @@ def percents(axis) -> None:
 
 
 @styled
-def training(log: pd.DataFrame) -> Figure:
-    """Loss, accuracy, macro F1, precision and recall, epoch by epoch. `log` is a run's metrics.csv."""
-    best = log.loc[log["val_f1_macro"].idxmax()]
+def training(log: pd.DataFrame, monitor: str = F1_COLUMN) -> Figure:
+    """Loss, accuracy, macro F1, precision and recall, epoch by epoch. `log` is a run's metrics.csv; `monitor` is its
+    column that the epoch was chosen by."""
+    best = _best(log, monitor)
     figure = canvas(
         7.2,
         f"Epoch {best['epoch'] + 1:.0f} of {len(log)} was best: {percent(best['val_top1'])} right, "
         f"macro F1 {best['val_f1_macro']:.3f}",
-        "Dots mark that epoch. Training is measured on augmented pictures, perhaps mixed ones, so it may look worse "
-        "than validation. A network that only learns by heart would show it in a validation loss that rises again.",
+        "Dots mark that epoch, whose weights were kept. Training is measured on augmented pictures, perhaps mixed "
+        "ones, so it may look worse than validation. A network that only learns by heart would show it in a validation "
+        "loss that rises again.",
     )
     panels = {
         "Loss": {"training": ("train_loss", VIOLET), "validation": ("val_loss", AMBER)},
@@ -115,11 +117,16 @@ def training(log: pd.DataFrame) -> Figure:
     return figure
 
 
+def _best(log: pd.DataFrame, monitor: str) -> pd.Series:
+    """The epoch whose weights were kept."""
+    return log.loc[log[monitor].idxmin() if monitor.endswith("loss") else log[monitor].idxmax()]
+
+
 @styled
-def top_k(log: pd.DataFrame) -> Figure:
-    """Validation top-1, top-3 and top-5 with the learning rate behind them. `log` is a run's metrics.csv."""
+def top_k(log: pd.DataFrame, monitor: str = F1_COLUMN) -> Figure:
+    """Validation top-1, top-3 and top-5 with the learning rate behind them; of `log` and `monitor` as `training`."""
     rates = [column for column in log if column.startswith("lr_")]
-    best = log.loc[log["val_f1_macro"].idxmax()]
+    best = _best(log, monitor)
     figure = canvas(
         4.8,
         f"In {percent(best['val_top1'])} the first guess is right, in {percent(best['val_top5'])} one of five",

@@ -58,9 +58,10 @@ def _f1_all(per_class: pd.DataFrame) -> Figure:
 
 
 DRAWINGS = (
-    Drawing("training.png", "How training went, epoch by epoch.", ("metrics.csv",), plots.training),
+    Drawing("training.png", "How training went, epoch by epoch.", ("metrics.csv", "recipe.json"),
+            lambda log, recipe: plots.training(log, recipe["monitor"])),
     Drawing("top_k.png", "How often the right car is among one, three and five guesses, before the learning rate.",
-            ("metrics.csv",), plots.top_k),
+            ("metrics.csv", "recipe.json"), lambda log, recipe: plots.top_k(log, recipe["monitor"])),
     Drawing("confusion.png", "Which class was called which; "
             "[confusion.svg](figures/confusion.svg) has every class's name, to zoom into.",
             ("confusion.csv", "per_class.csv"), lambda counts, rows: confusion_plots.confusion(counts, _names(rows))),
