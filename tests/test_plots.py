@@ -114,7 +114,7 @@ def test_training_curves_of_one_epoch_and_of_many():
         log = pd.DataFrame({name: np.linspace(0.1, 0.5, epochs) for name in metrics})
         log = log.assign(epoch=range(epochs), image_size=[64] + [96] * (epochs - 1), lr_body=0.1, lr_fc=0.2)
         assert f"Epoch {epochs} of {epochs} was best" in words(drawn(plots.training(log)))
-        assert "Epoch 1 of" in words(drawn(plots.training(log, "val_loss")))  # which rises from there
+        assert "Epoch 1 of" in words(drawn(plots.training(log, "val_loss", "min")))  # which rises from there
         figure = words(drawn(plots.top_k(log)))
         assert "learning rate (fc)" in figure
         assert ("96 px" in figure) == (epochs > 1)

@@ -18,7 +18,7 @@ from twincar.palette import AMBER, DIVERGING, GREY, GROUND, INK, PINK, RULE, SPL
 
 LIGHT = DIVERGING[1]  # under other marks
 
-F1, F1_COLUMN = "Macro F1, validation", "val_f1_macro"
+F1 = "Macro F1, validation"
 WIDTH = 10.0  # inches of every figure; at 120 dots an inch a page shows it whole
 STYLE = {
     "font.family": "DejaVu Sans", "font.size": 10.5, "text.color": INK, "figure.facecolor": GROUND,
@@ -82,10 +82,10 @@ def percents(axis) -> None:
 
 
 @styled
-def training(log: pd.DataFrame, monitor: str = F1_COLUMN) -> Figure:
-    """Loss, accuracy, macro F1, precision and recall, epoch by epoch. `log` is a run's metrics.csv; `monitor` is its
-    column that the epoch was chosen by."""
-    best = _best(log, monitor)
+def training(log: pd.DataFrame, monitor: str = "val_f1_macro", best_is: str = "max") -> Figure:
+    """Loss, accuracy, macro F1, precision and recall, epoch by epoch. `log` is a run's metrics.csv; the epoch whose
+    weights were kept is the one where its column `monitor` is highest ("max"), or lowest ("min")."""
+    best = _best(log, monitor, best_is)
     figure = canvas(
         7.2,
         f"Epoch {best['epoch'] + 1:.0f} of {len(log)} was best: {percent(best['val_top1'])} right, "
@@ -117,16 +117,16 @@ def training(log: pd.DataFrame, monitor: str = F1_COLUMN) -> Figure:
     return figure
 
 
-def _best(log: pd.DataFrame, monitor: str) -> pd.Series:
+def _best(log: pd.DataFrame, monitor: str, best_is: str) -> pd.Series:
     """The epoch whose weights were kept."""
-    return log.loc[log[monitor].idxmin() if monitor.endswith("loss") else log[monitor].idxmax()]
+    return log.loc[log[monitor].idxmin() if best_is == "min" else log[monitor].idxmax()]
 
 
 @styled
-def top_k(log: pd.DataFrame, monitor: str = F1_COLUMN) -> Figure:
-    """Validation top-1, top-3 and top-5 with the learning rate behind them; of `log` and `monitor` as `training`."""
+def top_k(log: pd.DataFrame, monitor: str = "val_f1_macro", best_is: str = "max") -> Figure:
+    """Validation top-1, top-3 and top-5 with the learning rate behind them; the parameters are those of `training`."""
     rates = [column for column in log if column.startswith("lr_")]
-    best = _best(log, monitor)
+    best = _best(log, monitor, best_is)
     figure = canvas(
         4.8,
         f"In {percent(best['val_top1'])} the first guess is right, in {percent(best['val_top5'])} one of five",

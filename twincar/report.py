@@ -30,7 +30,7 @@ from twincar.modeling.calibrate import calibration, cross_fitted, ece, reliabili
 from twincar.modeling.card import figures_table
 from twincar.modeling.evaluate import Evaluation, evaluate
 from twincar.modeling.predict import Predictor
-from twincar.modeling.recipes import RECIPES, Recipe
+from twincar.modeling.recipes import RECIPES, Recipe, best_is
 from twincar.modeling.train import CACHE_SIZE
 from twincar.photo import load_photo
 
@@ -57,11 +57,15 @@ def _f1_all(per_class: pd.DataFrame) -> Figure:
     return plots.f1_all(per_class, {name: parse_class_name(name).make for name in _names(per_class)})
 
 
+def _with_monitor(draw: Callable[..., Figure]) -> Callable[[pd.DataFrame, dict], Figure]:
+    return lambda log, recipe: draw(log, recipe["monitor"], best_is(recipe["monitor"]))
+
+
 DRAWINGS = (
     Drawing("training.png", "How training went, epoch by epoch.", ("metrics.csv", "recipe.json"),
-            lambda log, recipe: plots.training(log, recipe["monitor"])),
+            _with_monitor(plots.training)),
     Drawing("top_k.png", "How often the right car is among one, three and five guesses, before the learning rate.",
-            ("metrics.csv", "recipe.json"), lambda log, recipe: plots.top_k(log, recipe["monitor"])),
+            ("metrics.csv", "recipe.json"), _with_monitor(plots.top_k)),
     Drawing("confusion.png", "Which class was called which; "
             "[confusion.svg](figures/confusion.svg) has every class's name, to zoom into.",
             ("confusion.csv", "per_class.csv"), lambda counts, rows: confusion_plots.confusion(counts, _names(rows))),

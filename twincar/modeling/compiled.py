@@ -32,8 +32,9 @@ from twincar.modeling.trunk import Seen, Trunk
 if TYPE_CHECKING:
     import openvino
 
-# Most that features may differ from torch's, as a share of their length. Drawn shapes leave the ranges of 8 bits more
-# than photos do; a processor whose sums of bytes overflow, or ranges of another network, are far beyond that.
+# Most that `_drift` may find: of features as a share of their length, of coverage in its own 0-1. Drawn shapes leave
+# the ranges of 8 bits more than photos do; a processor whose sums of bytes overflow, or ranges of another network, are
+# far beyond that.
 DRIFT = {"f32": 1e-3, "bf16": 5e-2, "int8": 0.2}
 NEEDS = {"bf16": "BF16", "int8": "INT8"}  # of OpenVINO's names of what a processor can do
 GAIN = 0.9  # what is less exact is taken where it takes less than this share of the time
@@ -160,7 +161,7 @@ def _compiled(trunk: Trunk, size: int, precision: str, ranges: Ranges | None, co
             compiled = core.compile_model(converted, "CPU", _options(name))
             drift = _drift(trunk, size, OpenVINOEngine(compiled, name))
             if drift > DRIFT[name]:
-                raise EngineError(f"its features in {name} differ from torch's by {drift:.2g} of their length.")
+                raise EngineError(f"in {name} its features, or its coverage, differ from torch's by {drift:.2g}.")
         except Exception:  # such as ranges of another network
             if precision or name == "f32":
                 raise

@@ -56,8 +56,7 @@ class TorchEngine:
         self._trunk = trunk.to(device, memory_format=torch.channels_last)
         if precision != "f32":
             self._trunk = copy.deepcopy(trunk)
-            self._trunk.precision = TORCH_PRECISIONS[precision]
-            self._trunk.network.to(self._trunk.precision)
+            self._trunk.network.to(TORCH_PRECISIONS[precision])
 
     @torch.no_grad()  # not inference_mode: explaining differentiates through the head, from these features
     def look(self, pictures: Tensor) -> Seen:
@@ -107,14 +106,13 @@ class Together:
         try:
             calls = [pictures for pictures, _ in jobs]
             seen = self._engine.look(calls[0] if len(jobs) == 1 else torch.cat(calls))
-            counts = [len(pictures) for pictures in calls]
-            parts = zip(*(told.split(counts) for told in seen if told is not None), strict=True)
+            parts = seen.split([len(pictures) for pictures in calls])
         except BaseException as error:
             for _, job in jobs:
                 job.set_exception(error)
             return
         for (_, job), part in zip(jobs, parts, strict=True):
-            job.set_result(Seen(*part))
+            job.set_result(part)
 
 
 def choose(

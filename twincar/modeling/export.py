@@ -124,7 +124,7 @@ def measure(engine: Engine, model: CarModel) -> Parity:
     chance = np.random.default_rng(0)
     coarse = chance.integers(0, 256, (PICTURES, 12, 12, 3), dtype=np.uint8)
     pictures = [squash(Image.fromarray(picture), predictor.size) for picture in coarse]
-    truth = predictor.run(torch.from_numpy(np.stack(pictures)))[1]
+    truth = predictor.run(pictures)[1]
     truth = predictor.calibration(truth).softmax(1).numpy()
     _, logits = engine(np.stack(pictures))
     answers = torch.from_numpy(np.array(logits)).softmax(1).numpy()

@@ -142,7 +142,7 @@ def _read(
     """(N, C, h, w) features in half precision, and (N, K) logits, of pictures of the network's size."""
     found = []
     for start in track(range(0, len(pictures), step), "Reading what was composed", disable=not progress):
-        seen, logits = predictor.run(torch.from_numpy(np.stack(pictures[start : start + step])))
+        seen, logits = predictor.run(pictures[start : start + step])
         found.append((seen.features.half().cpu(), logits.cpu()))
     return torch.cat([features for features, _ in found]), torch.cat([logits for _, logits in found])
 

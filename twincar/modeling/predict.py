@@ -12,7 +12,7 @@ where the car is, and reads that part of the photo again, at its full resolution
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -174,22 +174,22 @@ class Predictor:
         """Read (size, size, 3) pictures, which are these parts of their photos, in one pass."""
         if not pictures:
             return []
-        seen, logits = self.run(torch.from_numpy(np.stack(pictures)))
+        seen, logits = self.run(pictures)
         coverage = [None] * len(pictures) if seen.coverage is None else seen.coverage.cpu().numpy()
         return [Look(*row) for row in zip(seen.features, logits.cpu(), parts, coverage, strict=True)]
 
     @torch.no_grad()  # not inference_mode: explaining differentiates through the head, from these features
-    def run(self, pictures: Tensor) -> tuple[Seen, Tensor]:
-        """What the trunk sees in (N, size, size, 3) uint8 pictures, and their (N, K) logits, before calibration.
+    def run(self, pictures: Sequence[np.ndarray]) -> tuple[Seen, Tensor]:
+        """What the trunk sees in N uint8 pictures, (size, size, 3), and their (N, K) logits, before calibration.
 
         Where the model was published with `flip`, the logits are the mean of those of the picture and its mirror image,
         read in the same pass; what is seen is always the picture's own.
         """
-        seen = self.engine.look(torch.cat([pictures, pictures.flip(2)]) if self.flip else pictures)
+        count, batch = len(pictures), torch.from_numpy(np.stack(pictures))
+        seen = self.engine.look(torch.cat([batch, batch.flip(2)]) if self.flip else batch)
         logits = self.network.forward_head(seen.features).float()
         if self.flip:
-            count = len(pictures)
-            seen = Seen(*(told[:count] for told in seen if told is not None))
+            seen, _ = seen.split([count, count])
             logits = (logits[:count] + logits[count:]) / 2
         return seen, logits
 

@@ -96,6 +96,11 @@ class Recipe:
         return round(self.eval_size * self.size_at(epoch) / self.sizes[-1][1])
 
 
+def best_is(monitor: str) -> str:
+    """Whether the highest ("max") or the lowest ("min") value of this column of the training log is the best."""
+    return "min" if monitor.endswith("loss") else "max"
+
+
 TWINCAR = Recipe(
     name="twincar",
     summary="The original TwinCar: ResNet50 with conv1 to layer2 frozen, a two-layer head, class-balanced sampling.",

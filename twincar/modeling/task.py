@@ -12,7 +12,7 @@ from twincar.config import TwinCarError
 from twincar.features import normalise
 from twincar.modeling.losses import AngularMargin
 from twincar.modeling.metrics import metrics
-from twincar.modeling.recipes import Recipe
+from twincar.modeling.recipes import Recipe, best_is
 
 
 def epoch_seed(seed: int, epoch: int) -> int:
@@ -149,8 +149,7 @@ class CarTask(LightningModule):
                 cycle_momentum=recipe.cycle_momentum,
             )
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-        mode = "min" if recipe.monitor.endswith("loss") else "max"
         schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(
-            optimizer, mode, factor=recipe.plateau_factor, patience=recipe.plateau_patience
+            optimizer, best_is(recipe.monitor), factor=recipe.plateau_factor, patience=recipe.plateau_patience
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "monitor": recipe.monitor}}

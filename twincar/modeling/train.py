@@ -26,7 +26,7 @@ from twincar.config import TwinCarError
 from twincar.dataset import class_names, stratified_split
 from twincar.features import augmentation, cached_pictures, squash
 from twincar.modeling import architectures, run_folder, weights
-from twincar.modeling.recipes import Recipe
+from twincar.modeling.recipes import Recipe, best_is
 from twincar.modeling.task import CarTask, epoch_seed
 
 CACHE_SIZE = 224  # side of the cached training pictures; crops are taken from these
@@ -226,7 +226,7 @@ def train(
 
 
 def _callbacks(recipe: Recipe, out: Path, progress: bool) -> list[Callback]:
-    mode = "min" if recipe.monitor.endswith("loss") else "max"
+    mode = best_is(recipe.monitor)
     # When the epoch is whole, so that a resumed run starts with the next one. `last` is a callback of its own: the
     # other's save_last would write only where the epoch was the best so far.
     saving = {"dirpath": out / "checkpoints", "save_on_train_epoch_end": True, "enable_version_counter": False}

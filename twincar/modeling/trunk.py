@@ -19,6 +19,11 @@ class Seen(NamedTuple):
     features: Tensor
     coverage: Tensor | None = None
 
+    def split(self, counts: list[int]) -> "list[Seen]":
+        """What was seen in the first so many pictures, in the next so many, and so on."""
+        parts = zip(*(told.split(counts) for told in self if told is not None), strict=True)
+        return [Seen(*part) for part in parts]
+
 
 class Trunk(nn.Module):
     """(N, size, size, 3) uint8 pictures -> what `Seen` holds, as a plain tuple.
@@ -32,9 +37,9 @@ class Trunk(nn.Module):
         self.network, self.locator = network, locator
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32))
-        self.precision = torch.float32  # of the network's trunk and what it reads
 
     def forward(self, pictures: Tensor) -> tuple[Tensor, ...]:
-        images = normalise(pictures.permute(0, 3, 1, 2), self.mean, self.std).to(self.precision)
+        precision = next(self.network.parameters()).dtype
+        images = normalise(pictures.permute(0, 3, 1, 2), self.mean, self.std).to(precision)
         features = self.network.forward_features(images).float()
         return (features,) if self.locator is None else (features, self.locator(features).sigmoid())
