@@ -23,7 +23,7 @@ from PIL import Image
 
 from twincar import Predictor
 from twincar.config import PICTURES, TwinCarError
-from twincar.modeling.engine import leave_cores_to, leave_trunk_to
+from twincar.modeling.engines.choose import limit_threads, release_weights
 from twincar.ui import page
 
 HERE = Path(__file__).resolve().parent
@@ -89,8 +89,8 @@ def main() -> None:
         predictor, notice = load(os.environ.get("TWINCAR_MODEL"))
     except TwinCarError as error:
         sys.exit(str(error))
-    leave_cores_to(predictor.engine)
-    leave_trunk_to(predictor.engine, predictor.network)
+    limit_threads(predictor.engine)
+    release_weights(predictor.engine, predictor.network)
     predictor(Image.new("RGB", (640, 480), "grey")).overlay()  # the first visitor does not wait for the first run
     if notice:
         print(notice, file=sys.stderr)

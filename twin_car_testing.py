@@ -17,12 +17,12 @@ import pandas as pd
 import typer
 
 from twincar import Predictor
-from twincar.answers import find_photos
+from twincar.batch.results import find_photos
 from twincar.cli.base import Model, sentences
 from twincar.config import PUBLISHED, TwinCarError, canonical_class_name
-from twincar.files import write_beside, write_json
-from twincar.modeling.evaluate import score
-from twincar.wording import count
+from twincar.files import atomic_write, write_json
+from twincar.modeling.evaluation.evaluate import score
+from twincar.text import count
 
 
 def utf8(path: Path) -> str:
@@ -83,7 +83,7 @@ def main(
     table = pd.DataFrame({"path": names, "class_name": classes})
     table = table.merge(result.predictions.drop(columns="class_name"), how="left").merge(unreadable, how="left")
     table.insert(0, "file", [utf8(file.relative_to(folder)) for file in files])
-    with write_beside(out) as beside:
+    with atomic_write(out) as beside:
         table.drop(columns="path").to_csv(beside, index=False, float_format="%.4f")
     print(f"{count(len(table), 'photo')}, {len(unreadable):,} of them unreadable: {out}")
     if result.scores:

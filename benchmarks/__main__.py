@@ -5,7 +5,7 @@ import time
 from datetime import date
 
 from benchmarks import common
-from twincar.files import write_beside
+from twincar.files import atomic_write
 
 ALL = ("agreement", "answer", "folder", "clients", "startup", "training_step", "data_path")
 
@@ -26,7 +26,7 @@ def main(options: common.Options) -> str:
         f"{(time.monotonic() - began) / 60:.0f} minutes. Medians over rounds in which all ways take turns, so that "
         "what else the machine does falls on each of them alike.\n\n"
     )
-    with write_beside("reports/benchmarks.md") as beside:
+    with atomic_write("reports/benchmarks.md") as beside:
         beside.write_text(head + common.machine() + "\n\n" + "\n".join(sections), encoding="utf-8")
     return "\nreports/benchmarks.md is written."
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from benchmarks import common
 from twincar import PhotoError, Predictor
-from twincar.modeling.engine import EngineError
-from twincar.modeling.evaluate import boxed
-from twincar.modeling.predict import REFERENCE
+from twincar.modeling.engines.base import EngineError
+from twincar.modeling.evaluation.evaluate import boxed
+from twincar.modeling.inference.predictor import REFERENCE
 
 ENGINES = ("openvino:f32", "openvino:bf16", "openvino:int8", "torch:bf16", None)
 ENOUGH = 0.995  # of the best classes are to be the same
@@ -23,7 +23,7 @@ def main(options: common.Options) -> str:
     truth = rows["class_name"].to_numpy()
 
     def answers(predictor: Predictor) -> np.ndarray:
-        told = list(predictor.stream(boxed(rows), closer=False))
+        told = list(predictor.stream(boxed(rows), refine=False))
         return np.stack([p.probabilities if not isinstance(p, PhotoError) else np.zeros(names.size) for p in told])
 
     reference = Predictor.from_pretrained(options.model, device="cpu", engine=REFERENCE)

@@ -16,9 +16,9 @@ from torch import nn
 
 from benchmarks import common
 from twincar import Predictor
-from twincar.features import squash
-from twincar.modeling.engine import leave_cores_to
-from twincar.photo import load_photo
+from twincar.features.photo import load_photo
+from twincar.features.transforms import squash
+from twincar.modeling.engines.choose import limit_threads
 
 
 class Whole(nn.Module):
@@ -53,7 +53,7 @@ def main(options: common.Options) -> str:
     predictor = Predictor.from_pretrained(options.model, device="cpu")
     same = Predictor.from_pretrained(options.model, device="cpu", engine="torch:f32").network
     picture = torch.from_numpy(squash(photo, predictor.size).copy())[None]
-    bare = predictor.engine.look
+    bare = predictor.engine.run
     seed = seeds_way(common.seed_network(), photo, common.SEED_SIZE)
     again = seeds_way(same.requires_grad_(True), photo, predictor.size)
 
@@ -64,7 +64,7 @@ def main(options: common.Options) -> str:
 
         return timed
 
-    leave_cores_to(predictor.engine)
+    limit_threads(predictor.engine)
     own = torch.get_num_threads()
     ways = {
         "the seeds' ResNet50 at 224 px: torch, then pytorch-grad-cam": with_threads(threads, seed),

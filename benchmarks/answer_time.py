@@ -17,7 +17,7 @@ import torch
 import typer
 
 from twincar import Predictor
-from twincar.photo import load_photo
+from twincar.features.photo import load_photo
 
 
 def main(
@@ -29,8 +29,8 @@ def main(
     picture = load_photo(photo)
     predictors = {name: Predictor.from_pretrained(name, device="cpu") for name in models}
     ways = {  # from one look each: a second one takes knowledge, which not every model has
-        "answer": lambda ask: ask(picture, closer=False),
-        "answer and overlay": lambda ask: ask(picture, closer=False).overlay(),
+        "answer": lambda ask: ask(picture, refine=False),
+        "answer and overlay": lambda ask: ask(picture, refine=False).overlay(),
     }
     seconds: dict[tuple[str, str], list[float]] = {(name, way): [] for name in models for way in ways}
     for turn in range(rounds + 3):

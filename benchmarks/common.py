@@ -18,7 +18,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 
 from twincar.config import IMAGENET_MEAN, IMAGENET_STD
-from twincar.modeling import architectures, run_folder
+from twincar.modeling.networks import architectures
+from twincar.modeling.training import run_folder
 
 SEED_SIZE, SEED_BATCH = 224, 32
 
@@ -73,7 +74,7 @@ def ms(seconds: float) -> str:
 
 def val_rows(options: Options, count: int) -> pd.DataFrame:
     """The first `count` val rows of the table, in an order of chance that is always the same."""
-    from twincar.dataset import load_table
+    from twincar.data.table import load_table
 
     rows = load_table(options.data).query("split == 'val'")
     return rows.sample(min(count, len(rows)), random_state=0)
@@ -90,8 +91,8 @@ def seed_network() -> nn.Module:
 
 def seed_batch(photos: list[Image.Image], size: int = SEED_SIZE) -> Tensor:
     """(N, 3, size, size), as the seeds read photos."""
-    normalise = transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD)
-    read = transforms.Compose([transforms.Resize((size, size)), transforms.ToTensor(), normalise])
+    normalize = transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD)
+    read = transforms.Compose([transforms.Resize((size, size)), transforms.ToTensor(), normalize])
     return torch.stack([read(photo.convert("RGB")) for photo in photos])
 
 

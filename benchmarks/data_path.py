@@ -17,10 +17,11 @@ from torchvision import transforms
 
 from benchmarks import common
 from twincar.config import IMAGENET_MEAN, IMAGENET_STD
-from twincar.dataset import load_table
-from twincar.features import augmentation, cached_pictures, normalise
-from twincar.modeling.recipes import RECIPES
-from twincar.modeling.train import CACHE_SIZE, Pictures, stack
+from twincar.data.table import load_table
+from twincar.features.cache import cached_pictures
+from twincar.features.transforms import augmentation, normalize
+from twincar.modeling.training.data_module import CACHE_SIZE, Pictures, stack
+from twincar.modeling.training.recipes import RECIPES
 
 RECIPE = RECIPES["twincar"]
 SIDE = common.SEED_SIZE
@@ -60,7 +61,7 @@ def main(options: common.Options) -> str:
 
         def ours() -> None:
             for batch in batches:
-                normalise(stack([data[index] for index in range(*batch.indices(len(data)))])[0])
+                normalize(stack([data[index] for index in range(*batch.indices(len(data)))])[0])
 
         torch.set_num_threads(1)  # as in a DataLoader's process
         seconds = common.in_turns({"the seeds' way": seeds_way, "TwinCar": ours}, options.rounds(5), warm_up=1)

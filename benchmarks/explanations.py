@@ -33,15 +33,15 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from twincar import Predictor
-from twincar.dataset import load_table
-from twincar.features import squash, to_batch
-from twincar.files import write_beside
-from twincar.listing import BOX
-from twincar.modeling import explain
-from twincar.palette import CATEGORICAL, GREY, SUBDUED
-from twincar.photo import load_photo
-from twincar.plots import canvas, styled
-from twincar.report import save
+from twincar.data.listing import BOX
+from twincar.data.table import load_table
+from twincar.features.photo import load_photo
+from twincar.features.transforms import squash, to_batch
+from twincar.files import atomic_write
+from twincar.modeling.inference import explain
+from twincar.plots.figures import canvas, styled
+from twincar.plots.palette import CATEGORICAL, GREY, SUBDUED
+from twincar.report.report import save
 
 SHOWN = "Grad-CAM++"
 CONTROLS = ("by chance", "the middle")
@@ -56,7 +56,7 @@ class Maps:
     """The map of each method, (h, w) in 0-1 at the size of the features, of one picture's (C, h, w) features."""
 
     def __init__(self, network: nn.Module):
-        self.network, self.chance = network, np.random.default_rng(0)
+        self.network, self.rng = network, np.random.default_rng(0)
         head = _Head(network)
         self.library = {
             name: method(model=head, target_layers=[head.features])
@@ -70,7 +70,7 @@ class Maps:
         maps = {SHOWN: explain.grad_cam_plus_plus(self.network, features, label)}
         target = [ClassifierOutputTarget(label)]
         maps |= {name: method(features[None], target)[0] for name, method in self.library.items()}
-        return maps | {CONTROLS[0]: self.chance.random((rows, columns)), CONTROLS[1]: np.exp(-(x**2 + y**2))}
+        return maps | {CONTROLS[0]: self.rng.random((rows, columns)), CONTROLS[1]: np.exp(-(x**2 + y**2))}
 
 
 class _Head(nn.Module):
@@ -84,10 +84,10 @@ class _Head(nn.Module):
         return self.network.forward_head(self.features(features))
 
 
-def order(cam: np.ndarray, size: int, chance: np.random.Generator) -> np.ndarray:
+def order(cam: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
     """The flat places of a (size, size) picture, the highest value of the map first; equal ones by chance."""
     values = explain.at_size(cam.astype(np.float32), (size, size)).ravel()
-    return np.lexsort((chance.random(values.size), -values))
+    return np.lexsort((rng.random(values.size), -values))
 
 
 def changed(picture: np.ndarray, ground: np.ndarray, places: np.ndarray) -> np.ndarray:
@@ -97,7 +97,7 @@ def changed(picture: np.ndarray, ground: np.ndarray, places: np.ndarray) -> np.n
     return made.reshape(picture.shape)
 
 
-def perturbed(picture: np.ndarray, places: np.ndarray, chance: np.random.Generator) -> dict[str, list[np.ndarray]]:
+def perturbed(picture: np.ndarray, places: np.ndarray, rng: np.random.Generator) -> dict[str, list[np.ndarray]]:
     """Every picture that a map is graded by: "deletion" and "insertion" from nothing to all, "road" as of REMOVED, the
     highest and then the lowest."""
     grey = np.broadcast_to(picture.reshape(-1, 3).mean(0).astype(np.uint8), picture.shape)
@@ -126,22 +126,22 @@ def probabilities(predictor: Predictor, pictures: list[np.ndarray], label: int) 
     for start in range(0, len(pictures), BATCH):
         batch = torch.from_numpy(np.stack(pictures[start : start + BATCH]))
         with torch.no_grad():
-            logits = predictor.network.forward_head(predictor.engine.look(batch).features).float()
+            logits = predictor.network.forward_head(predictor.engine.run(batch).features).float()
         found.append(predictor.calibration(logits.cpu()).softmax(1)[:, label])
     return torch.cat(found).numpy()
 
 
 def removal(predictor: Predictor, rows: pd.DataFrame) -> tuple[dict[str, np.ndarray], dict[str, dict]]:
     """Curves, of each method its (N, 2, STEPS + 1) of deletion and insertion; and scores, of each its (N,) values."""
-    maps, chance = Maps(predictor.network), np.random.default_rng(0)
+    maps, rng = Maps(predictor.network), np.random.default_rng(0)
     curves: dict[str, list] = {}
     scores: dict[str, dict[str, list]] = {}
     for row in tqdm(rows.itertuples(), total=len(rows), desc="Taking pixels away", disable=None):
         picture = squash(load_photo(row.path, (row.x1, row.y1, row.x2, row.y2)), predictor.size)
-        answer = predictor(picture, closer=False)
+        answer = predictor(picture, refine=False)
         label = int(answer.probabilities.argmax())
         for name, cam in maps(answer.features, label).items():
-            made = perturbed(picture, order(cam, predictor.size, chance), chance)
+            made = perturbed(picture, order(cam, predictor.size, rng), rng)
             told = probabilities(predictor, [one for some in made.values() for one in some], label)
             deleted, inserted, road = np.split(told, np.cumsum([STEPS + 1] * 2))
             curves.setdefault(name, []).append((deleted, inserted))
@@ -163,7 +163,7 @@ def pointing(predictor: Predictor, rows: pd.DataFrame) -> tuple[dict[str, dict],
     shares = []
     for row in tqdm(rows.itertuples(), total=len(rows), desc="Pointing", disable=None):
         photo = load_photo(row.path)
-        answer = predictor(photo, closer=False)
+        answer = predictor(photo, refine=False)
         x1, y1, x2, y2 = (int(value) for value in (row.x1, row.y1, row.x2, row.y2))
         shares.append((x2 - x1) * (y2 - y1) / (photo.width * photo.height))
         for name, cam in maps(answer.features, int(answer.probabilities.argmax())).items():
@@ -266,7 +266,7 @@ def main(
         save(figure(curves, count), out / "explanations.svg")
         command = "python -m benchmarks.explanations models/twincar --data data --frames data_full --out reports"
         head = [f"# What the heatmaps are worth\n\n`{command}`\n", "![Deletion and insertion](explanations.svg)\n"]
-        with write_beside(out / "explanations.md") as beside:
+        with atomic_write(out / "explanations.md") as beside:
             beside.write_text("\n".join(head + lines) + "\n", encoding="utf-8")
 
 

@@ -16,9 +16,9 @@ from torch import nn
 
 from benchmarks import common
 from twincar import Predictor
-from twincar.answers import open_answers
-from twincar.modeling.engine import leave_cores_to
-from twincar.saying import as_dict
+from twincar.batch.results import open_results
+from twincar.modeling.engines.choose import limit_threads
+from twincar.modeling.inference.describe import as_dict
 
 LARGE = (4000, 3000)
 
@@ -35,7 +35,7 @@ def seeds_way(network: nn.Module, names: tuple[str, ...], files: list[str], out:
 
 
 def ours(predictor: Predictor, files: list[str], out: Path) -> None:
-    with open_answers(out) as answers:
+    with open_results(out) as answers:
         for file, answer in zip(files, predictor.stream(files, full_size=False), strict=True):
             answers.write(file, as_dict(answer, 5))
     out.unlink()
@@ -55,7 +55,7 @@ def main(options: common.Options) -> str:
 
         return timed
 
-    leave_cores_to(predictor.engine)
+    limit_threads(predictor.engine)
     own = torch.get_num_threads()
     lines = []
     with TemporaryDirectory() as folder:

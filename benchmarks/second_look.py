@@ -18,13 +18,13 @@ import typer
 from scipy.stats import binomtest
 
 from twincar import Predictor
-from twincar.dataset import load_table
-from twincar.files import write_beside
-from twincar.listing import BOX
-from twincar.modeling.locate import overlap
-from twincar.modeling.predict import REFERENCE
-from twincar.modeling.prediction import share
-from twincar.photo import load_photo
+from twincar.data.listing import BOX
+from twincar.data.table import load_table
+from twincar.features.photo import load_photo
+from twincar.files import atomic_write
+from twincar.modeling.detection.boxes import iou, to_fractions
+from twincar.modeling.detection.detector import iou
+from twincar.modeling.inference.predictor import REFERENCE
 
 TURNS = 3
 
@@ -39,7 +39,7 @@ def main(
     photos = [load_photo(path) for path in table["path"]]
     boxes = [tuple(int(value) for value in row) for row in table[BOX].to_numpy()]
     ways = {
-        "the whole frame": lambda predictor, row: predictor(photos[row], closer=False),
+        "the whole frame": lambda predictor, row: predictor(photos[row], refine=False),
         "the box it finds": lambda predictor, row: predictor(photos[row]),
         "the annotated box": lambda predictor, row: predictor(photos[row], box=boxes[row]),
     }
@@ -49,7 +49,7 @@ def main(
             answer = ask(exact, row)
             right[way].append(answer.top(1)[0].class_name == name)
             if way == "the box it finds":
-                looked.append((answer.looked_closer, answer.is_car, answer.is_known, answer.box))
+                looked.append((answer.refined, answer.is_car, answer.is_known, answer.box))
     for _ in range(TURNS):
         for row in range(len(photos)):
             for way, ask in ways.items():
@@ -68,15 +68,15 @@ def main(
         lines.append(f"| {way} | {np.mean(right[way]):.1%} | {low:.1%} to {high:.1%} | {middle:.1f} ms |")
     found = [_iou(box, truth, photo.size) for (*_, box), truth, photo in zip(looked, boxes, photos, strict=True)]
     frame = [_iou((0, 0, *photo.size), truth, photo.size) for photo, truth in zip(photos, boxes, strict=True)]
-    whole, closer, annotated = right.values()
+    whole, refined, annotated = right.values()
     ratio = statistics.median(took["the box it finds"]) / statistics.median(took["the whole frame"])
     lines += [
         "",
         f"- Mean overlap (IoU) of found and annotated boxes: {np.mean(found):.3f}; a tenth lies below "
         f"{np.quantile(found, 0.1):.2f}; of the whole frame with them: {np.mean(frame):.3f}.",
-        f"- Against the whole frame the found box put {_gained(whole, closer)} photos right and "
-        f"{_gained(closer, whole)} wrong; against the annotated box it lost {_gained(closer, annotated)} and won "
-        f"{_gained(annotated, closer)}.",
+        f"- Against the whole frame the found box put {_gained(whole, refined)} photos right and "
+        f"{_gained(refined, whole)} wrong; against the annotated box it lost {_gained(refined, annotated)} and won "
+        f"{_gained(annotated, refined)}.",
         f"- {np.mean([again for again, *_ in looked]):.0%} were looked at twice; the median answer took {ratio:.2f} "
         "times as long as one look.",
         f"- {sum(not is_car for _, is_car, *_ in looked)} were taken for photos without a car, and "
@@ -84,13 +84,13 @@ def main(
     ]
     print("\n".join(lines))
     if out:
-        with write_beside(out) as beside:
+        with atomic_write(out) as beside:
             title = "# The second look\n\n`python benchmarks/second_look.py`\n\n"
             beside.write_text(title + "\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _iou(box, truth, size) -> float:
-    return overlap(share(box, size), share(truth, size)) if box else 0.0
+    return iou(to_fractions(box, size), to_fractions(truth, size)) if box else 0.0
 
 
 def _gained(before: list[bool], after: list[bool]) -> int:

@@ -18,21 +18,21 @@ from tqdm import tqdm
 
 from benchmarks.corruptions import CORRUPTIONS, SEVERITIES
 from twincar import Predictor
-from twincar.dataset import load_table
-from twincar.features import squash
-from twincar.files import write_beside
-from twincar.modeling.evaluate import boxed
-from twincar.palette import GREY, VIOLET
-from twincar.plots import canvas, percents, styled
-from twincar.report import save
+from twincar.data.table import load_table
+from twincar.features.transforms import squash
+from twincar.files import atomic_write
+from twincar.modeling.evaluation.evaluate import boxed
+from twincar.plots.figures import canvas, percents, styled
+from twincar.plots.palette import GREY, VIOLET
+from twincar.report.report import save
 
 KNOWN = "called unknown or no car"
 
 
 def spoilt(picture: np.ndarray, name: str, severity: int, row: int) -> np.ndarray:
     """One picture, spoilt; the same each time, and otherwise than its neighbours."""
-    chance = np.random.default_rng([row, list(CORRUPTIONS).index(name), severity])
-    return CORRUPTIONS[name](picture, severity, chance)
+    rng = np.random.default_rng([row, list(CORRUPTIONS).index(name), severity])
+    return CORRUPTIONS[name](picture, severity, rng)
 
 
 def measure(predictor: Predictor, pictures: list[np.ndarray], names: list[str]) -> pd.DataFrame:
@@ -42,7 +42,7 @@ def measure(predictor: Predictor, pictures: list[np.ndarray], names: list[str]) 
     lines = []
     for name, severity in tqdm(jobs, desc="Spoiling", disable=None):
         seen = (spoilt(picture, name, severity, row) if severity else picture for row, picture in enumerate(pictures))
-        answers = predictor.batch(seen, closer=False)
+        answers = predictor.batch(seen, refine=False)
         best = [answer.top(1)[0] for answer in answers]
         lines.append(
             {
@@ -128,7 +128,7 @@ def main(
         save(figure(found, len(rows)), out / "sturdiness.svg")
         save(sheet(pictures[0]), out / "sturdiness.jpg")
         command = "python -m benchmarks.sturdiness models/twincar --data data --out reports"
-        with write_beside(out / "sturdiness.md") as beside:
+        with atomic_write(out / "sturdiness.md") as beside:
             text = [
                 f"# What a spoilt photo costs\n\n`{command}`\n",
                 "![Accuracy by severity](sturdiness.svg)\n",

@@ -11,9 +11,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import common
-from twincar.modeling.recipes import RECIPES
-from twincar.modeling.task import CarTask
-from twincar.modeling.train import default_precision
+from twincar.modeling.training.lightning_module import CarClassifier
+from twincar.modeling.training.recipes import RECIPES
+from twincar.modeling.training.train import default_precision
 
 RECIPE = RECIPES["twincar"]
 
@@ -37,13 +37,13 @@ def seeds_step(gradients: bool):
 
 
 def our_step(precision: str):
-    task = CarTask(common.seed_network().to(memory_format=torch.channels_last), RECIPE, 196)
+    task = CarClassifier(common.seed_network().to(memory_format=torch.channels_last), RECIPE, 196)
     task.set_modes()
     optimizer = task.configure_optimizers()["optimizer"]
 
     def step(images, labels):
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed"):
-            found = task.loss(task(task.normalise(images)).float(), labels)
+            found = task.loss(task(task.normalize(images)).float(), labels)
         found.backward()
         optimizer.step()
         optimizer.zero_grad()

@@ -15,7 +15,7 @@ from playwright.sync_api import expect, sync_playwright
 DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS.parent))
 
-from tests.visit import QUIET, served  # noqa: E402  the page as the tests serve it
+from tests.helpers.visit import QUIET, served  # noqa: E402  the page as the tests serve it
 
 EXAMPLE = DOCS.parent / "models" / "twincar" / "example.jpg"
 CAR = {"x": 60, "y": 190, "width": 1080, "height": 540}
@@ -32,7 +32,7 @@ with TemporaryDirectory() as folder, served(Path(folder)) as (address, _), sync_
     page = browser.new_page(viewport={"width": 1060, "height": 900})
     page.goto(address)
     page.set_input_files("#photo input[type=file]", EXAMPLE)
-    expect(page.locator("#slider img")).to_have_count(2, timeout=60_000)
+    expect(page.detector("#slider img")).to_have_count(2, timeout=60_000)
     page.wait_for_timeout(1500)  # for the slider's pictures to be painted
     page.screenshot(path=Path(folder) / "page.png")
     Image.open(Path(folder) / "page.png").convert("RGB").save(DOCS / "page.png", optimize=True)

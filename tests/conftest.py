@@ -15,7 +15,7 @@ from hypothesis import settings
 from PIL import Image, ImageDraw
 from scipy.io import savemat
 
-from tests.hub_server import HubServer
+from tests.helpers.hub_server import HubServer
 from twincar.config import STANFORD_CARS, canonical_class_name
 
 # The same cases every time, so that `make test` says something of the change and not of the day's luck. New ones are
@@ -40,11 +40,11 @@ CLASSES = [
 
 def draw_car(label: int, seed: int = 0, size: tuple[int, int] = (160, 120)) -> Image.Image:
     """A car in five strokes: the class gives colour and shape, the seed gives place and background."""
-    chance = np.random.default_rng(1000 * label + seed)
-    picture = Image.fromarray(chance.integers(90, 160, (size[1], size[0], 3), dtype=np.uint8))
+    rng = np.random.default_rng(1000 * label + seed)
+    picture = Image.fromarray(rng.integers(90, 160, (size[1], size[0], 3), dtype=np.uint8))
     draw = ImageDraw.Draw(picture)
     width, height = size
-    left, top = chance.integers(width // 16, width // 6), height // 3 + chance.integers(0, height // 10)
+    left, top = rng.integers(width // 16, width // 6), height // 3 + rng.integers(0, height // 10)
     right, bottom = width - left, top + height // 3
     colour = [(200, 30, 30), (30, 60, 200), (240, 240, 240), (250, 200, 20), (30, 110, 40)][label % 5]
     draw.rectangle((left, top, right, bottom), fill=colour)
@@ -140,7 +140,7 @@ def car_folders(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def data(car_folders, tmp_path_factory) -> Path:
     """`car_folders`, prepared: 18 train and 6 val pictures."""
-    from twincar.dataset import prepare
+    from twincar.data.table import prepare
 
     out = tmp_path_factory.mktemp("data")
     prepare(car_folders, out, val_size=0.25, progress=False)
@@ -150,7 +150,7 @@ def data(car_folders, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory) -> Path:
     """A published model folder: a ResNet-18 with random weights, five classes, read at 64 pixels."""
-    from twincar.modeling import hub
+    from twincar.modeling.hub import model_folder
 
     torch.manual_seed(0)
     config = {
@@ -158,7 +158,7 @@ def tiny_model(tmp_path_factory) -> Path:
         "class_names": CLASSES,
         "input": {"size": 64, "flip": False},
     }
-    return hub.save(hub.CarModel(config), tmp_path_factory.mktemp("model") / "tiny")
+    return model_folder.save(model_folder.CarModel(config), tmp_path_factory.mktemp("model") / "tiny")
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +166,7 @@ def browser():
     """A real Chromium for the page's tests: `chromium`, or what the variable CHROMIUM names."""
     from playwright.sync_api import sync_playwright
 
-    from tests.visit import QUIET
+    from tests.helpers.visit import QUIET
 
     chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
     assert chromium, "The page's tests need Chromium: install it, or say where it is with CHROMIUM=/path."

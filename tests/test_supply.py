@@ -4,11 +4,12 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-AUDIT = Path(__file__).parents[1] / ".ci" / "audit.py"
+from twincar.config import CHECKOUT
+
+AUDIT = CHECKOUT / ".ci" / "audit.py"
 SOUND = {"name": "numpy", "version": "2.0", "vulns": []}
 
 

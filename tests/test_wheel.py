@@ -11,8 +11,7 @@ import pytest
 
 from tests.conftest import CLASSES
 from twincar import __version__
-
-REPO = Path(__file__).parents[1]
+from twincar.config import CHECKOUT
 
 
 @pytest.fixture(scope="module")
@@ -20,8 +19,8 @@ def installed(tmp_path_factory) -> Path:
     """A folder with what the wheel holds, and nothing else of the project."""
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
     for name in ("pyproject.toml", "requirements.txt", "README.md", "LICENSE"):
-        shutil.copy(REPO / name, source)
-    shutil.copytree(REPO / "twincar", source / "twincar", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(CHECKOUT / name, source)
+    shutil.copytree(CHECKOUT / "twincar", source / "twincar", ignore=shutil.ignore_patterns("__pycache__"))
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", out, source]  # no network
     done = subprocess.run(command, capture_output=True, text=True, timeout=180)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -47,7 +46,7 @@ def test_it_holds_every_file_of_the_package(installed):
             if path.is_file() and path.suffix != ".pyc"
         }
 
-    assert files(installed) == files(REPO)
+    assert files(installed) == files(CHECKOUT)
     assert "twincar/py.typed" in files(installed)
     told = next(installed.glob("*.dist-info")).joinpath("METADATA").read_text()
     assert "\nRequires-Dist: torch" in told and "\nProvides-Extra: export" in told

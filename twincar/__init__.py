@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 __version__ = "0.2.0"
 __all__ = ["PhotoError", "Prediction", "Predictor"]
 _PUBLIC = {
-    "PhotoError": "twincar.photo",
-    "Prediction": "twincar.modeling.prediction",
-    "Predictor": "twincar.modeling.predict",
+    "PhotoError": "twincar.features.photo",
+    "Prediction": "twincar.modeling.inference.prediction",
+    "Predictor": "twincar.modeling.inference.predictor",
 }
 
 if TYPE_CHECKING:
-    from twincar.modeling.predict import Predictor
-    from twincar.modeling.prediction import Prediction
-    from twincar.photo import PhotoError
+    from twincar.features.photo import PhotoError
+    from twincar.modeling.inference.prediction import Prediction
+    from twincar.modeling.inference.predictor import Predictor
 
 
 def __getattr__(name: str):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def write_beside(path: str | Path) -> Iterator[Path]:
+def atomic_write(path: str | Path) -> Iterator[Path]:
     """Give a path beside `path`, with the same suffix, to write to; when the block ends well it becomes `path`.
 
     A block that raises, or is killed, leaves an older `path` as it was. Missing folders are made. Several processes may
@@ -41,7 +41,7 @@ def remove_leftovers(folder: str | Path, name: str = "") -> None:
 
 
 @contextmanager
-def alone(path: str | Path, refusal: str | None = None, patience: float = 8) -> Iterator[None]:
+def locked(path: str | Path, refusal: str | None = None, patience: float = 8) -> Iterator[None]:
     """Hold the lock file `path`, made where it is not: of several processes one is in the block at a time.
 
     The lock is the operating system's and goes with its process, however that ends. After `patience` seconds of waiting
@@ -59,13 +59,13 @@ def alone(path: str | Path, refusal: str | None = None, patience: float = 8) -> 
 
 def write_json(value: Any, path: str | Path) -> None:
     """Write what JSON can say, indented for people."""
-    with write_beside(path) as beside:
+    with atomic_write(path) as beside:
         beside.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def write_csv(table: "pd.DataFrame", path: str | Path, decimals: int = 4) -> None:
     """Write a table without its index."""
-    with write_beside(path) as beside:
+    with atomic_write(path) as beside:
         table.to_csv(beside, index=False, float_format=f"%.{decimals}f")
 
 

@@ -2,10 +2,10 @@
 
     pip install atheris && python benchmarks/soak/fuzz_photo.py --seconds 300
 
-libFuzzer starts from the sound photos of `tests/hostile.py`, made small, and keeps what reaches new lines of Pillow's
+libFuzzer starts from the sound photos of `tests/hostile_files.py`, made small, and keeps what reaches new lines of Pillow's
 and our Python. Whatever raises anything but a PhotoError, gives a sentence unfit for a visitor or takes over 20 seconds
 or 2 GB is a finding: its input is left in `--out` as crash-…, timeout-… or oom-…, and the exit code is not 0. What was
-found and mended lives on as a case of `tests/hostile.py`.
+found and mended lives on as a case of `tests/hostile_files.py`.
 """
 
 import argparse
@@ -15,14 +15,14 @@ from pathlib import Path
 import atheris
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # a checkout runs it without being installed
-with atheris.instrument_imports(include=["PIL", "pi_heif", "twincar.photo"]):
+with atheris.instrument_imports(include=["PIL", "pi_heif", "twincar.features.photo"]):
     from PIL import Image
 
-    from twincar.photo import MAX_PIXELS, PhotoError, load_photo
+    from twincar.features.photo import MAX_PIXELS, PhotoError, load_photo
 
     Image.init()  # imports the plugins of all formats, which would else be imported late and not be instrumented
 
-from tests import hostile
+from tests.helpers import hostile_files
 
 SIZE = (48, 36)  # of the seeds: small files, fast decoding
 
@@ -31,7 +31,7 @@ def try_one(content: bytes) -> None:
     try:
         photo = load_photo(content)
     except PhotoError as error:
-        assert hostile.is_sentence(str(error)), str(error)
+        assert hostile_files.is_sentence(str(error)), str(error)
         return
     assert photo.mode == "RGB" and photo.width * photo.height <= MAX_PIXELS and not photo.info
 
@@ -43,8 +43,8 @@ def main() -> None:
     words = parser.parse_args()
     corpus = words.out / "corpus"
     corpus.mkdir(parents=True, exist_ok=True)
-    hostile.CAR = hostile.CAR.resize(SIZE, Image.Resampling.BICUBIC)
-    for name, content in hostile.sound().items():
+    hostile_files.CAR = hostile_files.CAR.resize(SIZE, Image.Resampling.BICUBIC)
+    for name, content in hostile_files.sound().items():
         (corpus / name).write_bytes(content)
     limits = ["-timeout=20", "-rss_limit_mb=2048", "-max_len=40000", "-print_final_stats=1"]
     where = [f"-max_total_time={words.seconds}", f"-artifact_prefix={words.out}/"]

@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # a checkout runs it without
 
 from benchmarks.page import served
 from tests.conftest import draw_car
-from tests.hostile import cases
+from tests.helpers.hostile_files import cases
 
 FILE = {"meta": {"_type": "gradio.FileData"}}
 EVERY = 20  # seconds between two looks at the memory

@@ -25,16 +25,16 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from twincar.dataset import prepare
+from twincar.data.table import prepare
 
 
 def draw_cars(folder: Path, classes: int = 3, pictures: int = 40) -> Path:
     """Folders by class of noise about a colour of the class: something to learn, of no worth."""
-    chance = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     for label in range(classes):
         (folder / f"car {label}").mkdir(parents=True)
         for number in range(pictures):
-            noise = chance.normal(60 + 70 * label, 60, (96, 128, 3)).clip(0, 255).astype(np.uint8)
+            noise = rng.normal(60 + 70 * label, 60, (96, 128, 3)).clip(0, 255).astype(np.uint8)
             Image.fromarray(noise).save(folder / f"car {label}" / f"{label}{number:03d}.jpg")
     return folder
 
@@ -74,7 +74,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, help="a folder that `twincar prepare` wrote; without it cars are drawn")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     args = parser.parse_args()
-    chance = random.Random(args.seed)
+    rng = random.Random(args.seed)
     with TemporaryDirectory() as scratch:
         scratch = Path(scratch)
         data = args.data
@@ -109,7 +109,7 @@ def main() -> int:
         good = True
         while kills < args.kills or killed.exists():
             process, _ = begun(killed)
-            moment = chance.uniform(0, seconds) if kills < args.kills else None
+            moment = rng.uniform(0, seconds) if kills < args.kills else None
             try:
                 code = process.wait(moment)
             except subprocess.TimeoutExpired:

@@ -5,7 +5,7 @@ twincar --help
 
 import sys
 
-from twincar.cli import answering, data, sharing, training  # noqa: F401  each adds its verbs to the app
+from twincar.cli import data, evaluate, fit, hub, predict, train  # noqa: F401  each adds its commands to the app
 from twincar.cli.base import app
 
 

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 
 from twincar.config import TwinCarError
 
@@ -38,3 +39,17 @@ def sentences() -> Iterator[None]:
     except TwinCarError as error:
         err.print(f"[bold red]twincar:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(2) from error
+
+
+def show_scores(result) -> None:
+    """Print the scores of an Evaluation as a table, and the photos that could not be read."""
+    table = Table(title=f"{result.scores['pictures']} {result.scores['split']} pictures")
+    for heading in ("measure", "value", "95 % interval"):
+        table.add_column(heading, justify="left" if heading == "measure" else "right")
+    for name, value in result.scores.items():
+        if isinstance(value, float):
+            low, high = result.scores.get(f"{name}_interval", (None, None))
+            table.add_row(name, f"{value:.4f}", "" if low is None else f"{low:.4f} to {high:.4f}")
+    out.print(table)
+    for path, reason in result.unreadable:
+        err.print(f"left out: {path}: {reason}", highlight=False, soft_wrap=True)

@@ -32,12 +32,12 @@ def prepare(
     ] = None,
 ) -> None:
     """Turn pictures in any layout into one table, and say what was found."""
-    from twincar import dataset
+    from twincar.data.table import prepare as prepare_table
 
     with sentences():
         if keep and not statistics:
             raise TwinCarError("`--keep` says where statistics go: add `--statistics` to take them.")
-        summary = dataset.prepare(source, out_folder, seed=seed, val_size=val_size, holdout=holdout)
+        summary = prepare_table(source, out_folder, seed=seed, val_size=val_size, holdout=holdout)
         out.print(summary.describe(), highlight=False, soft_wrap=True)
         (out_folder / "statistics.csv").unlink(missing_ok=True)  # of a table that has been written anew
         if statistics:
@@ -45,8 +45,8 @@ def prepare(
 
 
 def _take_statistics(data: Path, sample: int, seed: int, keep: Path | None) -> None:
-    from twincar import statistics
-    from twincar.dataset import load_table
+    from twincar.data import statistics
+    from twincar.data.table import load_table
 
     table = load_table(data)
     found, unreadable = statistics.of(table, sample, seed, progress=err.is_terminal)
@@ -72,7 +72,7 @@ def crop(
     overwrite: Annotated[bool, typer.Option(help="Cut all again. Originals are never overwritten.")] = False,
 ) -> None:
     """Cut the cars out by their boxes. A run that was killed goes on where it stopped."""
-    from twincar import crop as cropping
+    from twincar.data import crop as cropping
 
     with sentences():
         done = cropping.crop(root_dir, output_dir, margin=margin, size=size, samples=show_classes, overwrite=overwrite)

@@ -9,8 +9,8 @@ from html import escape
 import gradio as gr
 
 from twincar import __version__
-from twincar.modeling import card
-from twincar.modeling.predict import Predictor
+from twincar.modeling.hub import card
+from twincar.modeling.inference.predictor import Predictor
 
 # {page} is the page's own address, which only the visitor's browser knows.
 PYTHON = """\

@@ -13,9 +13,9 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from twincar.palette import AMBER, CATEGORICAL, GREY, GROUND, INK, VIOLET
-from twincar.palette import SPLITS as SPLIT_COLOURS
-from twincar.statistics import SHARPNESS
+from twincar.data.statistics import SHARPNESS
+from twincar.plots.palette import AMBER, CATEGORICAL, GREY, GROUND, INK, VIOLET
+from twincar.plots.palette import SPLITS as SPLIT_COLOURS
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 SPLITS = {"train": "training", "val": "validation", "test": "test", "holdout": "held out"}

@@ -10,8 +10,8 @@ from typing import Any
 
 import gradio as gr
 
-from twincar.modeling.predict import Predictor
-from twincar.modeling.prediction import Prediction
+from twincar.modeling.inference.prediction import Prediction
+from twincar.modeling.inference.predictor import Predictor
 from twincar.ui.words import percent
 
 SIMILAR = 1.2  # times as likely; nearer than that nobody should read a preference into it

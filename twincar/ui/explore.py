@@ -14,7 +14,7 @@ import gradio as gr
 import pandas as pd
 
 from twincar.config import TwinCarError
-from twincar.photo import PhotoError, load_photo
+from twincar.features.photo import PhotoError, load_photo
 from twincar.ui.views import PRIVATE, heading, on_first_opening, read_table, view
 
 GALLERY = 6
@@ -52,8 +52,8 @@ class Shown:
 
 def find(data: Path | None, tables: Path | None) -> Shown:
     """Read the prepared folder `data`, else what lies in `tables` and the folders right below it."""
-    from twincar import statistics
-    from twincar.dataset import load_table
+    from twincar.data import statistics
+    from twincar.data.table import load_table
 
     table = None
     if data and (data / "cars.csv").is_file():
@@ -280,7 +280,7 @@ def _shape_words(rows: pd.DataFrame, squashed: bool) -> str:
 
 
 def _sharpness_words(rows: pd.DataFrame, squashed: bool) -> str:
-    from twincar import statistics
+    from twincar.data import statistics
 
     counts = statistics.sharpness_words(rows["sharpness"])
     told = ", ".join(f"{count:,} {words}" for words, count in counts.items())

@@ -14,9 +14,9 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from twincar.modeling.locate import Box
-from twincar.modeling.prediction import Prediction
-from twincar.saying import several
+from twincar.modeling.detection.boxes import Box
+from twincar.modeling.inference.describe import more_cars
+from twincar.modeling.inference.prediction import Prediction
 
 SIZE = (960, 960)  # pixels of the photo under the frame, at most
 LEAST = 0.01  # side of a frame, as a share of the photo's
@@ -103,7 +103,7 @@ def _says(prediction: Prediction, cars: list[Box], wish: Wish) -> str:
     if not cars:
         return "I found no car to frame. If there is one, draw a frame around it."
     if len(cars) > 1:
-        return f"{several(len(cars) - 1)} Choose another, or draw a frame around the one you mean."
-    if prediction.looked_closer:
+        return f"{more_cars(len(cars) - 1)} Choose another, or draw a frame around the one you mean."
+    if prediction.refined:
         return "I looked in the frame. If it is not right, drag it, or draw another."
     return "The car fills the photo, so I read all of it."

@@ -11,12 +11,12 @@ from typing import Any
 
 import gradio as gr
 
-from twincar.modeling.explain import GRAD_CAM_PLUS_PLUS, METHODS
-from twincar.modeling.locate import Box
-from twincar.modeling.predict import Predictor
-from twincar.modeling.prediction import Guess, Prediction, pixels
-from twincar.photo import PhotoError, load_photo
-from twincar.saying import as_dict
+from twincar.features.photo import PhotoError, load_photo
+from twincar.modeling.detection.boxes import Box, to_pixels
+from twincar.modeling.inference.describe import as_dict
+from twincar.modeling.inference.explain import GRAD_CAM_PLUS_PLUS, METHODS
+from twincar.modeling.inference.prediction import Guess, Prediction
+from twincar.modeling.inference.predictor import Predictor
 from twincar.ui import frame, words
 from twincar.ui.compare import drawer
 from twincar.ui.frame import Wish
@@ -98,15 +98,15 @@ def tab(predictor: Predictor, scope: str, examples: list[str], keep_for: float) 
             return _nothing(_welcome(scope))
         return _told(prediction, file, prediction.cars, Wish(), drawn)
 
-    def look_again(before: tuple[Path, list[Box]] | None, drawn: str, event: gr.EventData) -> dict[Any, Any]:
+    def answer_again(before: tuple[Path, list[Box]] | None, drawn: str, event: gr.EventData) -> dict[Any, Any]:
         if not before or not before[0].is_file():
             return _nothing(words.trouble(FORGOTTEN, ADVICE))
         file, cars = before
         wish, image = Wish.of(event._data), load_photo(file)
         if wish.mode == "own":
-            prediction = predictor(image, box=pixels(wish.box, image.size))
+            prediction = predictor(image, box=to_pixels(wish.box, image.size))
         else:
-            prediction = predictor(image, closer=wish.mode == "found")
+            prediction = predictor(image, refine=wish.mode == "found")
         return _told(prediction, file, cars, wish, drawn)
 
     def _told(prediction: Prediction, file: Path, cars: list[Box], wish: Wish, drawn: str) -> dict[Any, Any]:
@@ -173,7 +173,7 @@ def tab(predictor: Predictor, scope: str, examples: list[str], keep_for: float) 
     photo.change(None, photo, [headline, framed], js=waiting, **private)
     everything = [answer, kept, framed, headline, five, nearest, bars, evidence, slider, sentence]
     everything += [compared.box, compared.one, compared.other, *compared.outputs]
-    again = framed.select(look_again, [kept, method], everything, **private)
+    again = framed.select(answer_again, [kept, method], everything, **private)
     # A late answer about the photo before must not be taken for one about this photo.
     answered = photo.change(show, [photo, method], everything, preprocess=False, cancels=[again], **private)
     answered.failure(None, None, headline, js=f"() => '{_one_line(words.trouble(BUSY, LATER))}'", **private)
@@ -184,7 +184,7 @@ def tab(predictor: Predictor, scope: str, examples: list[str], keep_for: float) 
 
 def _middle(prediction: Prediction) -> float:
     """Where the slider parts photo and evidence, in per cent: in the middle of what was looked at."""
-    if not prediction.looked_closer or not prediction.box:
+    if not prediction.refined or not prediction.box:
         return 50
     return 100 * (prediction.box[0] + prediction.box[2]) / 2 / prediction.photo.width
 

@@ -16,11 +16,11 @@ from typing import Any
 import gradio as gr
 import pandas as pd
 
-from twincar import archive
+from twincar.batch import archive
+from twincar.features.photo import PhotoError
 from twincar.files import for_spreadsheets
-from twincar.modeling.predict import Predictor
-from twincar.modeling.prediction import Prediction
-from twincar.photo import PhotoError
+from twincar.modeling.inference.prediction import Prediction
+from twincar.modeling.inference.predictor import Predictor
 from twincar.ui import words
 from twincar.ui.frame import data_url
 from twincar.ui.uploads import stored

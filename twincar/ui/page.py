@@ -12,10 +12,10 @@ from pathlib import Path
 import gradio as gr
 from starlette.middleware import Middleware
 
-from twincar import palette
-from twincar.archive import MB, PHOTO_BYTES, ZIP_BYTES
+from twincar.batch.archive import MB, PHOTO_BYTES, ZIP_BYTES
 from twincar.config import STANFORD_CARS, parse_class_name
-from twincar.modeling.predict import Predictor
+from twincar.modeling.inference.predictor import Predictor
+from twincar.plots import palette
 from twincar.ui import about, explore, identify, many, quality
 from twincar.ui.headers import SecurityHeaders
 from twincar.ui.uploads import cleaner

@@ -7,7 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from twincar.config import parse_class_name
-from twincar.palette import AMBER, CATEGORICAL, GREY, PINK, VIOLET
+from twincar.plots.palette import AMBER, CATEGORICAL, GREY, PINK, VIOLET
 from twincar.ui.charts import blank, faded, ranked, shorten
 
 

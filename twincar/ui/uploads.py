@@ -13,8 +13,8 @@ from typing import Any
 from gradio.routes import App
 from gradio.utils import get_upload_folder
 
-from twincar.archive import check_size
-from twincar.photo import PhotoError
+from twincar.batch.archive import check_size
+from twincar.features.photo import PhotoError
 
 
 def stored(upload: Any) -> tuple[str, Path]:

@@ -6,8 +6,8 @@ The sentences are those of `saying.py`, which the command line prints as well.
 import re
 from html import escape
 
-from twincar.modeling.prediction import Guess, Prediction
-from twincar.saying import Said, how_often, mixed_up, percent, say
+from twincar.modeling.inference.describe import Description, confused_classes, describe, how_often, percent
+from twincar.modeling.inference.prediction import Guess, Prediction
 
 METHODS = (
     "Grad-CAM++ shows what the network looked at most, and changes little from name to name; HiResCAM keeps to what "
@@ -18,12 +18,12 @@ METHODS = (
 def answer(prediction: Prediction, below: str = "", where: str = "this photo") -> str:
     """The name in large, how sure, what comes next, and the name's parts. `below` is HTML for the end, `where` what
     was looked at."""
-    said, best = say(prediction, where), prediction.top(1)[0]
+    said, best = describe(prediction, where), prediction.top(1)[0]
     mood = "answer" if said.state in ("car", "model", "make") else f"answer {said.state}"
-    return f'<div class="{mood}">{_told(said, best)}{_alike(prediction)}{below}</div>'
+    return f'<div class="{mood}">{_told(said, best)}{_similar(prediction)}{below}</div>'
 
 
-def _told(said: Said, best: Guess) -> str:
+def _told(said: Description, best: Guess) -> str:
     then = f"<p>{_bold(said.then, said.names)}</p>"
     if said.state == "none":
         return f"<h2>{escape(said.lead)}</h2>{then}"
@@ -44,8 +44,8 @@ def _name(best: Guess) -> str:
     return f'<h2><span class="make">{escape(best.make)}</span> {rest}{year}</h2>'
 
 
-def _alike(prediction: Prediction) -> str:
-    rows = [f"<b>{escape(alike.class_name)}</b> ({how_often(alike)})" for alike in mixed_up(prediction)]
+def _similar(prediction: Prediction) -> str:
+    rows = [f"<b>{escape(similar.class_name)}</b> ({how_often(similar)})" for similar in confused_classes(prediction)]
     return f'<p class="small alike">Often confused with {", ".join(rows)}.</p>' if rows else ""
 
 

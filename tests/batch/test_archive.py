@@ -1,0 +1,179 @@
+"""Zips from strangers: what is in them comes out one photo at a time, and whatever is wrong is a sentence."""
+
+import io
+import struct
+from pathlib import Path
+from zipfile import ZIP_BZIP2, ZIP_DEFLATED, ZIP_STORED, ZipFile
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from twincar import PhotoError
+from twincar.batch import archive
+from twincar.files import for_spreadsheets
+from twincar.text import LONGEST_NAME, shown
+
+PHOTOS = {"a.jpg": b"first", "sub/b.png": b"second", "sub/deep/c.webp": b"third"}
+
+
+def zipped(members: dict[str, bytes], how: int = ZIP_STORED) -> bytes:
+    buffer = io.BytesIO()
+    with ZipFile(buffer, "w", how) as file:
+        for name, content in members.items():
+            file.writestr(name, content)
+    return buffer.getvalue()
+
+
+def answers(folder: Path, content: bytes, name: str = "trip.zip") -> list[tuple[str, bytes | str]]:
+    """(name, bytes or the sentence) of everything in a zip."""
+    path = folder / "stored"
+    path.write_bytes(content)
+    items = archive.unpack([(name, path)])
+    read = (str(got) if isinstance(got, PhotoError) else got for got in archive.read(items))
+    return list(zip((item.name for item in items), read, strict=True))
+
+
+@pytest.mark.parametrize("how", [ZIP_STORED, ZIP_DEFLATED])
+def test_the_photos_of_a_zip_come_in_its_order(tmp_path, how):
+    found = answers(tmp_path, zipped(PHOTOS, how))
+    assert found == [(f"trip.zip/{name}", content) for name, content in PHOTOS.items()]
+
+
+def test_files_and_zips_mix_and_each_is_read_again_by_itself(tmp_path):
+    (tmp_path / "one").write_bytes(b"by itself")
+    (tmp_path / "two").write_bytes(zipped(PHOTOS))
+    items = archive.unpack([("one.jpg", tmp_path / "one"), ("two.zip", tmp_path / "two")])
+    assert list(archive.read(items)) == [b"by itself", *PHOTOS.values()]
+    assert [item.read() for item in reversed(items)] == [*reversed(PHOTOS.values()), b"by itself"]
+
+
+def test_a_zip_is_known_by_its_content_too(tmp_path):
+    assert answers(tmp_path, zipped({"a.jpg": b"x"}), name="blob") == [("blob/a.jpg", b"x")]
+
+
+def test_what_people_do_not_see_is_passed_over_and_a_zip_in_a_zip_says_so(tmp_path):
+    hidden = ["__MACOSX/._a.jpg", ".hidden/b.jpg", "sub/.DS_Store", "Thumbs.db", "empty/"]
+    found = answers(tmp_path, zipped({"a.jpg": b"seen", **dict.fromkeys(hidden, b"no"), "more.ZIP": zipped(PHOTOS)}))
+    assert found[0] == ("trip.zip/a.jpg", b"seen")
+    assert found[1] == ("trip.zip/more.ZIP", "A zip in a zip is not opened: send it by itself.")
+    assert len(found) == 2
+
+
+@pytest.mark.parametrize("evil", ["../../evil.jpg", "/etc/evil.jpg", "C:\\evil.jpg", "a/../../evil.jpg"])
+def test_no_name_in_a_zip_is_a_place_on_this_machine(tmp_path, evil):
+    inner = tmp_path / "some" / "folder"
+    inner.mkdir(parents=True)
+    before = set(tmp_path.rglob("*")) | {inner / "stored"}
+    [(_, content)] = answers(inner, zipped({evil: b"harmless"}))
+    assert content == b"harmless"
+    assert set(tmp_path.rglob("*")) == before
+
+
+def test_a_locked_zip_is_one_sentence(tmp_path):
+    content = bytearray(zipped(PHOTOS))
+    at = content.index(b"PK\1\2")
+    content[at + 8] |= 1  # the flag "encrypted" in the table of contents
+    assert answers(tmp_path, bytes(content)) == [
+        ("trip.zip", "This zip is locked with a password: zip the photos without one.")
+    ]
+
+
+def test_a_bomb_is_a_row_and_the_others_are_read(tmp_path):
+    found = dict(answers(tmp_path, zipped({"bomb.bmp": bytes(5_000_000), "a.jpg": b"fine"}, ZIP_DEFLATED)))
+    assert "shrank more than 100-fold" in found["trip.zip/bomb.bmp"]
+    assert found["trip.zip/a.jpg"] == b"fine"
+
+
+def test_a_zip_that_lies_about_a_size_gives_no_more_than_it_says(tmp_path):
+    content = bytearray(zipped({"bomb.jpg": bytes(20_000_000), "a.jpg": b"fine"}, ZIP_DEFLATED))
+    at = content.index(b"PK\1\2")
+    content[at + 24 : at + 28] = struct.pack("<I", 1000)
+    found = dict(answers(tmp_path, bytes(content)))
+    assert found["trip.zip/a.jpg"] == b"fine"
+    assert "broken" in found["trip.zip/bomb.jpg"]  # the thousand bytes do not have the sum of the 20 million
+
+
+def test_limits_are_rows_that_say_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr(archive, "PHOTO_BYTES", 2_000_000)
+    monkeypatch.setattr(archive, "UNPACKED_BYTES", 3_000_000)
+    members = {"huge.jpg": bytes(2_500_000), "a.jpg": b"fine", "rest.jpg": bytes(1_000_000), "tail.jpg": b"too late"}
+    found = dict(answers(tmp_path, zipped(members)))
+    assert found["trip.zip/huge.jpg"] == "This file has 2 MB: a photo may have up to 2 MB."
+    assert found["trip.zip/a.jpg"] == b"fine"
+    assert "send the rest in another one" in found["trip.zip/rest.jpg"]
+    assert "send the rest in another one" in found["trip.zip/tail.jpg"]
+
+
+def test_too_many_photos_are_answered_as_far_as_the_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr(archive, "MOST_PHOTOS", 3)
+    found = answers(tmp_path, zipped({f"{n}.jpg": b"x" for n in range(8)}))
+    assert [content for _, content in found[:3]] == [b"x"] * 3
+    assert found[3:] == [("5 more", "At most 3 photos are answered at a time: send these after the others.")]
+
+
+def test_a_table_of_contents_without_end_is_not_even_read(tmp_path, monkeypatch):
+    content = zipped({f"{n:0100}.jpg": b"" for n in range(800)})
+    assert len(answers(tmp_path, content)) > 1
+    monkeypatch.setattr(archive, "CHUNK", 90_000)  # less than its 800 names need
+    assert answers(tmp_path, content) == [("trip.zip", "This zip holds too many files: send fewer at a time.")]
+
+
+def test_an_unusual_packing_is_a_row(tmp_path):
+    [(_, sentence)] = answers(tmp_path, zipped({"a.jpg": b"x" * 100}, ZIP_BZIP2))
+    assert "make an ordinary zip" in sentence
+
+
+@pytest.mark.parametrize("content", [b"", b"no zip at all", b"PK\3\4" + b"x" * 50, zipped(PHOTOS)[:-30]])
+def test_what_is_no_zip_is_one_sentence(tmp_path, content):
+    [(name, sentence)] = answers(tmp_path, content)
+    assert name == "trip.zip"
+    assert sentence.startswith("This zip, or this part of it, is broken")
+
+
+def test_an_empty_zip_and_a_missing_file_say_so(tmp_path):
+    assert answers(tmp_path, zipped({})) == [("trip.zip", "There are no photos in this zip.")]
+    [item] = archive.unpack([("gone.jpg", tmp_path / "gone")])
+    with pytest.raises(PhotoError, match="not there any more"):
+        item.read()
+
+
+@given(st.dictionaries(st.text(min_size=1, max_size=20), st.binary(max_size=60), max_size=6))
+def test_any_names_and_contents_survive(tmp_path_factory, members):
+    names = {name.replace("\0", "_").replace("/", "-").replace("\\", "-") for name in members}
+    names = {name for name in names if not name.startswith(".") and name.lower() not in archive.HIDDEN}
+    names = {name.encode("utf-8", "replace").decode() for name in names if not name.lower().endswith(".zip")}
+    content = {name: name.encode() for name in sorted(names)}
+    found = answers(tmp_path_factory.getbasetemp(), zipped(content))
+    if content:
+        assert [got for _, got in found] == list(content.values())
+    assert all(name.isprintable() and len(name) <= LONGEST_NAME for name, _ in found)
+
+
+@given(st.data())
+def test_no_damage_raises_anything_but_a_sentence(tmp_path_factory, data):
+    content = bytearray(
+        zipped(PHOTOS | {"d.jpg": b"fourth" * 50}, data.draw(st.sampled_from([ZIP_STORED, ZIP_DEFLATED])))
+    )
+    for _ in range(data.draw(st.integers(1, 6))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    content = bytes(content[: data.draw(st.integers(0, len(content)))]) if data.draw(st.booleans()) else bytes(content)
+    for name, got in answers(tmp_path_factory.getbasetemp(), content):
+        assert name and (isinstance(got, bytes) or got.endswith("."))
+
+
+@given(st.text())
+def test_a_shown_name_is_printable_and_keeps_its_end(name):
+    fit = shown(name)
+    assert fit.isprintable() and len(fit) <= LONGEST_NAME
+    if name.isprintable():
+        assert fit[-20:] == name[-20:]
+
+
+@given(st.lists(st.text(alphabet="=+-@ \t\r\nab1", max_size=5)))
+def test_no_cell_of_a_table_is_a_formula(texts):
+    table = for_spreadsheets(pd.DataFrame({"text": pd.Series(texts, dtype=object), "number": -1.5}))
+    assert not table["text"].str.match(r"\s*[=+\-@]").any() and not table["text"].str.match(r"[\t\r\n]").any()
+    assert [text.removeprefix("'") for text in table["text"]] == texts
+    assert (table["number"] == -1.5).all()

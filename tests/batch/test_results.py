@@ -1,0 +1,166 @@
+"""`twincar predict` over folders: streams, writes as it goes, and goes on where it was stopped."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from tests.conftest import CLASSES, draw_car
+from twincar.batch.results import COLUMNS, find_photos, open_results
+from twincar.cli import app
+from twincar.config import TwinCarError, parse_class_name
+from twincar.modeling.inference.prediction import Guess
+
+NAMES = ["a.jpg", "b.jpg", "c/1.png", "c/größe 2.jpg", "d.JPG"]
+
+
+def twincar(*words):
+    return CliRunner().invoke(app, [str(word) for word in words], env={"COLUMNS": "200", "TERM": "dumb"})
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for place, name in enumerate(NAMES):
+        file = tmp_path / "photos" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        draw_car(place).save(file)
+    (tmp_path / "photos" / "b.jpg").write_bytes(b"<html>")
+    (tmp_path / "photos" / "notes.txt").write_text("not asked for")
+    return tmp_path / "photos"
+
+
+def read(file: Path) -> list[dict]:
+    if file.suffix == ".csv":
+        with file.open(newline="", encoding="utf-8") as lines:
+            return list(csv.DictReader(lines))
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n")[:-1]]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+def test_answers_go_to_a_file_and_a_resumed_run_adds_what_is_missing(folder, tiny_model, tmp_path, suffix):
+    out = tmp_path / "new" / f"answers{suffix}"
+    words = ("predict", folder, "--model", tiny_model, "--out", out)
+    done = twincar(*words)
+    assert done.exit_code == 1  # one is no photo
+    assert "5 photos, 1 of them unreadable" in done.output
+    whole, rows = out.read_bytes(), read(out)
+    assert [row["file"] for row in rows] == [str(folder / name) for name in NAMES]
+    assert "not a picture" in rows[1]["error"]
+    if suffix == ".csv":
+        assert list(rows[0]) == COLUMNS
+        assert rows[0]["class_name"] in CLASSES and 0 < float(rows[0]["probability"]) <= 1
+    else:
+        assert len(rows[0]["top"]) == 5
+
+    refused = twincar(*words)
+    assert refused.exit_code == 2 and "--resume" in refused.output
+    assert out.read_bytes() == whole
+
+    out.write_bytes(whole[:-7])  # killed in the middle of the last line
+    draw_car(3).save(folder / "b2.jpg")
+    done = twincar(*words, "--resume")
+    assert "2 photos, 0 of them unreadable" in done.output and "(4 were there before)" in done.output
+    rows = read(out)
+    assert [Path(row["file"]).name for row in rows] == ["a.jpg", "b.jpg", "1.png", "größe 2.jpg", "b2.jpg", "d.JPG"]
+    again = twincar(*words, "--resume")
+    assert again.exit_code == 0 and "0 photos" in again.output
+    assert read(out) == rows
+
+
+def test_a_killed_run_loses_nothing(tiny_model, tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for place in range(150):
+        draw_car(place % 5, place).save(photos / f"{place:03d}.jpg")
+    out = tmp_path / "answers.csv"
+    command = [sys.executable, "-m", "twincar", "predict", photos, "--model", tiny_model, "--out", out]
+    with subprocess.Popen([str(word) for word in command], env=os.environ) as process:
+        while not out.exists() or len(out.read_bytes().splitlines()) < 20:
+            assert process.poll() is None, "it was done before it could be killed"
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+    before = len(read(out)) - 1  # the last one may be torn
+    assert 10 < before < 150
+    assert twincar("predict", photos, "--model", tiny_model, "--out", out, "--resume").exit_code == 0
+    assert [Path(row["file"]).name for row in read(out)] == [f"{place:03d}.jpg" for place in range(150)]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--out", "{tmp}/answers.txt"], "does not end in .jsonl or .csv"),
+        (["--resume"], "name it with `--out`"),
+        (["--out", "{tmp}/other.csv", "--resume"], "holds something else"),
+        (["--out", "{tmp}/other.jsonl", "--resume"], "holds something else"),
+        (["--out", "{photo}/answers.csv"], "cannot be written"),
+    ],
+)
+def test_mistakes_get_one_sentence(words, says, car_photo, tiny_model, tmp_path):
+    (tmp_path / "other.csv").write_text("name,colour\ncar,red\n")
+    (tmp_path / "other.jsonl").write_text("[1]\n")
+    done = twincar(
+        "predict", car_photo, "--model", tiny_model, *(word.format(tmp=tmp_path, photo=car_photo) for word in words)
+    )
+    assert done.exit_code == 2
+    assert says in done.output.replace("\n", " ")
+    assert (tmp_path / "other.csv").read_text() == "name,colour\ncar,red\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other.csv", "other.jsonl"]
+
+
+def test_folders_are_walked_as_they_are_asked_for(folder, monkeypatch):
+    listed = []
+    scandir = os.scandir
+    monkeypatch.setattr("twincar.batch.results.os.scandir", lambda path: listed.append(path) or scandir(path))
+    found = find_photos([folder])
+    assert next(found).name == "a.jpg"
+    assert listed == [folder]  # the one below it has not been looked at
+    assert [path.name for path in found] == ["b.jpg", "1.png", "größe 2.jpg", "d.JPG"]
+    (folder / "e").mkdir()
+    with pytest.raises(TwinCarError, match="no pictures"):
+        list(find_photos([folder / "a.jpg", folder / "e"]))
+
+
+def test_names_that_are_no_unicode_are_answered_and_found_again(tiny_model, tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    draw_car(0).save(folder / "car.jpg")
+    (folder / "car.jpg").rename(os.fsdecode(bytes(folder) + b"/\xff=car.jpg"))
+    for suffix in (".jsonl", ".csv"):
+        words = ("predict", folder, "--model", tiny_model, "--out", tmp_path / f"answers{suffix}")
+        assert twincar(*words).exit_code == 0
+        assert "0 photos" in twincar(*words, "--resume").output
+    assert twincar("predict", folder, "--model", tiny_model, "--json").exit_code == 0
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    names=st.lists(st.text(min_size=1), max_size=6, unique=True),
+    torn=st.integers(0, 30),
+    suffix=st.sampled_from([".jsonl", ".csv"]),
+)
+def test_whatever_the_names_a_file_is_found_again(tmp_path_factory, names, torn, suffix):
+    out = tmp_path_factory.mktemp("answers") / f"answers{suffix}"
+    guess = Guess(**parse_class_name(CLASSES[0]).as_dict(), probability=0.5)
+    with open_results(out) as answers:
+        for name in names:
+            assert name not in answers
+            answers.write(name, {"top": [guess.as_dict()]})
+    with open_results(out, resume=True) as answers:
+        assert len(answers) == len(names)
+        assert all(name in answers for name in names)
+    whole = out.read_bytes()
+    out.write_bytes(whole[: max(len(whole) - torn, 0)])
+    with open_results(out, resume=True) as answers:
+        for name in names:
+            if name not in answers:
+                answers.write(name, "no photo")
+    assert len(read(out)) == len(names)

@@ -1,0 +1,107 @@
+"""`python twin_car_testing.py`, as its user runs it: a folder of photos and a model in, predictions and metrics out."""
+
+import json
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+from tests.conftest import CLASSES, draw_car
+from twincar.data.table import prepare
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory, car_photo):
+    """Three classes in subfolders, three photos each; one photo without a class, and one that cannot be read."""
+    photos = tmp_path_factory.mktemp("scored") / "photos"
+    for label, name in enumerate(CLASSES[:3]):
+        folder = photos / name.replace("/", "-")
+        folder.mkdir(parents=True)
+        for seed in range(3):
+            draw_car(label, seed).save(folder / f"{seed}.png")
+    (photos / "unknown.jpg").write_bytes(car_photo.read_bytes())
+    (photos / "broken.jpg").write_bytes(b"")
+    return photos
+
+
+def score(*words):
+    command = [sys.executable, "twin_car_testing.py", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def test_subfolders_are_labels_and_every_metric_comes_out(photos, tiny_model, tmp_path):
+    done = score(photos, "--model", tiny_model, "--out", tmp_path / "table.csv", "--scores", tmp_path / "scores.json")
+    assert done.returncode == 0, done.stderr
+    table = pd.read_csv(tmp_path / "table.csv")
+    assert list(table.columns) == ["file", "class_name", "predicted", "probability", "correct", "rank", "error"]
+    assert len(table) == 11
+    assert table["class_name"].notna().sum() == 9
+    assert list(table.loc[table["error"].notna(), "file"]) == ["broken.jpg"]
+    assert table.loc[table["file"] == "unknown.jpg", "predicted"].notna().all()
+    labelled = table[table["class_name"].notna()]
+    accuracy = (labelled["class_name"] == labelled["predicted"]).mean()
+    assert (labelled["correct"].astype(bool) == (labelled["rank"] == 1)).all()
+    assert f"top1                 {accuracy:.4f}" in done.stdout
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert scores["top1"] == pytest.approx(accuracy)
+    assert scores["pictures"] == 9
+    assert {"f1_macro", "mcc", "kappa", "top5", "top1_interval"} <= set(scores)
+
+
+def test_a_csv_labels_the_same_and_counts_as_evaluate_does(photos, tiny_model, tmp_path):
+    files = sorted(path.relative_to(photos).as_posix() for path in photos.rglob("*.png"))
+    rows = pd.DataFrame({"file": files, "class_name": [file.split("/")[0] for file in files]})
+    rows.to_csv(tmp_path / "labels.csv", index=False)
+    words = ["--model", tiny_model, "--labels", tmp_path / "labels.csv", "--out", tmp_path / "table.csv"]
+    done = score(photos, *words, "--scores", tmp_path / "scores.json")
+    assert done.returncode == 0, done.stderr
+    table = pd.read_csv(tmp_path / "table.csv").dropna(subset="class_name")
+    assert set(table["class_name"]) == set(CLASSES[:3])
+
+    from twincar import Predictor
+    from twincar.data.table import load_table
+    from twincar.modeling.evaluation.evaluate import evaluate
+
+    prepare(photos, tmp_path / "data", val_size=0, progress=False)
+    theirs = evaluate(Predictor.from_pretrained(tiny_model), load_table(tmp_path / "data"), "train", progress=False)
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    counted = {name: value for name, value in scores.items() if not name.endswith("interval")}  # drawn by order
+    assert counted == pytest.approx({name: theirs.scores[name] for name in counted})
+    assert len(counted) >= 15
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        ("file,class_name\nnowhere.jpg,BMW M3 Coupe 2012\n", "names 1 photo that"),
+        ("file,class_name\nunknown.jpg,Lada Niva SUV 1977\n", "names 1 class that the model does not know"),
+        ("name,label\nunknown.jpg,Lada\n", "needs the columns file and class_name"),
+        ("file,class_name\nunknown.jpg,\n", "No photo in"),
+        (None, "cannot be read as CSV"),
+    ],
+)
+def test_labels_that_do_not_fit_get_one_sentence(rows, says, photos, tiny_model, tmp_path, monkeypatch):
+    from typer import Typer
+    from typer.testing import CliRunner
+
+    import twin_car_testing
+
+    labels = tmp_path / "labels.csv"
+    if rows is not None:
+        labels.write_text(rows)
+    app = Typer()
+    app.command()(twin_car_testing.main)
+    monkeypatch.chdir(tmp_path)
+    words = [photos, "--model", tiny_model, "--labels", labels, "--scores", "scores.json"]
+    done = CliRunner().invoke(app, [str(word) for word in words], env={"COLUMNS": "200", "TERM": "dumb"})
+    assert done.exit_code == 2
+    assert says in done.output.replace("\n", " ")
+    assert "Traceback" not in done.output
+    assert not (tmp_path / "predictions.csv").exists()
+
+
+def test_a_folder_that_is_not_there(tmp_path):
+    done = score(tmp_path / "nowhere")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr

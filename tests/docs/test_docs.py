@@ -1,0 +1,151 @@
+"""What README and docs print is run as they print it: the shell, Python and JavaScript of every page, top to bottom.
+
+pytest tests/test_docs.py
+
+Each page has a folder of its own, as a reader's would look. Names that stand for the reader's own, and what would take
+hours or the network, are exchanged: all of it in `INSTEAD` and `NOT_RUN`.
+"""
+
+import asyncio
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mcp import ClientSession
+from mcp.client.streamable_http import streamable_http_client
+from typer.testing import CliRunner
+
+from tests.conftest import draw_car
+from tests.helpers.hub_server import TOKEN
+from tests.helpers.visit import served
+from twincar.cli import app
+from twincar.config import CHECKOUT
+from twincar.modeling.training import recipes
+
+PAGES = [*sorted(CHECKOUT.glob("*.md")), *sorted((CHECKOUT / "docs").glob("*.md"))]
+# Walked by hand, and tried in tests of their own: of the page, of cutting, which wants boxes, of clusters and 8 bits.
+NOT_RUN = ("pip install", "make ", "TWINCAR_", "twincar crop", "twincar predict s3", "twincar quantise")
+INSTEAD = (
+    ("SOURCE", "photos"),
+    ("user/repo", "someone/cars"),
+    ("user/space", "someone/page"),
+    ("--init imagenet", "--init none --size 32 --batch-size 8 --epochs 1"),
+    ("--epochs 12", ""),
+    ('init="imagenet"', 'init="none"'),
+    ("    epochs=12,\n", "    epochs=1, sizes=((0.0, 32),), eval_size=32, batch_size=8,\n"),
+)
+MADE = {  # what the commands of a page leave behind
+    "speed.md": ("answers.csv",),
+    "README.md": ("why.png", "predictions.csv", "runs/flagship/model/README.md", "models/copy/config.json", "car.onnx"),
+    "calling-it.md": ("car.onnx",),
+    "your-own-cars.md": ("data/cars.csv", "runs/mine/model/model.safetensors"),
+    "adding-a-recipe.md": ("runs/gentle/recipe.json", "runs/gentle/model/model.safetensors"),
+}
+
+
+@pytest.fixture(scope="module")
+def address(tiny_model, tmp_path_factory):
+    with served(tmp_path_factory.mktemp("site"), TWINCAR_MODEL=str(tiny_model)) as (url, _):
+        yield url
+
+
+@pytest.fixture
+def here(tmp_path, tiny_model, car_photo, hub, monkeypatch) -> Path:
+    """The reader's folder: a checkout, some photos, and an account on the Hub."""
+    folder = tmp_path / "here"
+    (folder / "folder").mkdir(parents=True)
+    (folder / "models").mkdir()
+    for name in ("docs", "twin_car_testing.py"):
+        (folder / name).symlink_to(CHECKOUT / name)
+    (folder / "models" / "twincar").symlink_to(tiny_model)
+    shutil.copy(car_photo, folder / "photo.jpg")
+    shutil.copy(car_photo, folder / "folder" / "1.jpg")
+    for label, name in enumerate(("Citroen 2CV Sedan 1948", "Lada Niva SUV 1977", "a third")):
+        (folder / "photos" / name).mkdir(parents=True)
+        for seed in range(10):
+            draw_car(label, seed).save(folder / "photos" / name / f"{seed}.jpg")
+    (folder / "labels.csv").write_text("file,class_name\n1.jpg,BMW M3 Coupe 2012\n")
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    monkeypatch.setattr(recipes, "RECIPES", dict(recipes.RECIPES))
+    return folder
+
+
+def blocks(page: Path) -> list[tuple[str, str]]:
+    """(language, text) of each fenced block."""
+    return re.findall(r"^```(\w+)\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+def shell(text: str) -> None:
+    lines = [line for line in text.splitlines() if line and not line.startswith(NOT_RUN)]
+    environment = os.environ | {
+        "PYTHONPATH": str(CHECKOUT),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+    if any("$" in line for line in lines):  # variables: one script
+        lines = ["set -e -o pipefail\n" + "\n".join(lines)]
+    for line in lines:
+        words = shlex.split(line, comments=True)
+        if words[0] == "twincar":  # in this process, which has imported torch already
+            done = CliRunner().invoke(app, words[1:])
+            assert done.exit_code == 0, f"{line}\n{done.output}"
+        else:
+            done = subprocess.run(["bash", "-c", line], env=environment, capture_output=True, text=True, timeout=120)
+            assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+            if "curl" in line:
+                assert "event: complete" in done.stdout and "class_name" in done.stdout
+
+
+def javascript(text: str, here: Path) -> None:
+    if not shutil.which("node") or not (CHECKOUT / "node_modules" / "@gradio" / "client").is_dir():
+        return  # `npm install @gradio/client` in the checkout has it run
+    (here / "node_modules").symlink_to(CHECKOUT / "node_modules")
+    (here / "identify.mjs").write_text(text)
+    done = subprocess.run(["node", "identify.mjs"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and "/gradio_api/file=" in done.stdout, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_line_works_as_printed(page, here, address, capsys):
+    known: dict = {}  # one page's Python goes on from block to block
+    for language, text in blocks(page):
+        text = text.replace("http://127.0.0.1:7860", address)
+        for word, instead in INSTEAD:
+            text = text.replace(word, instead)
+        if language == "sh":
+            shell(text)
+        elif language == "js":
+            javascript(text, here)
+        elif language == "python":
+            exec(compile(text, page.name, "exec"), known)
+    for name in MADE.get(page.name, ()):
+        assert (here / name).exists(), name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8")):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), target
+
+
+def test_assistants_find_tools_with_names_and_descriptions(address):
+    async def tools():
+        url = f"{address}/gradio_api/mcp/"
+        async with streamable_http_client(url) as (read, write, _), ClientSession(read, write) as session:
+            await session.initialize()
+            return (await session.list_tools()).tools
+
+    known = {tool.name: tool for tool in asyncio.run(tools())}
+    assert known.keys() == {"identify", "answer_many"}
+    for tool in known.values():
+        assert tool.description.startswith("Name the car")
+        assert all(field.get("description") for field in tool.inputSchema["properties"].values())
+    tool = known["identify"]
+    assert tool.inputSchema["required"] == ["photo"]
+    assert "A picture file" in tool.inputSchema["properties"]["photo"]["description"]

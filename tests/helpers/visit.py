@@ -1,0 +1,72 @@
+"""What tests of the page share: the app in a process of its own, and a visit that notices whatever goes wrong."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+from playwright.sync_api import Browser, Page, expect
+
+from twincar.config import CHECKOUT
+
+QUIET = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
+         "--disable-sync", "--no-first-run")  # fmt: skip
+WAIT = 20_000  # milliseconds, on a machine that is busy with something else
+expect.set_options(timeout=WAIT)
+
+
+@contextmanager
+def served(folder: Path, app: Path = CHECKOUT / "app.py", **variables: str) -> Iterator[tuple[str, Path]]:
+    """Run the page; gives its address and the file of what it prints."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    quiet = {key: value for key, value in os.environ.items() if not key.startswith(("TWINCAR_", "GRADIO_"))}
+    environment = quiet | {
+        "PYTHONPATH": str(CHECKOUT), "GRADIO_SERVER_PORT": str(port), "GRADIO_TEMP_DIR": str(folder / "uploads"),
+        "HF_HOME": str(folder / "hub"), "OMP_NUM_THREADS": "1",
+        "TWINCAR_ENGINE": "openvino:f32", "TWINCAR_CACHE": os.environ["TWINCAR_CACHE"],
+    } | variables  # fmt: skip
+    log = folder / "log.txt"
+    url = f"http://127.0.0.1:{port}"
+    with log.open("w") as out:
+        process = subprocess.Popen([sys.executable, str(app)], env=environment, stdout=out, stderr=subprocess.STDOUT)
+    try:
+        for _ in range(960):
+            assert process.poll() is None, log.read_text()
+            try:
+                urlopen(url, timeout=5).close()
+                break
+            except URLError:
+                time.sleep(0.25)
+        else:
+            raise AssertionError(f"The page does not start: {log.read_text()}")
+        yield url, log
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+@contextmanager
+def visiting(browser: Browser, site: tuple[str, Path], at: str = "/") -> Iterator[Page]:
+    """A fresh visit. Whatever the test does: nothing is asked of another host, the console stays free of errors, and
+    the server prints no traceback."""
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    strangers, errors = [], []
+    ours = (site[0], "data:", "blob:")
+    page.on("request", lambda request: request.url.startswith(ours) or strangers.append(request.url))
+    page.on("console", lambda message: message.type == "error" and errors.append(message.text))
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    before = len(site[1].read_text())
+    page.goto(site[0] + at)
+    expect(page.get_by_role("tab").first).to_be_visible()
+    yield page
+    page.close()
+    assert (strangers, errors) == ([], [])
+    assert "Traceback" not in site[1].read_text()[before:]

@@ -1,0 +1,176 @@
+"""Grad-CAM++ from features equals pytorch-grad-cam's own run over the whole network."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from matplotlib import colormaps
+from PIL import Image
+from pytorch_grad_cam import GradCAMPlusPlus, HiResCAM
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from torch import nn
+
+from tests.conftest import CLASSES, draw_car
+from twincar import Predictor
+from twincar.config import TwinCarError
+from twincar.features.photo import load_photo
+from twincar.features.transforms import squash, to_batch
+from twincar.modeling.hub.model_folder import CarModel
+from twincar.modeling.inference import explain
+
+
+class Whole(nn.Module):
+    """A network with a place to listen at between features and head, for the library to run as one."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network, self.features = network, nn.Identity()
+
+    def forward(self, images):
+        return self.network.forward_head(self.features(self.network.forward_features(images)))
+
+
+def patches(tokens):
+    """The reshape that a transformer needs: (N, 1 + 36, C) tokens after the last norm -> (N, C, 6, 6)."""
+    return tokens[:, 1:].transpose(1, 2).unflatten(2, (6, 6))
+
+
+# Where pytorch-grad-cam is to listen when it runs the whole network: at a layer of its own where there is one.
+METHODS = {"Grad-CAM++": GradCAMPlusPlus, "HiResCAM": HiResCAM}
+NETWORKS = {
+    ("resnet18", "linear"): lambda network: (network, network.layer4, None),
+    ("resnet50", "two_layer"): lambda network: (network, network.layer4, None),
+    ("resnet18", "cosine"): lambda network: (network, network.layer4, None),
+    ("resnet18", "bilinear"): lambda network: (network, network.attention, None),
+    ("timm/resnet10t", "two_layer"): lambda network: (network, network.backbone.layer4, None),
+    ("timm/tf_efficientnet_lite0", "linear"): lambda network: (network, network.backbone.bn2, None),
+    ("timm/resnest14d", "linear"): lambda network: (network, network.backbone.layer4, None),
+    ("timm/vit_tiny_patch16_224", "linear"): lambda network: (network, network.backbone.norm, patches),
+    ("timm/swin_tiny_patch4_window7_224", "linear"): lambda network: (whole := Whole(network), whole.features, None),
+}
+
+
+@pytest.mark.parametrize(("name", "head"), NETWORKS)
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("method", METHODS)
+def test_equals_the_library_over_the_whole_network(name, head, flip, method):
+    torch.manual_seed(1)
+    config = {
+        "architecture": {"name": name, "head": head, "dropout": 0.2},
+        "class_names": CLASSES,
+        "input": {"size": 96, "flip": flip},
+    }
+    model = CarModel(config).eval()
+    photo = draw_car(1, size=(96, 96))
+    answer = Predictor(model, device="cpu")(photo)
+    images = to_batch([squash(photo, 96)])
+    spans = []
+    for class_name in (None, *CLASSES[3:]):
+        label = CLASSES.index(class_name or answer.top(1)[0].class_name)
+        copy = CarModel(config).eval()
+        copy.load_state_dict(model.state_dict())
+        network, layer, reshape = NETWORKS[name, head](copy.network)
+        with METHODS[method](model=network, target_layers=[layer], reshape_transform=reshape) as cam:
+            expected = cam(input_tensor=images, targets=[ClassifierOutputTarget(label)])[0]
+        spans.append(np.ptp(expected))
+        # Roots near 0 under bilinear pooling make much of the last digits of a batch of another size.
+        near = 1e-2 if head == "bilinear" else 2e-4
+        np.testing.assert_allclose(answer.heatmap(class_name, method), expected, atol=near)
+    assert max(spans) > 0.5, "flat maps would prove nothing"
+
+
+def test_a_method_that_there_is_not_is_a_sentence(tiny_model, car_photo):
+    with pytest.raises(TwinCarError, match=r"There is no method 'LIME': choose Grad-CAM\+\+ or HiResCAM\."):
+        Predictor.from_pretrained(tiny_model)(car_photo).heatmap(method="LIME")
+
+
+def test_maps_lie_on_the_photo_and_differ_between_classes(tiny_model, car_photo):
+    answer = Predictor.from_pretrained(tiny_model)(car_photo)
+    first, second = (answer.heatmap(guess.class_name) for guess in answer.top(2))
+    assert first.shape == second.shape == (240, 320)
+    assert first.dtype == np.float32
+    assert first.min() >= 0 and first.max() <= 1
+    assert not np.allclose(first, second)
+
+
+def test_overlay_leaves_the_photo_where_nothing_speaks():
+    photo = draw_car(2)
+    heat = np.zeros((120, 160), np.float32)
+    heat[:60] = 1
+    overlay = np.asarray(explain.overlay(photo, heat))
+    assert (overlay[60:] == np.asarray(photo)[60:]).all()
+    bright = 0.25 * np.asarray(photo)[:60] + 0.75 * explain.COLOURS[255]
+    assert np.abs(overlay[:60] - bright).max() <= 1
+
+
+def test_asking_for_evidence_does_not_change_the_answer(tiny_model, car_photo):
+    predictor = Predictor.from_pretrained(tiny_model)
+    answer = predictor(load_photo(car_photo))
+    before = answer.probabilities.copy()
+    once = answer.heatmap()
+    assert (answer.heatmap() == once).all()
+    assert (answer.probabilities == before).all()
+    assert all(parameter.grad is None for parameter in predictor.network.parameters())
+
+
+@pytest.fixture
+def answer(tiny_model, car_photo):
+    return Predictor.from_pretrained(tiny_model)(car_photo)
+
+
+def test_a_difference_adds_up_to_the_two_logits(answer):
+    """Under averaging and one linear layer the map is exact, but for the two biases."""
+    network, features = answer._predictor.network, answer.features
+    with torch.no_grad():
+        logits = network.forward_head(features[None])[0]
+        silence = network.forward_head(torch.zeros_like(features)[None])[0]  # the biases
+    for label, other in ((0, 1), (4, 2)):
+        map_ = explain.difference(network, features, label, other)
+        assert map_.shape == features.shape[1:]
+        expected = (logits[label] - logits[other]) - (silence[label] - silence[other])
+        assert map_.sum() == pytest.approx(float(expected), abs=1e-4)
+
+
+def test_a_difference_has_two_sides(answer):
+    first, second = (guess.class_name for guess in answer.top(2))
+    signed = answer.difference(first, second)
+    assert signed.shape == (240, 320) and signed.dtype == np.float32
+    assert np.abs(signed).max() == pytest.approx(1)
+    np.testing.assert_allclose(signed, -answer.difference(second, first), atol=1e-6)
+    assert not answer.difference(first, first).any()
+    grey = answer.photo.convert("L").convert("RGB")
+    assert answer.difference_overlay(first, first).tobytes() == grey.tobytes()
+
+
+def test_a_difference_is_drawn_orange_for_the_one_and_violet_for_the_other():
+    photo = draw_car(2)
+    signed = np.zeros((120, 160), np.float32)
+    signed[:40], signed[80:] = 1, -1
+    overlay = np.asarray(explain.difference_overlay(photo, signed)).astype(int)
+    red, green, blue = overlay[..., 0], overlay[..., 1], overlay[..., 2]
+    assert (red[:40] > blue[:40]).all()
+    assert (blue[80:] > red[80:]).all()
+    assert (red[40:80] == green[40:80]).all() and (green[40:80] == blue[40:80]).all()
+
+
+@settings(max_examples=50, deadline=None)
+@given(hnp.arrays(np.float32, (5, 7), elements=st.floats(0, 1, width=32)), st.integers(0, 2**32 - 1))
+def test_the_overlay_in_bytes_is_within_one_level_of_the_one_in_floats(cam, seed):
+    picture = np.random.default_rng(seed).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    heat = explain.at_size(cam.copy(), (40, 30))
+    opacity = heat[..., None].astype(float) * explain.STRONGEST
+    exact = picture + (explain.COLOURS[(heat * 255).astype(np.uint8)] - picture.astype(float)) * opacity
+    assert np.abs(np.asarray(explain.overlay(Image.fromarray(picture), heat)) - exact).max() <= 1
+    signed = 2 * heat - 1
+    grey = np.asarray(Image.fromarray(picture).convert("L"))[..., None].astype(float)
+    sides = np.where(signed[..., None] > 0, explain.ORANGE, explain.VIOLET)
+    exact = grey + (sides - grey) * np.abs(signed)[..., None] * explain.STRONGEST
+    drawn = np.asarray(explain.difference_overlay(Image.fromarray(picture), signed))
+    assert np.abs(drawn - exact).max() <= 1
+
+
+def test_the_colours_are_inferno():
+    expected = colormaps["inferno"](np.linspace(0, 1, 256))[:, :3] * 255
+    assert np.abs(explain.COLOURS - expected).max() <= 0.51

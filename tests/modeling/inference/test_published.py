@@ -1,0 +1,52 @@
+"""The model that the project publishes: the folder is whole, small, answers, and its card and reports agree."""
+
+import json
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.conftest import draw_car
+from twincar import Predictor
+from twincar.config import CHECKOUT, PUBLISHED, STANFORD_CARS
+from twincar.modeling.hub.card import model_card
+
+REPORTS = CHECKOUT / "reports" / "flagship"
+
+
+@pytest.fixture(scope="module")
+def config() -> dict:
+    return json.loads((PUBLISHED / "config.json").read_text())
+
+
+def test_it_answers_for_the_196_cars():
+    predictor = Predictor.from_pretrained(PUBLISHED)
+    assert predictor.class_names == STANFORD_CARS
+    answer = predictor(draw_car(0))
+    assert answer.probabilities.sum() == pytest.approx(1, abs=1e-4)
+    assert answer.overlay().size == answer.photo.size
+
+
+def test_the_file_is_small_and_in_half_precision():
+    file = PUBLISHED / "model.safetensors"
+    assert file.stat().st_size < 60e6
+    assert {value.dtype for value in load_file(file).values() if value.is_floating_point()} == {torch.float16}
+
+
+def test_card_and_reports_tell_what_the_config_tells(config):
+    assert (PUBLISHED / "README.md").read_text() == model_card(config)
+    scores = json.loads((REPORTS / "scores.json").read_text())
+    assert {name: config["scores"][name] for name in scores} == scores
+    predictions = pd.read_csv(REPORTS / "predictions.csv")
+    assert len(predictions) == scores["pictures"] == 815
+    assert predictions["correct"].mean() == pytest.approx(scores["top1"], abs=1e-6)
+    log = pd.read_csv(REPORTS / "metrics.csv")
+    recipe = json.loads((REPORTS / "recipe.json").read_text())
+    assert len(log) == recipe["epochs"] == config["training"]["epochs"]
+    assert recipe == config["recipe"]
+
+
+def test_the_licence_of_the_start_weights_travels_with_it(config):
+    assert "non-commercial" in config["notice"]
+    assert "non-commercial purpose" in (PUBLISHED / "LICENSE").read_text()

@@ -1,0 +1,234 @@
+"""What a model knows beside its classes: learnt by the command line, kept with the weights, told by the Predictor."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from tests.conftest import CLASSES, draw_car
+from tests.helpers.fake_predictor import fake_predictor
+from twincar import Predictor
+from twincar.cli import app
+from twincar.config import TwinCarError
+from twincar.modeling.hub import model_folder
+from twincar.modeling.hub.model_folder import CarModel, ModelError
+from twincar.modeling.open_set.open_set import FILE, OpenSet
+
+NAMES = CLASSES[:3]
+
+
+def twincar(*words):
+    return CliRunner().invoke(app, [str(word) for word in words], env={"COLUMNS": "200", "TERM": "dumb"})
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """Cars in folders by class, ground without cars, and a tiny model of those classes."""
+    folder = tmp_path_factory.mktemp("learn")
+    for label, name in enumerate(NAMES):
+        (folder / "cars" / name).mkdir(parents=True)
+        for seed in range(12):
+            draw_car(label, seed).save(folder / "cars" / name / f"{seed}.jpg")
+    (folder / "grounds").mkdir()
+    rng = np.random.default_rng(0)
+    for row in range(24):
+        ground = Image.fromarray(rng.integers(90, 160, (10, 14, 3), dtype=np.uint8)).resize((160, 120))
+        ground.save(folder / "grounds" / f"{row}.jpg")
+    (folder / "grounds" / "broken.jpg").write_bytes(b"no picture")
+    torch.manual_seed(0)
+    config = {"architecture": {"name": "resnet18"}, "class_names": NAMES, "input": {"size": 64}}
+    model_folder.save(CarModel(config), folder / "model")
+    assert twincar("prepare", folder / "cars", "--out", folder / "data").exit_code == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def taught(source):
+    """The model's folder after `twincar learn`, what it answered before, and what the command said."""
+    before = Predictor.from_pretrained(source / "model")(draw_car(1, 50), refine=False).probabilities
+    words = ("--model", source / "model", "--data", source / "data", "--not-cars", source / "grounds")
+    done = twincar("learn", *words, "--composed", 96)
+    assert done.exit_code == 0, done.output
+    return source / "model", before, done.output
+
+
+def test_learning_leaves_the_answers_as_they_were(taught):
+    model, before, said = taught
+    assert "24 photos without" in said
+    after = Predictor.from_pretrained(model)
+    assert np.array_equal(after(draw_car(1, 50), refine=False).probabilities, before)
+    config = json.loads((model / "config.json").read_text())
+    assert config["knowledge"]["not_cars"] == 24
+    best = config["knowledge"]["not_a_car"][0]
+    assert 0.5 < best["auroc"] <= 1
+    assert 0 <= best["fpr95"] <= 1
+    assert "knowledge.safetensors" in (model / "README.md").read_text()
+
+
+def test_thresholds_let_through_what_was_promised(taught, source):
+    """5 % of the validation pictures, of which there are three, may fall below: the lowest of them does."""
+    from twincar.data.table import load_table
+
+    table = load_table(source / "data")
+    predictor = Predictor.from_pretrained(taught[0])
+    answers = [predictor(path, refine=False) for path in table.loc[table["split"] == "val", "path"]]
+    assert sum(answer.is_car for answer in answers) >= len(answers) - 1
+    assert sum(answer.is_known for answer in answers) >= len(answers) - 1
+
+
+def test_ground_is_less_of_a_car_than_cars_are(taught, source):
+    predictor = Predictor.from_pretrained(taught[0])
+    grounds = [predictor(path).car_score for path in sorted((source / "grounds").glob("[0-9]*.jpg"))]
+    cars = [predictor(draw_car(seed % 3, 100 + seed)).car_score for seed in range(12)]
+    assert np.median(cars) > np.quantile(grounds, 0.9)
+
+
+def test_alike_classes_are_told_with_their_confusion(taught):
+    answer = Predictor.from_pretrained(taught[0])(draw_car(0))
+    alike = answer.similar_classes(NAMES[0], k=5)
+    assert {one.class_name for one in alike} == set(NAMES[1:])
+    assert alike[0].cosine >= alike[1].cosine
+    assert all(-1.001 <= one.cosine <= 1.001 and one.confusions >= 0 for one in alike)
+
+
+def test_a_changed_or_missing_file_is_refused(taught, tmp_path):
+    copy = shutil.copytree(taught[0], tmp_path / "model")
+    (copy / FILE).write_bytes((copy / FILE).read_bytes()[:-1] + b"\1")
+    with pytest.raises(ModelError, match="are not those that its config"):
+        Predictor.from_pretrained(copy)
+    (copy / FILE).unlink()
+    with pytest.raises(ModelError, match=FILE):
+        Predictor.from_pretrained(copy)
+    (copy / FILE).write_bytes(b"junk")
+    with pytest.raises(TwinCarError, match="twincar learn"):
+        OpenSet.load(copy / FILE)
+
+
+def test_too_few_photos_without_cars(source, tmp_path):
+    done = twincar("learn", "--model", source / "model", "--data", source / "data", "--not-cars", tmp_path)
+    assert done.exit_code == 2
+    assert "holds 0 photos: give 20 or more in which there is no car" in done.output
+
+
+# What the Predictor makes of it, with a Locator that finds what it is told to -----------------------------------------
+
+
+@pytest.fixture(scope="module")
+def scene():
+    """A car in the lower right quarter of a photo of 640 by 480."""
+    photo = Image.new("RGB", (640, 480), (120, 140, 120))
+    photo.paste(draw_car(3, size=(320, 240)), (320, 240))
+    return photo
+
+
+def test_it_looks_a_second_time_at_the_car_alone(scene):
+    answer = fake_predictor((0.5, 0.5, 1, 1))(scene)
+    assert answer.refined
+    assert np.abs(np.array(answer.box) - (320, 240, 640, 480)).max() <= 12
+    heat = answer.heatmap()
+    assert heat.shape == (480, 640)
+    assert not heat[:200].any()
+    assert not heat[:, :280].any()
+    assert answer.overlay().size == scene.size
+    assert np.array_equal(np.asarray(answer.overlay())[:200], np.asarray(scene)[:200])
+    once = fake_predictor((0.5, 0.5, 1, 1))(scene, refine=False)
+    assert (once.box, once.refined) == (None, False)
+    assert not np.allclose(once.probabilities, answer.probabilities)
+
+
+def test_a_car_that_fills_the_photo_is_looked_at_once(scene):
+    answer = fake_predictor((0.02, 0.03, 0.97, 0.98))(scene)
+    assert not answer.refined
+    assert answer.box is not None
+    assert np.allclose(answer.probabilities, fake_predictor()(scene).probabilities)
+
+
+def test_a_box_by_hand_is_what_is_looked_at(scene):
+    predictor = fake_predictor((0.0, 0.0, 0.5, 0.5))
+    by_hand = predictor(scene, box=(320, 240, 640, 480))
+    assert by_hand.box == (320, 240, 640, 480)
+    found = fake_predictor((0.5, 0.5, 1, 1))
+    refine = found(scene)._passes[1]
+    assert torch.allclose(by_hand._passes[0].logits, refine.logits, atol=0.2)
+    with pytest.raises(TwinCarError, match="does not lie in this photo of 640 by 480 pixels"):
+        predictor(scene, box=(0, 0, 641, 480))
+    with pytest.raises(TwinCarError, match="left and top before right and bottom"):
+        predictor(scene, box=(50, 50, 40, 90))
+
+
+def test_several_cars_are_offered_largest_first(scene):
+    answer = fake_predictor((0.0, 0.1, 0.25, 0.4), (0.4, 0.4, 1, 1))(scene)
+    (other,) = answer.others
+    assert answer.box[0] > 200
+    assert other[2] < 200
+    assert fake_predictor()(scene).box is None
+
+
+def test_what_it_says_follows_the_thresholds(scene):
+    assert fake_predictor()(scene).is_car
+    assert fake_predictor()(scene).is_known
+    assert fake_predictor(is_car=1e9)(scene).is_car is False
+    assert fake_predictor(is_known=1e9)(scene).is_known is False
+    plain = fake_predictor()
+    plain.open_set = None
+    answer = plain(scene)
+    assert (answer.is_car, answer.is_known, answer.box, answer.others, answer.similar_classes()) == (
+        None,
+        None,
+        None,
+        [],
+        [],
+    )
+
+
+def test_sums_are_what_they_say(scene):
+    answer = fake_predictor()(scene)
+    assert sum(answer.makes().values()) == pytest.approx(1, abs=1e-5)
+    assert list(answer.makes().values()) == sorted(answer.makes().values(), reverse=True)
+    assert answer.makes()["Audi"] == pytest.approx(answer.probability("Audi TT Hatchback 2011"))
+    assert answer.models()["Audi TT Hatchback"] == pytest.approx(answer.probability("Audi TT Hatchback 2011"))
+    assert set(answer.bodies()) == {"Coupe", "Hatchback", "Minivan", "Convertible", "SUV"}
+
+
+def test_a_batch_answers_as_one_by_one(scene):
+    predictor = fake_predictor((0.5, 0.5, 1, 1))
+    locked = predictor(scene).probabilities
+    for answer in predictor.batch([scene, scene.resize((320, 240)), scene]):
+        assert answer.refined
+    assert np.allclose(predictor.batch([scene, scene])[1].probabilities, locked, atol=1e-5)
+
+
+def test_a_small_car_in_a_large_photo_is_looked_at_in_its_own_pixels(tmp_path):
+    """Also where photos are decoded no larger than one look needs them."""
+    photo = Image.new("RGB", (4000, 3000), (120, 140, 120))
+    photo.paste(draw_car(3, size=(1000, 750)), (2400, 1800))
+    photo.save(tmp_path / "large.jpg", quality=95)
+    predictor = fake_predictor((0.6, 0.6, 0.85, 0.85))
+    whole = predictor(tmp_path / "large.jpg")
+    (answer, again) = predictor.stream([tmp_path / "large.jpg", (tmp_path / "large.jpg").read_bytes()], full_size=False)
+    assert answer.photo.size == (1000, 750)
+    assert answer.in_full(answer.box) == pytest.approx(whole.box, abs=4)  # pixels of the smaller one
+    small = predictor(answer.photo.copy())  # which knows of no larger one
+
+    def away(other):
+        return float((other._passes[1].logits - whole._passes[1].logits).abs().max())
+
+    assert away(answer) == away(again) < 0.8 * away(small)
+
+
+def test_a_photo_that_goes_while_it_is_looked_at_is_answered_from_what_was_read(tmp_path, monkeypatch):
+    draw_car(3, size=(2400, 1800)).save(tmp_path / "large.jpg")
+    predictor = fake_predictor((0.6, 0.6, 0.85, 0.85))
+    look = predictor._passes
+
+    def look_and_lose(pictures, parts):
+        (tmp_path / "large.jpg").unlink(missing_ok=True)
+        return look(pictures, parts)
+
+    monkeypatch.setattr(predictor, "_passes", look_and_lose)
+    (answer,) = predictor.stream([tmp_path / "large.jpg"], full_size=False)
+    assert answer.refined

@@ -1,0 +1,74 @@
+"""The recipes' table: made from what runs left behind, and the README shows it as it was made."""
+
+import json
+import shutil
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from twincar.cli import app
+from twincar.config import CHECKOUT, TwinCarError
+from twincar.modeling.evaluation.metrics import HEADLINES
+from twincar.modeling.training.recipes import RECIPES, SEEDS
+from twincar.report import comparison
+
+ROOT = CHECKOUT
+
+
+def measured(folder: Path, recipe, epochs: int, top1: float) -> None:
+    """What train and evaluate leave of a run, in short."""
+    folder.mkdir(parents=True)
+    scores = {"split": "val", "pictures": 50}
+    for name in HEADLINES:
+        scores |= {name: top1, f"{name}_interval": [top1 - 0.1, top1 + 0.1]}
+    run = {"pictures": {"train": 100, "val": 50}, "hardware": "1 core", "precision": "32-true", "init": "none"}
+    (folder / "scores.json").write_text(json.dumps(scores))
+    (folder / "recipe.json").write_text(json.dumps(asdict(recipe)))
+    (folder / "run.json").write_text(json.dumps(run | {"date": "2026-11-21"}))
+    log = pd.DataFrame({"epoch": range(epochs), "image_size": recipe.sizes[-1][1], "epoch_seconds": 36.0})
+    log.to_csv(folder / "metrics.csv", index=False)
+
+
+def test_whole_and_shortened_runs_are_told_apart(tmp_path):
+    measured(tmp_path / "flagship", RECIPES["flagship"], 36, 0.9)
+    measured(tmp_path / "twincar", RECIPES["twincar"], 11, 0.8)  # its stopping rule may end it early
+    measured(tmp_path / "scratch", replace(RECIPES["scratch"], epochs=7), 7, 0.3)
+    measured(tmp_path / "lite", replace(RECIPES["lite"], sizes=((0.0, 96),)), 36, 0.85)
+    (tmp_path / "report").mkdir()  # trained, not measured yet
+    table = comparison.compare(tmp_path).set_index("recipe")
+    assert list(table.index) == ["flagship", "lite", "twincar", "scratch"], "the best first"
+    assert dict(table["status"]) == {
+        "flagship": "whole", "twincar": "whole", "scratch": "shortened", "lite": "shortened",
+    }  # fmt: skip
+    assert table.loc["scratch", "pictures_seen"] == 700
+    assert table.loc["scratch", "hours"] == 0.07
+    assert table.loc["scratch", "top1_low"] == pytest.approx(0.2)
+    assert table.loc["scratch", "seed_top1"] == SEEDS["scratch"]["top1"]
+    lines = comparison.as_markdown(table.reset_index()).splitlines()
+    assert lines[5].startswith("| `scratch` | 30.0 % (20.0–40.0) |")
+    assert "**shortened**: 7 of 70 epochs, 224 px, 700 pictures seen" in lines[5]
+    assert "96 of 160 px" in lines[3]
+    assert "top-1 79.1 %" in lines[4]
+
+
+def test_the_command_writes_the_table_and_prints_it(tmp_path):
+    measured(tmp_path / "twincar", RECIPES["twincar"], 3, 0.5)
+    done = CliRunner().invoke(app, ["compare", "--reports", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    assert pd.read_csv(tmp_path / "recipes.csv")["recipe"].tolist() == ["twincar"]
+    assert done.output == comparison.as_markdown(comparison.compare(tmp_path))
+    shutil.rmtree(tmp_path / "twincar")
+    with pytest.raises(TwinCarError, match="holds no measured recipe"):
+        comparison.compare(tmp_path)
+
+
+def test_the_readme_and_the_table_say_what_was_measured():
+    table = comparison.compare(ROOT / "reports")
+    kept = pd.read_csv(ROOT / "reports" / "recipes.csv")
+    assert kept["recipe"].tolist() == table["recipe"].tolist()
+    for name in HEADLINES:
+        assert kept[name].tolist() == pytest.approx(table[name].tolist(), abs=1e-4)
+    assert comparison.as_markdown(table) in (ROOT / "README.md").read_text(encoding="utf-8")

@@ -1,0 +1,247 @@
+"""The page of a model that looks for cars, in a real browser: the frame over the photo, and every state in words.
+
+pytest tests/test_frame.py
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import Detector, Page, expect
+
+from tests.conftest import CLASSES, draw_car
+from tests.helpers.fake_predictor import fake_predictor
+from tests.helpers.visit import served, visiting
+from twincar import Predictor
+from twincar.features.photo import load_photo
+from twincar.modeling.open_set.open_set import Threshold
+from twincar.ui.frame import Wish
+
+SMALL, LARGE = (0.0, 0.1, 0.25, 0.4), (0.4, 0.4, 1, 1)  # the cars that are found in every photo
+BMW = [*CLASSES[:3], "BMW 3 Series Sedan 2012", "BMW 3 Series Sedan 2007"]
+STATES = {  # a photo's width -> what is answered about it, of BMW, and whether it is taken for a car, and a known one
+    500: ((0.96, 0.04, 0, 0, 0), True, True),
+    510: ((0.1, 0.05, 0, 0.45, 0.4), True, True),
+    520: ((0.35, 0.02, 0, 0.42, 0.21), True, True),
+    530: ((0.3, 0.3, 0.1, 0.2, 0.1), True, True),
+    540: ((0.96, 0.04, 0, 0, 0), True, False),
+    550: ((0.96, 0.04, 0, 0, 0), False, False),
+}
+APP = """
+from tests.ui.test_frame import predictor
+from twincar.ui import page
+page.build(predictor()).launch(**page.launch_options())
+"""
+
+
+class Moody(Predictor):
+    """Answers as its network does, but as told about photos of the widths above."""
+
+    def __call__(self, photo, box=None, refine=True, side=None):
+        told, is_car, is_known = STATES.get(load_photo(photo).width, (None, True, True))
+        self.open_set.is_car = Threshold(-1e9 if is_car else 1e9, 0.05)
+        self.open_set.is_known = Threshold(-1e9 if is_known else 1e9, 0.05)
+        answer = super().__call__(photo, box, refine)
+        if told:
+            answer.probabilities = np.array(told)
+        return answer
+
+
+def predictor() -> Predictor:
+    made = fake_predictor(SMALL, LARGE)
+    made.__class__, made.class_names = Moody, tuple(BMW)
+    made.open_set.confusion[0, 3] = 2
+    return made
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory) -> Iterator[tuple[str, Path]]:
+    folder = tmp_path_factory.mktemp("framed")
+    (folder / "app.py").write_text(APP)
+    with served(folder, folder / "app.py") as running:
+        yield running
+
+
+@pytest.fixture
+def page(browser, site) -> Iterator[Page]:
+    with visiting(browser, site) as page:
+        expect(page.detector("#headline h2")).to_have_text("Which car is it?")
+        expect(page.detector("#frame .stage")).to_be_hidden()
+        yield page
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory) -> Path:
+    """Larger than what the page shows, so that a frame must be cut from the file."""
+    path = tmp_path_factory.mktemp("photo") / "street.jpg"
+    picture = draw_car(1, size=(1600, 1200))
+    picture.paste(draw_car(3, size=(400, 360)), (0, 120))
+    picture.save(path, quality=92)
+    return path
+
+
+def give(page: Page, photo: Path) -> Detector:
+    """Send the photo; gives the frame, once it is answered."""
+    page.set_input_files("#photo input[type=file]", photo)
+    expect(page.detector("#frame .stage:not(.busy)")).to_be_visible()
+    return page.detector("#frame .frame")
+
+
+def frame_of(page: Page) -> tuple[float, ...]:
+    style = page.detector("#frame .frame").get_attribute("style")
+    return tuple(float(re.search(rf"--{side}: ([\d.e-]+)%", style)[1]) / 100 for side in ("x1", "y1", "x2", "y2"))
+
+
+def expect_answer(page: Page, photo: Path, **how) -> None:
+    """The page shows what the Predictor itself says; of a frame, within what a pixel more or less can do."""
+    if "box" in how:
+        size = Image.open(photo).size
+        how["box"] = tuple(round(share * side) for share, side in zip(how["box"], size * 2, strict=True))
+    top = predictor()(photo, **how).top(5)
+    for row, guess in zip(page.detector("#five input[type=radio]").all(), top, strict=True):
+        expect(row).to_have_attribute("value", guess.class_name)
+    told = [float(share) for share in re.findall(r"--share:([\d.]+)", page.detector("#bars").inner_html())]
+    assert told == pytest.approx([guess.probability for guess in top], abs=4e-3 if "box" in how else 2e-4)
+
+
+def drag(page: Page, start: tuple[float, float], by: tuple[float, float]) -> None:
+    page.mouse.move(*start)
+    page.mouse.down()
+    page.mouse.move(start[0] + by[0] / 2, start[1] + by[1] / 2)
+    page.mouse.move(start[0] + by[0], start[1] + by[1])
+    page.mouse.up()
+
+
+def answered(page: Page, says: str) -> None:
+    expect(page.detector("#frame .below p")).to_contain_text(says)
+    expect(page.detector("#frame .stage:not(.busy)")).to_be_visible()
+
+
+def test_the_car_is_framed_and_another_can_be_chosen(page, photo):
+    give(page, photo)
+    assert np.abs(np.array(frame_of(page)) - LARGE).max() < 0.05
+    answered(page, "I took the largest of 2 cars.")
+    expect_answer(page, photo)
+    before = page.detector("#slider img").nth(1).get_attribute("src")
+    other = page.get_by_role("button", name="Look at another car, 1 of 1")
+    other.click()
+    answered(page, "I looked at the car that you chose.")
+    assert np.abs(np.array(frame_of(page)) - SMALL).max() < 0.05
+    expect_answer(page, photo, box=frame_of(page))
+    expect(page.detector("#slider img").nth(1)).not_to_have_attribute("src", before)
+    expect(other).to_be_visible()  # now it is the large one
+    page.detector("#frame .cars button").press("Enter")
+    expect(page.detector("#frame .frame")).to_be_focused()
+    answered(page, "I looked at the car that you chose.")
+    assert frame_of(page)[0] > 0.3
+
+
+def test_the_frame_is_moved_resized_and_drawn_by_dragging(page, photo):
+    frame = give(page, photo)
+    start, box = frame_of(page), frame.bounding_box()
+    drag(page, (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2), (-40, -20))
+    answered(page, "I looked in your frame.")
+    moved = frame_of(page)
+    assert moved[0] < start[0] - 0.05 and moved[1] < start[1] - 0.02
+    assert moved[2] - moved[0] == pytest.approx(start[2] - start[0], abs=1e-6)
+    expect_answer(page, photo, box=moved)
+    handle = page.detector("#frame [data-edges=nw]").bounding_box()
+    drag(page, (handle["x"] + 14, handle["y"] + 14), (50, 30))
+    expect(page.detector("#frame .stage:not(.busy)")).to_be_visible()
+    resized = frame_of(page)
+    assert resized[0] > moved[0] + 0.05 and resized[2:] == pytest.approx(moved[2:], abs=1e-6)
+    picture = page.detector("#frame .picture").bounding_box()
+    drag(page, (picture["x"] + 4, picture["y"] + picture["height"] - 4), (80, -60))
+    expect(page.detector("#frame .stage:not(.busy)")).to_be_visible()
+    drawn = frame_of(page)
+    assert drawn[0] < 0.05 and drawn[3] > 0.95 and drawn[2] < resized[0]
+    expect_answer(page, photo, box=drawn)
+
+
+def test_the_keyboard_moves_and_resizes_it(page, photo):
+    frame = give(page, photo)
+    start = frame_of(page)
+    frame.focus()
+    for _ in range(3):
+        page.keyboard.press("ArrowLeft")
+    page.keyboard.press("Shift+ArrowUp")
+    answered(page, "I looked in your frame.")
+    now = frame_of(page)
+    assert now == pytest.approx((start[0] - 0.03, start[1], start[2] - 0.03, start[3] - 0.01), abs=1e-6)
+    expect(frame).to_be_focused()
+    expect_answer(page, photo, box=now)
+
+
+def test_the_whole_photo_and_back(page, photo):
+    frame = give(page, photo)
+    found, buttons = frame_of(page), page.get_by_role("group", name="Where to look")
+    buttons.get_by_role("button", name="Whole photo").click()
+    answered(page, "I read the whole photo.")
+    expect(frame).to_be_hidden()
+    expect(page.detector("#frame .cars button")).to_have_count(2)
+    expect_answer(page, photo, refine=False)
+    buttons.get_by_role("button", name="My own frame").click()
+    answered(page, "I looked in your frame.")
+    expect(frame).to_be_focused()
+    buttons.get_by_role("button", name="Find the car").click()
+    answered(page, "I took the largest of 2 cars.")
+    assert frame_of(page) == pytest.approx(found, abs=1e-6)
+    expect_answer(page, photo)
+    page.get_by_role("button", name="Remove Image").click()
+    expect(page.detector("#headline h2")).to_have_text("Which car is it?")
+    expect(page.detector("#frame .stage")).to_be_hidden()
+
+
+def test_every_state_has_its_words(page, tmp_path):
+    says = {
+        500: ["Very sure 96 %", "M3 Coupe 2012", "Often confused with BMW 3 Series Sedan 2012 (2 pictures of the two"],
+        510: ["Fairly sure of the model 85 %", "A BMW 3 Series Sedan", "most likely that of 2012 (45 %)"],
+        520: ["Very sure of the make 98 %", "A BMW", "most likely the 3 Series Sedan 2012 (42 %)"],
+        530: ["Not sure 30 %", "It looks most like the", "The Audi TT Hatchback 2011 comes next (30 %)."],
+        540: ["A car, but perhaps none that I know", "It looks most like the", "M3 Coupe 2012"],
+        550: ["I see no car in this photo", "What comes nearest is the BMW M3 Coupe 2012."],
+    }
+    for width, sentences in says.items():
+        draw_car(0, size=(width, 360)).save(tmp_path / f"{width}.png")
+        give(page, tmp_path / f"{width}.png")
+        for sentence in sentences:
+            expect(page.detector("#headline")).to_contain_text(sentence.replace(" %", "\N{NO-BREAK SPACE}%"))
+        doubt = page.get_by_text("The figures compare only the cars that I know.")
+        expect(doubt).to_have_count(int(width >= 540))
+        expect(page.detector("#five input[type=radio]")).to_have_count(5)  # the nearest looks are told in any case
+    page.detector("#frame .frame").focus()
+    page.keyboard.press("ArrowUp")
+    expect(page.detector("#headline h2")).to_have_text("I see no car in this frame")
+
+
+def test_a_phone_has_the_frame_on_the_photo(page, photo):
+    page.set_viewport_size({"width": 390, "height": 844})
+    frame = give(page, photo)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    outer, inner = page.detector("#photo").bounding_box(), frame.bounding_box()
+    assert outer["x"] <= inner["x"] and inner["x"] + inner["width"] <= outer["x"] + outer["width"] + 1
+    assert outer["y"] <= inner["y"] and inner["y"] + inner["height"] <= outer["y"] + outer["height"]
+    assert page.detector("#headline").bounding_box()["y"] > page.detector("#frame .below").bounding_box()["y"]
+    start, finger = frame_of(page), page.context.new_cdp_session(page)
+    finger.send("Emulation.setTouchEmulationEnabled", {"enabled": True})
+    x, y = inner["x"] + inner["width"] / 2, inner["y"] + inner["height"] / 2
+    for kind, by in (("touchStart", 0), ("touchMove", 20), ("touchMove", 40), ("touchEnd", None)):
+        points = [] if by is None else [{"x": x - by, "y": y - by}]
+        finger.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    answered(page, "I looked in your frame.")
+    moved = frame_of(page)
+    assert moved[0] < start[0] - 0.05 and moved[1] < start[1] - 0.05
+    expect_answer(page, photo, box=moved)
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [None, "own", {"mode": "own"}, {"mode": "own", "box": [0, 0, 2, 1]}, {"mode": "own", "box": [0, 0, "1", 1]},
+     {"mode": "own", "box": [0.5, 0, 0.5, 1]}, {"mode": "own", "box": [0, 0, float("nan"), 1]}, {"mode": ["whole"]},
+     {"mode": "own", "box": [0, 0, 1]}],
+)  # fmt: skip
+def test_what_is_no_wish_finds_the_car(nonsense):
+    assert Wish.of(nonsense) == Wish("found")

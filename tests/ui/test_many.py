@@ -1,0 +1,244 @@
+"""The tab Many photos in a real browser: files and a zip in, a table that can be sorted, filtered, stopped and kept.
+
+pytest tests/test_many.py
+"""
+
+import csv
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from zipfile import ZipFile
+
+import httpx
+import pytest
+from gradio_client import Client, handle_file
+from PIL import Image
+from playwright.sync_api import Page, expect
+
+from tests.conftest import draw_car
+from tests.helpers.visit import served, visiting
+
+ROWS = "#table tbody tr"
+FAILED = "This file is not a picture that can be read: send a JPEG, PNG or WebP photo."
+
+
+@pytest.fixture(scope="module")
+def site(tiny_model, tmp_path_factory) -> Iterator[tuple[str, Path]]:
+    with served(tmp_path_factory.mktemp("site"), TWINCAR_MODEL=str(tiny_model)) as running:
+        yield running
+
+
+@pytest.fixture
+def page(browser, site) -> Iterator[Page]:
+    with visiting(browser, site, "/?tab=many") as page:
+        expect(page.detector("#many-welcome h2")).to_be_visible()
+        yield page
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> list[Path]:
+    """Four photos, one of them named like a formula, and a file that is none."""
+    folder = tmp_path_factory.mktemp("photos")
+    names = ["=1+1.jpg", "b.png", "c.jpg", "d.webp"]
+    for label, name in enumerate(names):
+        draw_car(label, size=(320, 240)).save(folder / name)
+    (folder / "broken.jpg").write_text("no picture at all\n" * 20)
+    return [folder / name for name in [*names, "broken.jpg"]]
+
+
+@pytest.fixture(scope="module")
+def trip(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("zip") / "trip.zip"
+    with ZipFile(path, "w") as file:
+        for label in range(3):
+            file.writestr(f"summer/{label}.jpg", encoded(draw_car(label)))
+        file.writestr("__MACOSX/._0.jpg", b"what a Mac leaves")
+        file.writestr("inner.zip", b"PK\3\4")
+    return path
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory) -> Path:
+    """Photos that keep the page busy for a while: large, and PNG, which cannot be decoded at a part of its size."""
+    path = tmp_path_factory.mktemp("long") / "long.zip"
+    picture = encoded(Image.new("RGB", (2400, 1800), "grey"), "PNG")
+    with ZipFile(path, "w") as file:
+        for number in range(490):
+            file.writestr(f"{number}.png", picture)
+    return path
+
+
+@pytest.fixture(scope="module")
+def truth(tiny_model, photos):
+    """What the Predictor itself says of each."""
+    from twincar import Predictor
+
+    return [answer.top(5) for answer in Predictor.from_pretrained(tiny_model).batch(photos[:4])]
+
+
+def encoded(image: Image.Image, kind: str = "JPEG") -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, quality=92)
+    return buffer.getvalue()
+
+
+def give(page: Page, *files: Path) -> None:
+    page.set_input_files("#files input[type=file]", [str(file) for file in files])
+
+
+def names(page: Page) -> list[str]:
+    return page.detector(f"{ROWS} td.file").all_inner_texts()
+
+
+def test_files_and_a_broken_one_become_rows(page, photos, truth):
+    give(page, *photos)
+    expect(page.detector("#status")).to_contain_text("4 photos answered, 1 could not be read.")
+    assert names(page) == [path.name for path in photos]
+    answered = page.detector(f"{ROWS}:not(.failed)")
+    assert answered.detector("td.name button").all_inner_texts() == [top[0].class_name for top in truth]
+    assert answered.detector("td.make").all_inner_texts() == [top[0].make for top in truth]
+    assert answered.detector("td.year").all_inner_texts() == [str(top[0].year or "") for top in truth]
+    assert answered.detector("td.picture img").count() == 4
+    expect(page.detector(f"{ROWS}.failed .why")).to_contain_text(FAILED)
+
+
+def test_the_table_sorts_and_what_failed_stays_last(page, photos, truth):
+    give(page, photos[4], *photos[:4])
+    expect(page.detector(ROWS)).to_have_count(5)
+    header = page.detector("#table th.sure")
+    header.get_by_role("button").click()
+    expect(header).to_have_attribute("aria-sort", "descending")
+    sure = [top[0].probability for top in truth]
+    order = sorted(range(4), key=lambda place: -sure[place])
+    assert names(page) == [photos[place].name for place in order] + ["broken.jpg"]
+    header.get_by_role("button").click()
+    expect(header).to_have_attribute("aria-sort", "ascending")
+    assert names(page) == [photos[place].name for place in reversed(order)] + ["broken.jpg"]
+    header.get_by_role("button").click()
+    assert names(page)[0] == "broken.jpg"  # as they came
+
+
+def test_the_table_filters_by_how_sure_and_by_words(page, photos, truth):
+    give(page, *photos)
+    expect(page.detector(ROWS)).to_have_count(5)
+    slider, search = page.detector("#table [type=range]"), page.detector("#table [type=search]")
+    sure = sorted(top[0].probability for top in truth)
+    least = next(step for step in range(5, 100, 5) if sure[0] * 100 < step)
+    slider.fill(str(least))
+    left = sum(probability * 100 >= least for probability in sure)
+    expect(page.detector(ROWS)).to_have_count(left)
+    expect(page.detector("#table .count")).to_have_text(f"{left} of 5 shown")
+    slider.fill("0")
+    search.fill("BROKEN not a picture")
+    expect(page.detector(ROWS)).to_have_count(1)
+    expect(page.detector(ROWS)).to_contain_text("broken.jpg")
+    search.fill("no such car")
+    expect(page.detector(ROWS)).to_have_count(0)
+
+
+def test_photos_pasted_here_are_answered_here(page, photos):
+    page.evaluate(
+        """async (pictures) => {
+            const clipboard = new DataTransfer();
+            pictures.forEach((bytes, i) => clipboard.items.add(
+                new File([new Uint8Array(bytes)], `pasted${i}.jpg`, {type: "image/jpeg"})));
+            document.dispatchEvent(new ClipboardEvent("paste", {clipboardData: clipboard, bubbles: true}));
+        }""",
+        [list(path.read_bytes()) for path in photos[:2]],
+    )
+    expect(page.detector("#status")).to_contain_text("2 photos answered")
+    assert names(page) == ["pasted0.jpg", "pasted1.jpg"]
+
+
+def test_a_row_of_a_zip_shows_its_evidence(page, trip):
+    give(page, trip)
+    expect(page.detector("#status")).to_contain_text("3 photos answered, 1 could not be read.")
+    assert names(page) == ["0.jpg", "1.jpg", "2.jpg", "inner.zip"]
+    row = page.detector(ROWS).nth(1).detector("td.name button")
+    name = row.inner_text()
+    row.press("Enter")  # by keyboard, as by mouse
+    expect(page.detector("#detail-headline")).to_contain_text("trip.zip/summer/1.jpg")
+    expect(page.detector("#detail-slider img")).to_have_count(2)
+    expect(page.detector("#detail .nearest li")).to_have_count(5)
+    expect(page.detector("#detail .nearest li").first).to_contain_text(name)
+    expect(page.detector(f"{ROWS}.chosen td.file")).to_have_text("1.jpg")
+    handle = page.detector("#detail-slider").get_by_role("slider")
+    handle.focus()
+    expect(handle).to_have_attribute("aria-valuenow", "50")
+    page.keyboard.press("ArrowRight")
+    expect(handle).to_have_attribute("aria-valuenow", "55")
+
+
+def test_the_table_can_be_taken_along(page, photos, truth, tmp_path):
+    give(page, *photos)
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download CSV").click()
+    assert download.value.suggested_filename == "twincar.csv"
+    download.value.save_as(tmp_path / "twincar.csv")
+    rows = list(csv.DictReader((tmp_path / "twincar.csv").open(encoding="utf-8")))
+    assert [row["file"] for row in rows] == ["'=1+1.jpg", "b.png", "c.jpg", "d.webp", "broken.jpg"]
+    assert [row["class_name"] for row in rows] == [top[0].class_name for top in truth] + [""]
+    assert [row["year"] for row in rows] == [str(top[0].year or "") for top in truth] + [""]
+    assert float(rows[0]["probability"]) == pytest.approx(truth[0][0].probability, abs=1e-3)
+    assert rows[4]["error"] == FAILED
+
+
+def test_a_batch_can_be_stopped_and_what_was_answered_stays(page, photos, long):
+    give(page, long)
+    expect(page.detector(ROWS).first).to_be_visible()
+    expect(page.detector("#status progress")).to_have_attribute("max", "490")
+    page.get_by_role("button", name="Stop").click()
+    expect(page.detector("#status")).to_contain_text("Stopped after")
+    done = int(page.detector("#status b").inner_text().split()[2])
+    assert 0 < done < 490
+    expect(page.detector(ROWS)).to_have_count(done)
+    expect(page.get_by_role("button", name="Download CSV")).to_be_visible()
+    give(page, *photos[:2])  # and the page is ready for the next
+    expect(page.detector("#status")).to_contain_text("2 photos answered")
+    expect(page.detector(ROWS)).to_have_count(2)
+
+
+def test_one_photo_is_answered_while_many_are(page, car_photo, long):
+    give(page, long)
+    expect(page.detector(ROWS).first).to_be_visible()
+    page.get_by_role("tab", name="Identify").click()
+    page.set_input_files("#photo input[type=file]", car_photo)
+    expect(page.detector("#headline .answer")).to_be_visible()
+    page.get_by_role("tab", name="Many photos").click()
+    page.get_by_role("button", name="Stop").click()  # it is still at it
+    expect(page.detector("#status")).to_contain_text("Stopped after")
+
+
+def test_a_phone_shows_the_table_without_scrolling_sideways(page, photos):
+    page.set_viewport_size({"width": 390, "height": 844})
+    give(page, *photos)
+    expect(page.detector(ROWS)).to_have_count(5)
+    page.detector(f"{ROWS} td.name button").first.click()
+    expect(page.detector("#detail-slider img")).to_have_count(2)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    rows = page.detector("#table .rows")
+    assert rows.evaluate("element => element.scrollWidth <= element.clientWidth")
+    # Both in one look: the page may be on its way down to the detail.
+    tops = "ids => ids.map(id => document.getElementById(id).getBoundingClientRect().top)"
+    assert (above := page.evaluate(tops, ["many", "detail"])) == sorted(above)
+
+
+def test_the_api_answers_files_and_zips(site, photos, trip, truth):
+    client = Client(site[0], verbose=False)
+    answer = client.predict(photos=[handle_file(path) for path in (*photos, trip)], api_name="/many")
+    rows = answer["rows"]
+    inside = ["summer/0.jpg", "summer/1.jpg", "summer/2.jpg", "inner.zip"]
+    assert [row["file"] for row in rows[-4:]] == [f"trip.zip/{name}" for name in inside]
+    assert [row["class_name"] for row in rows[:4]] == [top[0].class_name for top in truth]
+    assert rows[0]["probability"] == pytest.approx(truth[0][0].probability, abs=1e-3)
+    assert rows[4] == {"file": "broken.jpg", "error": FAILED}
+
+
+@pytest.mark.parametrize("meta", [{}, {"meta": {"_type": "gradio.FileData"}}])
+def test_the_api_reads_no_file_that_gradio_did_not_store(site, tmp_path, meta):
+    draw_car(1).save(tmp_path / "secret.png")
+    with httpx.Client(base_url=f"{site[0]}/gradio_api", timeout=60) as client:
+        photo = {"path": str(tmp_path / "secret.png")} | meta
+        event = client.post("/call/many", json={"data": [[photo]]})
+        answer = client.get(f"/call/many/{event.json()['event_id']}") if event.is_success else event
+    assert "class_name" not in answer.text

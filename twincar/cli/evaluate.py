@@ -1,0 +1,77 @@
+"""Commands that measure a model: evaluate, compare, report."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from twincar.cli.base import Data, Model, app, say, sentences, show_scores
+from twincar.config import PUBLISHED, TwinCarError
+
+
+@app.command()
+def evaluate(
+    model: Model = str(PUBLISHED),
+    data: Data = Path("data"),
+    split: Annotated[str, typer.Option(help="train, val, test or holdout.")] = "val",
+    out_folder: Annotated[
+        Path | None, typer.Option("--out", help="Also write scores.json, predictions.csv and per_class.csv there.")
+    ] = None,
+) -> None:
+    """Score a published model on a split, with 95 % bootstrap intervals."""
+    from twincar.data.table import load_table
+    from twincar.modeling.evaluation import evaluate as evaluation
+    from twincar.modeling.inference.predictor import REFERENCE, Predictor
+
+    with sentences():
+        table = load_table(data)
+        result = evaluation.evaluate(Predictor.from_pretrained(model, engine=REFERENCE), table, split)
+        if out_folder:
+            result.save(out_folder)
+        show_scores(result)
+
+
+@app.command()
+def compare(
+    reports: Annotated[Path, typer.Option(help="The folder with a folder for each recipe.")] = Path("reports"),
+) -> None:
+    """Put the measured recipes beside each other: REPORTS/recipes.csv, and the table of the README."""
+    from twincar.report import comparison
+
+    with sentences():
+        print(comparison.as_markdown(comparison.write(reports)), end="")
+
+
+@app.command()
+def report(
+    model: Model = str(PUBLISHED),
+    data: Data = Path("data"),
+    out_folder: Annotated[Path, typer.Option("--out", help="Gets a folder named like the recipe.")] = Path("reports"),
+    run: Annotated[Path | None, typer.Option(help="The run whose training log belongs to the model.")] = None,
+    split: Annotated[str, typer.Option(help="train, val, test or holdout.")] = "val",
+    redraw: Annotated[
+        bool, typer.Option("--redraw", help="Only draw again what the tables in OUT give; no model, no data.")
+    ] = False,
+) -> None:
+    """Measure a published model and write every table and figure about it, and a page that shows them; then what lies
+    beside: the recipes' comparison and the data's statistics."""
+    from twincar.report import report as reporting
+
+    with sentences():
+        if redraw:
+            folders = sorted(path.parent for path in out_folder.glob("*/per_class.csv"))
+            if not folders:
+                raise TwinCarError(f"{out_folder} holds no folder with the tables of a report: leave out `--redraw`.")
+            for folder in folders:
+                figures = reporting.redraw(folder)
+                say(f"{len(figures)} figures drawn in {folder}.")
+            return
+        from twincar.data.table import load_table
+        from twincar.modeling.inference.predictor import REFERENCE, Predictor
+
+        table = load_table(data)
+        predictor = Predictor.from_pretrained(model, engine=REFERENCE)
+        folder = out_folder / reporting.folder_name(predictor.config)
+        show_scores(reporting.report(predictor, table, folder, run=run, split=split))
+        reporting.report_around(out_folder, table)
+        say(f"Written to {folder}.")

@@ -1,0 +1,66 @@
+"""Commands that add to a published model without training its network: fit-detector, fit-open-set."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from twincar.cli.base import Data, app, out, say, sentences
+from twincar.config import PUBLISHED
+
+Published = Annotated[Path, typer.Option("--model", help="A model folder; the result is written into it.")]
+NotCars = Annotated[Path, typer.Option(help="A folder of 20 or more photos without cars.")]
+Scenes = Annotated[int, typer.Option(min=20, help="How many cars to paste onto those photos.")]
+
+
+@app.command("fit-detector")
+def fit_detector(
+    not_cars: NotCars,
+    model: Published = PUBLISHED,
+    data: Data = Path("data"),
+    scenes: Scenes = 2400,
+) -> None:
+    """Fit the detector, which finds the cars in a photo. Answers for pictures cropped to the car do not change."""
+    from twincar.data.table import load_table
+    from twincar.modeling.hub import model_folder
+    from twincar.modeling.inference.predictor import Predictor
+    from twincar.modeling.publishing.fit_detector import fit_detector
+
+    with sentences():
+        published = model_folder.load(model)
+        published.detector, figures = fit_detector(Predictor(published), load_table(data), not_cars, scenes=scenes)
+        published.config["detector"] = figures
+        model_folder.save(published.cpu(), model)
+        say(
+            f"Of {figures['val_scenes']} cars in scenes of val pictures {figures['found']:.1%} were found, with a mean "
+            f"IoU of {figures['mean_iou']:.3f}. The detector is in {model}."
+        )
+
+
+@app.command("fit-open-set")
+def fit_open_set(
+    not_cars: NotCars,
+    model: Published = PUBLISHED,
+    data: Data = Path("data"),
+    scenes: Scenes = 2400,
+) -> None:
+    """Fit what rejects photos without a car and cars of unknown classes. Probabilities do not change."""
+    from twincar.data.table import load_table
+    from twincar.modeling.hub import model_folder
+    from twincar.modeling.inference.predictor import Predictor
+    from twincar.modeling.publishing.fit_open_set import fit_open_set
+
+    with sentences():
+        published = model_folder.load(model)
+        published.open_set, figures = fit_open_set(Predictor(published), load_table(data), not_cars, scenes=scenes)
+        published.config["open_set"] = figures
+        model_folder.save(published.cpu(), model)
+        for title, rows in (("Not a car", figures["not_a_car"]), ("Unknown class", figures["left_out_class"])):
+            table = Table(title=title)
+            for heading in ("score", "AUROC", "false positives at 95 % true positives"):
+                table.add_column(heading)
+            for row in rows:
+                table.add_row(row["score"], f"{row['auroc']:.4f}", f"{row['fpr95']:.1%}")
+            out.print(table)
+        say(f"Fitted with {figures['not_cars']} photos without cars. The open-set data is in {model}.")

@@ -1,0 +1,111 @@
+"""Verbs that bring a model to others: push, pull, space, export."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from twincar.cli.base import Model, app, out, say, sentences
+from twincar.config import PUBLISHED
+
+Repo = Annotated[str, typer.Argument(help="Its name on the Hub: user/repo.")]
+Private = Annotated[bool, typer.Option("--private", help="For your eyes alone; counts when the repo is made.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would go, and send nothing.")]
+Message = Annotated[str | None, typer.Option(help="The commit's message.")]
+
+Engine = StrEnum("Engine", ["onnx", "openvino", "torchscript"])
+
+
+@app.command()
+def push(
+    folder: Annotated[Path, typer.Argument(help="A model folder.")],
+    repo: Repo,
+    private: Private = False,
+    revision: Annotated[str | None, typer.Option(help="A branch, made when there is none  [default: main]")] = None,
+    message: Message = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Send a model folder to the Hugging Face Hub, in one commit."""
+    from twincar.modeling.publishing import push_pull
+
+    with sentences():
+        if dry_run:
+            files = push_pull.parcel(folder, repo)
+            _show(f"Would go to {repo}", {path: push_pull.size(content) for path, content in files.items()})
+            for line in push_pull.results(files["README.md"].decode()):
+                say(f"  {line}")
+            return
+        commit = push_pull.push(folder, repo, private=private, revision=revision, message=message)
+        say(f"Published as {repo}@{commit}")
+
+
+@app.command()
+def pull(
+    name: Annotated[str, typer.Argument(help="user/repo, or user/repo@revision: a branch, a tag or a commit.")],
+    out_folder: Annotated[Path | None, typer.Option("--out", help="The model folder  [default: models/<repo>]")] = None,
+) -> None:
+    """Fetch a model from the Hugging Face Hub into a folder."""
+    from twincar.modeling.publishing import push_pull
+
+    with sentences():
+        say(f"{name} lies in {push_pull.pull(name, out_folder)}.")
+
+
+@app.command()
+def space(
+    name: Annotated[str, typer.Argument(metavar="SPACE", help="Its name on the Hub: user/space.")],
+    model: Annotated[
+        str | None, typer.Option(help="Answer with this Hub model, pinned to a commit  [default: models/twincar]")
+    ] = None,
+    private: Private = False,
+    message: Message = None,
+    dry_run: DryRun = False,
+    out_folder: Annotated[
+        Path | None, typer.Option("--out", help="With --dry-run: also write the Space's folder here.")
+    ] = None,
+) -> None:
+    """Create or update a Hugging Face Space that serves the page, in one commit."""
+    from twincar.modeling.publishing import push_pull
+    from twincar.modeling.publishing import space as spaces
+
+    with sentences():
+        if dry_run:
+            files = spaces.parcel(name, model and spaces.pin(model))
+            _show(f"Would go to {name}", {path: push_pull.size(content) for path, content in files.items()})
+            if out_folder:
+                say(f"It lies in {spaces.write(files, out_folder)}.")
+            return
+        commit = spaces.publish(name, model=model, private=private, message=message)
+        say(f"Published as https://huggingface.co/spaces/{name} ({commit})")
+
+
+def _show(title: str, sizes: dict[str, int]) -> None:
+    table = Table(title=title, show_footer=True, title_justify="left")
+    table.add_column("file", f"{len(sizes)} files")
+    table.add_column("bytes", f"{sum(sizes.values()):,}", justify="right")
+    for path, size in sizes.items():
+        table.add_row(path, f"{size:,}")
+    out.print(table)
+
+
+@app.command()
+def export(
+    to: Annotated[Engine, typer.Option(help="For which engine.")],
+    model: Model = str(PUBLISHED),
+    out_file: Annotated[
+        Path | None, typer.Option("--out", help="The file  [default: twincar.onnx, .xml or .pt]")
+    ] = None,
+) -> None:
+    """Write a model for ONNX Runtime, OpenVINO or TorchScript, and hold its answers against this one's."""
+    from twincar.modeling.hub import model_folder
+    from twincar.modeling.publishing import export as exporting
+
+    with sentences():
+        out_file = out_file or Path("twincar").with_suffix(exporting.SUFFIXES[to.value])
+        parity = exporting.export(model_folder.load(model), to.value, out_file)
+        say(
+            f"{out_file}: on {parity.pictures} pictures its probabilities differ by {parity.largest_difference:.1e} at "
+            f"most, and the best class is {'the same' if parity.same_best else 'NOT the same'}."
+        )

@@ -1,0 +1,125 @@
+"""Verbs that answer about photos: predict, explain."""
+
+from collections.abc import Container, Iterator
+from contextlib import nullcontext
+from itertools import chain, tee
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from twincar.batch.results import as_json as line_of
+from twincar.batch.results import find_photos, open_results
+from twincar.cli.base import Model, app, err, out, say, sentences
+from twincar.config import PUBLISHED, TwinCarError
+from twincar.files import atomic_write
+from twincar.modeling.inference.describe import as_dict
+from twincar.text import count, printable
+
+
+@app.command()
+def predict(
+    photos: Annotated[list[str], typer.Argument(help="Photos, or folders of photos; with `--engine ray` also s3://…")],
+    model: Model = str(PUBLISHED),
+    top: Annotated[int, typer.Option(min=1, help="How many answers a photo.")] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    out_file: Annotated[
+        Path | None, typer.Option("--out", help="Write answers there, as they come: .jsonl, or .csv of the best ones.")
+    ] = None,
+    resume: Annotated[bool, typer.Option(help="Go on with OUT: leave out the photos that it has.")] = False,
+    engine: Annotated[
+        str | None,
+        typer.Option(help="torch or openvino, with a precision (openvino:f32); or ray  [default: the fastest here]"),
+    ] = None,
+) -> None:
+    """Name the cars in photos. Ends with exit code 1 when a photo could not be answered."""
+    done = failed = 0
+    with sentences():
+        if resume and not out_file:
+            raise TwinCarError("`--resume` goes on with a file: name it with `--out`.")
+        with open_results(out_file, resume) if out_file else nullcontext() as answers, _progress(out_file) as progress:
+            task = progress.add_task("")
+            work = _on_ray if engine == "ray" else _here
+            for file, answer in work(photos, model, top, engine, () if answers is None else answers):
+                done, failed = done + 1, failed + isinstance(answer, str)
+                progress.advance(task)
+                if answers is not None:
+                    answers.write(file, answer)
+                elif as_json:
+                    print(line_of(file, answer), flush=True)
+                else:
+                    _say(file, answer)
+            if answers is not None:
+                before = f" ({len(answers):,} were there before)" if len(answers) else ""
+                words = f"{count(done, 'photo')}, {failed:,} of them unreadable: {out_file}{before}"
+                say(words)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _here(photos: list[str], model: str, top: int, engine: str | None, done: Container[str]) -> Iterator[tuple]:
+    """(file, its answer as of `saying.as_dict` or the reason why there is none) of each photo not `done`, in order."""
+    files = (file for file in find_photos(map(Path, photos)) if str(file) not in done)
+    if (first := next(files, None)) is None:  # also, an empty folder is told of before a model is loaded
+        return
+    from twincar import PhotoError, Predictor
+    from twincar.modeling.engines.choose import limit_threads
+
+    predictor = Predictor.from_pretrained(model, engine=engine)
+    limit_threads(predictor.engine)
+    at_once = 16 if predictor.engine.device.type == "cpu" else 128
+    names, files = tee(chain([first], files))
+    for file, answer in zip(names, predictor.stream(files, at_once, full_size=False), strict=True):
+        yield str(file), str(answer) if isinstance(answer, PhotoError) else as_dict(answer, top)
+
+
+def _on_ray(photos: list[str], model: str, top: int, engine: str, done: Container[str]) -> Iterator[tuple]:
+    from twincar.batch import ray_batch
+
+    return ray_batch.answer(photos, model, top, done)
+
+
+def _progress(out_file: Path | None) -> Progress:
+    """A count on a person's terminal, while the answers themselves go to a file."""
+    columns = (SpinnerColumn(), TextColumn("{task.completed:,} photos"), TimeElapsedColumn())
+    return Progress(*columns, console=err, disable=out_file is None or not err.is_terminal, transient=True)
+
+
+def _say(file: str, answer: dict | str) -> None:
+    voice = err if isinstance(answer, str) else out
+    voice.print(Text(printable(file), "bold"), soft_wrap=True)
+    if isinstance(answer, str):
+        voice.print(f"  {escape(answer)}", highlight=False, soft_wrap=True)
+        return
+    voice.print(f"  {escape(answer['said'])}", highlight=False, soft_wrap=True)
+    for guess in answer["top"]:
+        voice.print(f"  {guess['probability']:6.1%}  {escape(guess['class_name'])}", highlight=False)
+
+
+@app.command()
+def explain(
+    photo: Path,
+    out_file: Annotated[Path, typer.Option("--out", help="Where the overlay goes, as PNG or JPEG.")],
+    class_name: Annotated[
+        str | None, typer.Option("--class", help="The evidence for this class  [default: the best]")
+    ] = None,
+    method: Annotated[
+        str, typer.Option(help="Grad-CAM++, or HiResCAM, which keeps to what counts for this class.")
+    ] = "Grad-CAM++",
+    model: Model = str(PUBLISHED),
+) -> None:
+    """Draw what in the photo speaks for a class."""
+    from twincar import Predictor
+
+    with sentences():
+        if out_file.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
+            raise TwinCarError(f"{out_file} does not end in .png, .jpg or .webp: name a picture file with `--out`.")
+        answer = Predictor.from_pretrained(model)(photo)
+        picture = answer.overlay(class_name, method)
+        with atomic_write(out_file) as beside:
+            picture.save(beside)
+        done = f"{class_name or answer.top(1)[0].class_name}: {out_file}"
+        out.print(escape(done), highlight=False, soft_wrap=True)

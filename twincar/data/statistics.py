@@ -1,0 +1,105 @@
+"""What the pictures of a table are like: how large, how bright in each channel, how sharp; and how many a class has.
+
+    twincar prepare SOURCE --out data --statistics                        # of 400 pictures -> data/statistics.csv
+    twincar prepare SOURCE --out data --statistics --keep reports/data    # and a copy to show without them
+
+From Python: `found, unreadable = statistics.of(load_table("data"))`.
+"""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+from rich.progress import track
+
+from twincar.config import parse_class_name
+from twincar.data.table import SPLITS, class_names
+from twincar.features.photo import PhotoError, load_photo
+from twincar.files import write_csv
+
+COLUMNS = [
+    "path", "class_name", "make", "split", "width", "height", "aspect_ratio", "box_width", "box_height",
+    "red", "green", "blue", "sharpness",
+]  # fmt: skip
+SHARPNESS = ((0, "very blurry"), (100, "slightly blurry"), (500, "sharp"))  # from this variance on -> the words
+FILES = ("statistics.csv", "class_distribution.csv")
+
+
+def of(
+    table: pd.DataFrame, sample: int = 400, seed: int = 42, *, workers: int | None = None, progress: bool = False
+) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
+    """Measure `sample` pictures of a table, drawn with `seed` from all its splits; all of them where it has no more.
+
+    Returns the measurements, a row a picture in the table's order, and (path, reason) of those that cannot be read.
+
+    path : the file's name, without its folder, so that the table can be shown elsewhere.
+    width, height, aspect_ratio : of the upright picture as it lies in the file, in pixels; width over height.
+    box_width, box_height : of the car's box, in pixels; NaN where the table has none.
+    red, green, blue : mean of the channel over the whole picture, 0-255.
+    sharpness : `sharpness` of the whole picture.
+    """
+    rows = table if sample >= len(table) else table.sample(sample, random_state=seed).sort_index()
+    records, unreadable = [], []
+    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:  # decoding and OpenCV run outside Python's lock
+        found = pool.map(_measure, rows["path"])
+        measured = track(found, "Measuring", total=len(rows), disable=not progress)
+        for row, result in zip(rows.itertuples(), measured, strict=True):
+            if isinstance(result, str):
+                unreadable.append((row.path, result))
+                continue
+            box = {"box_width": row.x2 - row.x1, "box_height": row.y2 - row.y1}
+            name = {"path": Path(row.path).name, "class_name": row.class_name, "make": row.make, "split": row.split}
+            records.append(name | box | result)
+    return pd.DataFrame(records, columns=COLUMNS), unreadable
+
+
+def sharpness(picture: np.ndarray) -> float:
+    """The variance of the Laplacian of the grey picture; the more edges and the finer, the higher (0 where it is flat).
+
+    picture : (H, W, 3) RGB, uint8. Source: Pech-Pacheco et al., "Diatom autofocusing in brightfield microscopy",
+    ICPR 2000. It depends on the picture's size: compare pictures of one size.
+    """
+    return float(cv2.Laplacian(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), cv2.CV_64F).var())
+
+
+def sharpness_words(values: Sequence[float]) -> pd.Series:
+    """How many of the values fall to each of the words of SHARPNESS, in their order."""
+    bounds, words = zip(*SHARPNESS, strict=True)
+    return pd.cut(pd.Series(values), [*bounds, np.inf], right=False, labels=words).value_counts().reindex(words)
+
+
+def distribution(table: pd.DataFrame, names: Sequence[str] | None = None) -> pd.DataFrame:
+    """Pictures a class and split: class_name, make and a column of counts for each of SPLITS, in the order of `names`,
+    by default that of the table's labels."""
+    names = list(names or class_names(table))
+    counts = pd.crosstab(table["class_name"], table["split"]).reindex(names, columns=SPLITS, fill_value=0)
+    makes = [parse_class_name(name).make for name in names]
+    return (
+        counts.rename_axis(None, axis=1)
+        .reset_index(names="class_name")
+        .assign(make=makes)[["class_name", "make", *SPLITS]]
+    )
+
+
+def keep(folder: str | Path, table: pd.DataFrame, found: pd.DataFrame) -> None:
+    """Write FILES into `folder`: the measurements of `of`, and the distribution. No path of this machine is in them."""
+    for file, rows in zip(FILES, (found, distribution(table)), strict=True):
+        write_csv(rows, Path(folder) / file)
+
+
+def _measure(path: str) -> dict[str, float] | str:
+    """The measurements of one picture, or why it has none."""
+    try:
+        picture = np.asarray(load_photo(path))
+    except PhotoError as error:
+        return str(error)
+    height, width = picture.shape[:2]
+    red, green, blue = picture.mean((0, 1))
+    return {
+        "width": width, "height": height, "aspect_ratio": width / height,
+        "red": red, "green": green, "blue": blue, "sharpness": sharpness(picture),
+    }  # fmt: skip

@@ -1,0 +1,331 @@
+"""Turns any layout of Stanford Cars, or of your own cars, into one table that everything else reads.
+
+    twincar prepare SOURCE --out data/      # SOURCE: a folder, parquet files, or owner/name on the Hugging Face Hub
+
+writes `data/cars.csv` (one row a usable picture, COLUMNS below), `data/rejected.csv` (the others, with a reason) and
+`data/duplicates.csv` (which of the usable ones are the same photo).
+From Python: `prepare("tanganke/stanford_cars", "data")`, then `load_table("data")`.
+
+The validation pictures are drawn from all annotated training pictures, in the devkit's order, before any is rejected.
+So every layout of Stanford Cars gives the same 7,329 / 815 pictures, also where files are missing.
+"""
+
+import math
+import os
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from rich.progress import track
+
+from twincar.config import PICTURES, STANFORD_CARS, canonical_class_name, parse_class_name
+from twincar.data.duplicates import SIDE, same_photo
+from twincar.data.layouts import read_source
+from twincar.data.listing import BOX, DataError, Listing
+from twincar.data.validation import clip_box, read_sound, skim
+from twincar.files import atomic_write, locked, remove_leftovers
+from twincar.text import count
+
+__all__ = ["COLUMNS", "SPLITS", "DataError", "Summary", "class_names", "load_table", "prepare", "stratified_split"]
+
+COLUMNS = ["path", "label", "class_name", "make", "model", "body", "year", *BOX, "split"]
+SPLITS = ("train", "val", "test", "holdout")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What `prepare` found and wrote; `describe()` says it in sentences."""
+
+    table: Path
+    layout: str
+    n_classes: int
+    is_stanford_cars: bool
+    splits: dict[str, int]  # usable pictures a split
+    rejected: dict[str, int]  # pictures a reason (its first words)
+    boxes: int  # usable pictures that have a box
+    notes: tuple[str, ...] = ()
+
+    def describe(self) -> str:
+        """A few sentences for a person, one a line."""
+        usable, rejected = sum(self.splits.values()), sum(self.rejected.values())
+        classes = "Stanford Cars, labels in the devkit's order" if self.is_stanford_cars else "labels by this data set"
+        lines = [
+            f"Layout: {self.layout}; {count(self.n_classes, 'class', 'classes')} ({classes}).",
+            f"{count(usable, 'picture')}: " + ", ".join(f"{n:,} {s}" for s, n in self.splits.items() if n) + ".",
+            "Boxes: " + {0: "none.", usable: "every picture has one."}.get(self.boxes, f"{self.boxes:,} pictures."),
+        ]
+        if rejected:
+            reasons = ", ".join(f"{n:,} {reason}" for reason, n in self.rejected.items())
+            lines.append(
+                f"{count(rejected, 'picture')} rejected ({reasons}): see {self.table.parent / 'rejected.csv'}."
+            )
+        return "\n".join([*lines, *self.notes, f"Wrote {self.table}."])
+
+
+def prepare(
+    source: str | Path,
+    out: str | Path,
+    *,
+    seed: int = 42,
+    val_size: float = 0.1,
+    holdout: str | Path | None = None,
+    keep_test: bool = True,
+    progress: bool = True,
+    endpoint: str | None = None,
+) -> Summary:
+    """Write `out`/cars.csv, `out`/rejected.csv and `out`/duplicates.csv from `source`.
+
+    Parameters
+    ----------
+    source : a folder in any of the layouts of `layouts.py`, a parquet file, or a Hub dataset "owner/name".
+    out : folder for the tables; pictures out of parquet files go to `out`/pictures. A run that was killed can be
+        started again: tables appear whole or not at all, pictures already written are kept.
+    seed, val_size : of the split, `val_size` in [0, 1); unused where the source has its own validation pictures.
+    holdout : a folder of pictures, or a text file with one file name a line. Training pictures of these names get the
+        split "holdout", so that they are left out of training; validation and test pictures stay what they are.
+    keep_test : False leaves the test pictures out of the table.
+    progress : show progress bars.
+    endpoint : address of the Hub, if it is not huggingface.co.
+
+    Raises
+    ------
+    DataError
+        One sentence: no layout fits, a file cannot be read, the Hub cannot be reached, no picture is usable.
+    """
+    if not 0 <= val_size < 1:
+        raise DataError(f"val_size is {val_size}: it is a share of the training pictures, from 0 up to but not 1.")
+    held_out = _holdout_names(holdout)
+    out = Path(os.path.abspath(Path(out).expanduser()))
+    listing = read_source(source, out / "pictures", endpoint, progress)
+    rows, notes = listing.rows.reset_index(drop=True), list(listing.notes)
+    if not keep_test:
+        rows = rows[rows["split"] != "test"].reset_index(drop=True)
+    rows["class_name"], rows["label"], is_stanford_cars = label_rows(listing, rows["class_name"])
+
+    # The split comes first: which pictures validate must not depend on which files are damaged or missing.
+    if (rows["split"] == "val").any():
+        notes.append("The source's own validation pictures are used.")
+    else:
+        drawn = rows.index[(rows["split"] == "train") & (rows["label"] >= 0)]
+        rows.loc[drawn[stratified_split(rows.loc[drawn, "label"], val_size, seed)], "split"] = "val"
+    if held_out:
+        named = pd.Series([Path(p).name in held_out for p in rows["path"]], index=rows.index, dtype=bool)
+        rows.loc[named & (rows["split"] == "train"), "split"] = "holdout"
+
+    thumbnails = _check(rows, progress)
+    usable = rows[rows["reason"] == ""].copy()
+    rejected = rows[rows["reason"] != ""]
+    if held_out:
+        counts = usable.loc[named[usable.index], "split"].value_counts()
+        notes.append(
+            f"Of {count(len(held_out), 'file name')} to hold out, {counts.get('holdout', 0):,} are held out and "
+            f"{counts.get('val', 0):,} stay validation pictures."
+        )
+    if not is_stanford_cars and len(usable):  # labels without a gap, also where a class lost all its pictures
+        gone = sorted(set(rows["class_name"]) - set(usable["class_name"]) - {""})
+        if gone:
+            notes.append(
+                f"{count(len(gone), 'class', 'classes')} without a usable picture left out: {', '.join(gone)}."
+            )
+        usable["label"] = usable["label"].rank(method="dense").astype(int) - 1
+
+    _write(rejected[["path", "reason"]].assign(path=_relative(rejected["path"], out)), out / "rejected.csv")
+    reasons = Counter(reason.split(":")[0] for reason in rejected["reason"])
+    if not len(usable):
+        found = ", ".join(f"{n:,} {reason}" for reason, n in reasons.items()) or "none was listed"
+        first = f", the first is {rejected['reason'].iloc[0]}" if len(rejected) else ""
+        raise DataError(f"No usable picture in {source} ({found}{first}): see {out / 'rejected.csv'} for all reasons.")
+    cars = [parse_class_name(name) for name in usable["class_name"]]
+    for column in ("make", "model", "body", "year"):
+        usable[column] = pd.Series([getattr(car, column) for car in cars], index=usable.index, dtype=object)
+    usable["path"] = _relative(usable["path"], out)
+    usable[BOX] = usable[BOX].round().astype("Int64")
+    photo = same_photo(thumbnails[usable.index])
+    copies = usable[["path", "split", "class_name"]].assign(photo=photo)[photo >= 0].sort_values("photo", kind="stable")
+    notes += _about(copies, out)
+    _write(copies[["photo", "path", "split", "class_name"]], out / "duplicates.csv")
+    _write(usable[COLUMNS], out / "cars.csv")
+    return Summary(
+        table=out / "cars.csv",
+        layout=listing.layout,
+        n_classes=usable["label"].nunique(),
+        is_stanford_cars=is_stanford_cars,
+        splits={split: int((usable["split"] == split).sum()) for split in SPLITS},
+        rejected=dict(reasons.most_common()),
+        boxes=int(usable["x1"].notna().sum()),
+        notes=tuple(notes),
+    )
+
+
+def stratified_split(labels: Sequence[int], val_size: float = 0.1, seed: int = 42) -> np.ndarray:
+    """Draw validation pictures: an array of bool, True for validation.
+
+    With enough pictures it is `sklearn.model_selection.train_test_split(..., test_size=val_size, stratify=labels,
+    random_state=seed)` to the picture. Where that is impossible (a class of one picture, more classes than validation
+    pictures) it comes as near as it can; no class ever loses its last training picture.
+    """
+    from sklearn.model_selection import train_test_split
+
+    labels = np.asarray(labels)
+    is_val = np.zeros(len(labels), dtype=bool)
+    _, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    eligible = np.flatnonzero(counts[inverse] >= 2)
+    n_classes = int((counts >= 2).sum())
+    n_val = math.ceil(len(eligible) * val_size)  # sklearn rounds up too
+    if n_val == 0:
+        return is_val
+    if n_classes <= n_val <= len(eligible) - n_classes:
+        _, val = train_test_split(eligible, test_size=val_size, stratify=labels[eligible], random_state=seed)
+        is_val[val] = True
+        return is_val
+    left = counts.copy()
+    for i in np.random.default_rng(seed).permutation(eligible):
+        if left[inverse[i]] > 1 and is_val.sum() < n_val:
+            is_val[i] = True
+            left[inverse[i]] -= 1
+    return is_val
+
+
+def load_table(data_dir: str | Path) -> pd.DataFrame:
+    """Read the table that `prepare` wrote to `data_dir`: COLUMNS, paths absolute (str), label int, year Int64 (NA where
+    the name tells none), box in pixels as float, 0-based, x2 and y2 exclusive, NaN where there is none.
+
+    Raises DataError where there is no table or it is not one of `prepare`'s.
+    """
+    table, again = Path(data_dir) / "cars.csv", f"run `twincar prepare SOURCE --out {data_dir}` "
+    if not table.is_file():
+        raise DataError(f"There is no {table}: {again}first.")
+    try:
+        rows = pd.read_csv(table, dtype=str, keep_default_na=False)  # a model called "NA" stays a name
+    except (ValueError, OSError) as error:
+        raise DataError(f"{table} cannot be read ({str(error).strip()}): {again}again.") from error
+    if missing := [c for c in COLUMNS if c not in rows.columns]:
+        raise DataError(f"{table} has no column {', '.join(missing)}: {again}again.")
+    rows = rows[COLUMNS]
+    if rows.empty:
+        raise DataError(f"{table} has no rows: {again}again.")
+    if wrong := sorted(set(rows["split"]) - set(SPLITS)):
+        raise DataError(f"{table} has the split {wrong[0]!r}, which is none of {', '.join(SPLITS)}: {again}again.")
+    try:
+        numbers = rows[["year", *BOX]].replace("", None).apply(pd.to_numeric)
+        rows = rows.assign(label=rows["label"].astype(int), year=numbers["year"].astype("Int64"))
+        rows[BOX] = numbers[BOX].astype(float)
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{table} has text where a number belongs ({error}): {again}again.") from error
+    base = os.path.abspath(data_dir)
+    return rows.assign(path=[os.path.normpath(os.path.join(base, p)) for p in rows["path"]])
+
+
+def class_names(table: pd.DataFrame) -> tuple[str, ...]:
+    """The class names in label order: name i is label i. For Stanford Cars always all 196, in the devkit's order, also
+    where a class has no picture in `table`. Raises DataError where labels and names do not fit together."""
+    pairs = table[["label", "class_name"]].drop_duplicates().sort_values("label")
+    labels, names = pairs["label"].tolist(), tuple(pairs["class_name"])
+    n = len(STANFORD_CARS)
+    if labels and all(0 <= i < n and STANFORD_CARS[i] == name for i, name in zip(labels, names, strict=True)):
+        return STANFORD_CARS
+    if labels != list(range(len(labels))):
+        raise DataError(
+            "The table's labels are not 0, 1, 2, ... with one class name each: run `twincar prepare` again."
+        )
+    return names
+
+
+def label_rows(listing: Listing, found: pd.Series) -> tuple[list[str], list[int], bool]:
+    """(class name, label) of every row, and whether this is Stanford Cars. "/" and "-" in a name are the same; the
+    spelling is the devkit's, else the one met first. A row without a class gets label -1."""
+    stanford = {canonical_class_name(name): name for name in STANFORD_CARS}
+    spelling = {canonical_class_name(name): name for name in reversed([*(listing.names or []), *found]) if name}
+    is_stanford_cars = bool(spelling) and set(spelling) <= set(stanford)
+    if is_stanford_cars:
+        spelling, order = stanford, list(stanford)
+    elif listing.names:
+        order = list(dict.fromkeys(canonical_class_name(name) for name in [*listing.names, *found] if name))
+    else:
+        order = sorted(spelling)
+    label = {name: i for i, name in enumerate(order)}
+    keys = [canonical_class_name(name) for name in found]
+    return [spelling.get(key, "") for key in keys], [label.get(key, -1) for key in keys], is_stanford_cars
+
+
+def _holdout_names(holdout: str | Path | None) -> set[str]:
+    if holdout is None:
+        return set()
+    path = Path(holdout).expanduser()
+    if path.is_dir():
+        names = {p.name for p in path.rglob("*") if p.suffix.lower() in PICTURES and not p.name.startswith(".")}
+    elif path.is_file():
+        try:
+            names = {Path(line.strip()).name for line in path.read_text("utf-8-sig").splitlines() if line.strip()}
+        except UnicodeDecodeError as error:
+            raise DataError(f"{holdout} is not a text file: give one file name a line, or a folder.") from error
+    else:
+        raise DataError(f"There is no {holdout}: holdout is a folder of pictures or a text file of file names.")
+    if not names:
+        raise DataError(f"{holdout} names no pictures: holdout is a folder of pictures or a text file of file names.")
+    return names
+
+
+# Checking pictures ---------------------------------------------------------------------------------------------------
+
+
+def _check(rows: pd.DataFrame, progress: bool) -> np.ndarray:
+    """Fill `rows.reason` where a picture or its box is unusable, and clip the boxes that are. Gives the thumbnails of
+    all rows, zero where there is none."""
+    todo = np.flatnonzero(rows["reason"] == "")
+    thumbnails = np.zeros((len(rows), SIDE, SIDE), np.uint8)
+    boxes, reasons = rows[BOX].to_numpy(dtype=float, copy=True), rows["reason"].tolist()
+    with warnings.catch_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        warnings.simplefilter("ignore")  # PIL warns of huge pictures and odd EXIF; here they are rejected or fine
+        found = pool.map(lambda path: read_sound(path, skim), rows["path"].iloc[todo])
+        for i, result in zip(todo, track(found, "Checking", total=len(todo), disable=not progress), strict=True):
+            if isinstance(result, str):
+                reasons[i] = result
+                continue
+            size, thumbnails[i] = result
+            if not np.isnan(boxes[i]).all():
+                box = clip_box(boxes[i], *size, f"{Path(rows['path'].iloc[i]).name}, {rows['where'].iloc[i]}")
+                if isinstance(box, str):
+                    reasons[i] = box
+                else:
+                    boxes[i] = box
+    rows["reason"], rows[BOX] = reasons, boxes
+    return thumbnails
+
+
+def _about(copies: pd.DataFrame, out: Path) -> list[str]:
+    """What to know of photos that come more than once: a sentence, or none where there are none."""
+    photos = copies.groupby("photo")
+    if not len(photos):
+        return []
+    across = photos["split"].agg(lambda splits: "/".join(s for s in SPLITS if s in set(splits)))
+    leaks = across[across.str.contains("/")].value_counts()
+    told = ", ".join(f"{n:,} of them in {splits}" for splits, n in leaks.items()) or "none across splits"
+    names = int((photos["class_name"].nunique() > 1).sum())
+    return [
+        f"{count(len(photos), 'photo')} more than once ({told}; {names:,} under different class names): "
+        f"see {out / 'duplicates.csv'}."
+    ]
+
+
+# Writing -------------------------------------------------------------------------------------------------------------
+
+
+def _relative(paths: Sequence[Path], out: Path) -> list[str]:
+    """Relative to `out` where the picture lies inside it, so that the folder can be moved; absolute otherwise."""
+    return [p.relative_to(out).as_posix() if p.is_relative_to(out) else str(p) for p in map(Path, paths)]
+
+
+def _write(rows: pd.DataFrame, path: Path) -> None:
+    try:
+        with locked(path.with_name(".lock")):
+            remove_leftovers(path.parent, path.name)
+            with atomic_write(path) as beside:
+                rows.to_csv(beside, index=False, encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"{path} cannot be written ({error.strerror}): choose another folder.") from error

@@ -1,0 +1,55 @@
+"""The part of a network that an engine runs: bytes -> features and the detector's coverage.
+
+The network's own backbone with the normalization of its pictures in front, so that bytes rather than floats are sent to
+a GPU or into OpenVINO, and with the detector behind it where the model has one.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from twincar.features.transforms import normalize
+
+
+class BackboneOutput(NamedTuple):
+    """Output for N pictures.
+
+    Attributes:
+        features: (N, C, h, w) float32.
+        coverage: (N, h, w) fraction (0-1) of each cell that cars cover; None without a detector.
+    """
+
+    features: Tensor
+    coverage: Tensor | None = None
+
+    def split(self, counts: list[int]) -> "list[BackboneOutput]":
+        """Split along N into parts of the given lengths."""
+        parts = zip(*(tensor.split(counts) for tensor in self if tensor is not None), strict=True)
+        return [BackboneOutput(*part) for part in parts]
+
+
+class Backbone(nn.Module):
+    """(N, size, size, 3) uint8 pictures -> the fields of `BackboneOutput`, as a plain tuple.
+
+    Args:
+        network: Any network under the contract of `architectures.py`.
+        mean: Mean of its pictures, one number in 0-1 a channel.
+        std: Their standard deviation, likewise.
+        detector: A `Detector` on its features. It computes in float32, whatever the network computes in.
+    """
+
+    def __init__(
+        self, network: nn.Module, mean: Sequence[float], std: Sequence[float], detector: nn.Module | None = None
+    ):
+        super().__init__()
+        self.network, self.detector = network, detector
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32))
+
+    def forward(self, pictures: Tensor) -> tuple[Tensor, ...]:
+        precision = next(self.network.parameters()).dtype
+        images = normalize(pictures.permute(0, 3, 1, 2), self.mean, self.std).to(precision)
+        features = self.network.forward_features(images).float()
+        return (features,) if self.detector is None else (features, self.detector(features).sigmoid())

@@ -1,0 +1,260 @@
+"""The answer for one photo: probabilities, boxes, evidence and similar classes. `predictor.py` creates it.
+
+Everything is computed when it is asked for, from the features and logits of the passes that were made.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+from torch import Tensor, nn
+
+from twincar.config import CarName, TwinCarError, canonical_class_name, parse_class_name
+from twincar.features.photo import FULL_SIZE
+from twincar.modeling.detection.boxes import WHOLE, Box, Pixels, to_pixels
+from twincar.modeling.inference import explain
+from twincar.modeling.inference.calibration import Calibration
+from twincar.modeling.open_set.open_set import OpenSet, energy
+
+SECOND_PASS_WEIGHT = 2 / 3  # of its logits in the mean of the two passes
+
+
+class ModelContext(NamedTuple):
+    """The parts of a model that a Prediction uses after the network has run."""
+
+    class_names: tuple[str, ...]
+    network: nn.Module
+    calibration: Calibration
+    open_set: OpenSet | None
+
+
+class Pass(NamedTuple):
+    """What the network returned for one part of a photo.
+
+    Attributes:
+        features: (C, h, w) features.
+        logits: (K,) logits before calibration.
+        part: The part of the photo that was read.
+        coverage: (h, w) fraction (0-1) of each cell that cars cover; None without a detector.
+    """
+
+    features: Tensor
+    logits: Tensor
+    part: Box = WHOLE
+    coverage: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Guess(CarName):
+    """One ranked class: its name, the parts of the name, and its probability (0-1)."""
+
+    probability: float = 0.0
+
+
+@dataclass(frozen=True)
+class SimilarClass:
+    """A class that resembles another one.
+
+    Attributes:
+        class_name: Its name.
+        cosine: Cosine (-1 to 1) of the two classes' mean features.
+        confusions: Number of validation pictures of either class that were predicted as the other.
+    """
+
+    class_name: str
+    cosine: float
+    confusions: int
+
+
+class Prediction:
+    """The answer for one photo, from one or two passes of the network.
+
+    Attributes:
+        photo: The upright RGB picture.
+        class_names: The K classes of the model.
+        cars: Boxes of the cars in the photo, as fractions of its width and height. The first one is the car that was
+            answered. Empty where none was searched for or found.
+        logits: (K,) floats before calibration, averaged over the passes.
+        probabilities: (K,) floats that sum to 1.
+    """
+
+    def __init__(self, photo: Image.Image, passes: list[Pass], cars: list[Box], context: ModelContext):
+        self.photo, self.class_names = photo, context.class_names
+        self.cars = cars
+        self._passes, self._context = passes, context
+        weights = [1.0] if len(passes) == 1 else [1 - SECOND_PASS_WEIGHT, SECOND_PASS_WEIGHT]
+        logits = sum(weight * each.logits for weight, each in zip(weights, passes, strict=True))
+        self.logits = logits.numpy()
+        self.probabilities: np.ndarray = context.calibration(logits[None]).softmax(1)[0].numpy()
+        self._cams: dict[tuple[int, str], np.ndarray] = {}
+
+    def __repr__(self) -> str:
+        best = self.top(1)[0]
+        return f"Prediction({best.class_name!r}, {best.probability:.1%})"
+
+    def top(self, k: int = 5) -> list[Guess]:
+        """The k most probable classes, best first; all of them where there are fewer."""
+        return [
+            Guess(**parse_class_name(self.class_names[label]).as_dict(), probability=float(self.probabilities[label]))
+            for label in self._ranking[: max(k, 1)]
+        ]
+
+    def makes(self) -> dict[str, float]:
+        """Probability of every make, summed over its classes, most probable first."""
+        return self._sums(lambda car: car.make)
+
+    def models(self) -> dict[str, float]:
+        """Probability of every make, model and body over all years, such as "BMW 3 Series Sedan", best first."""
+        return self._sums(lambda car: car.class_name.removesuffix(str(car.year or "")).strip())
+
+    def bodies(self) -> dict[str, float]:
+        """Probability of every body type, best first; "" stands for class names without one."""
+        return self._sums(lambda car: car.body)
+
+    def _sums(self, key: Callable[[CarName], str]) -> dict[str, float]:
+        sums: dict[str, float] = defaultdict(float)
+        for name, probability in zip(self.class_names, self.probabilities, strict=True):
+            sums[key(parse_class_name(name))] += float(probability)
+        return dict(sorted(sums.items(), key=lambda item: -item[1]))
+
+    @property
+    def is_car(self) -> bool | None:
+        """Whether the photo shows a car; None from a model without open-set data."""
+        open_set = self._context.open_set
+        return None if open_set is None else self.car_score >= open_set.is_car.value
+
+    @property
+    def is_known(self) -> bool | None:
+        """Whether the car is one of the model's classes; None from a model without open-set data."""
+        open_set = self._context.open_set
+        return None if open_set is None else self.energy >= open_set.is_known.value
+
+    @cached_property
+    def car_score(self) -> float:
+        """Log-odds that the photo shows a car, the higher of two passes; NaN from a model without open-set data."""
+        open_set = self._context.open_set
+        return max(open_set.car_score(each.features) for each in self._passes) if open_set else float("nan")
+
+    @cached_property
+    def energy(self) -> float:
+        """Negative free energy of the logits, the higher of two passes; `is_known` compares it with a threshold.
+
+        The maximum, because a small car in a large photo gives high logits in the second pass only.
+        """
+        temperature = self._context.calibration.temperature
+        return max(float(energy(each.logits, temperature)) for each in self._passes)
+
+    @property
+    def box(self) -> Pixels | None:
+        """The car that was answered, in pixels of `photo`; None where none was found."""
+        return to_pixels(self.cars[0], self.photo.size) if self.cars else None
+
+    @property
+    def others(self) -> list[Pixels]:
+        """The other cars of the photo, in pixels; `predictor(photo, box=...)` answers for one of them."""
+        return [to_pixels(car, self.photo.size) for car in self.cars[1:]]
+
+    def in_full(self, box: Pixels | None) -> Pixels | None:
+        """Convert a box of `photo` to pixels of the original upright photo, which may have been larger."""
+        if box is None or (full := self.photo.info.get(FULL_SIZE)) is None:
+            return box
+        x, y = full[0] / self.photo.width, full[1] / self.photo.height
+        return round(box[0] * x), round(box[1] * y), round(box[2] * x), round(box[3] * y)
+
+    @property
+    def features(self) -> Tensor:
+        """(C, h, w) features of the last pass."""
+        return self._passes[-1].features
+
+    @property
+    def refined(self) -> bool:
+        """Whether the last pass read a part of the photo rather than all of it."""
+        return self._passes[-1].part != WHOLE
+
+    def similar_classes(self, class_name: str | None = None, k: int = 3) -> list[SimilarClass]:
+        """The k classes most similar to one; empty from a model without open-set data.
+
+        Args:
+            class_name: A class of the model; the most probable one by default.
+            k: How many to return.
+
+        Raises:
+            TwinCarError: The model does not have this class.
+        """
+        open_set, label = self._context.open_set, self._label(class_name)
+        found = open_set.similar_classes(label, k) if open_set else []
+        return [SimilarClass(self.class_names[other], cosine, confusions) for other, cosine, confusions in found]
+
+    @cached_property
+    def _ranking(self) -> np.ndarray:
+        return np.argsort(-self.probabilities, kind="stable")
+
+    def _label(self, class_name: str | None) -> int:
+        if class_name is None:
+            return int(self._ranking[0])
+        wanted = canonical_class_name(class_name)
+        for label, name in enumerate(self.class_names):
+            if canonical_class_name(name) == wanted:
+                return label
+        raise TwinCarError(f"{class_name!r} is none of the {len(self.class_names)} classes of this model.")
+
+    def _in_place(self, draw: Callable[[tuple[int, int]], np.ndarray]) -> np.ndarray:
+        """A map of the part that the last pass read, drawn at its size, in a map of the whole photo that is 0 elsewhere."""
+        x1, y1, x2, y2 = to_pixels(self._passes[-1].part, self.photo.size)
+        if (x2 - x1, y2 - y1) == self.photo.size:
+            return draw(self.photo.size)
+        whole = np.zeros(self.photo.size[::-1], np.float32)
+        whole[y1:y2, x1:x2] = draw((x2 - x1, y2 - y1))
+        return whole
+
+    def heatmap(self, class_name: str | None = None, method: str = explain.GRAD_CAM_PLUS_PLUS) -> np.ndarray:
+        """The evidence for a class, as an (H, W) float32 map in 0-1 at the photo's size.
+
+        After a second pass it is the evidence of that pass, and 0 outside of the part that it read.
+
+        Args:
+            class_name: A class of the model; the most probable one by default.
+            method: A key of `explain.METHODS`: "Grad-CAM++", or "HiResCAM", which is more specific to the class.
+
+        Raises:
+            TwinCarError: The model does not have this class, or there is no such method.
+        """
+        label = self._label(class_name)
+        if (cam := explain.METHODS.get(method)) is None:
+            raise TwinCarError(f"There is no method {method!r}: choose {' or '.join(explain.METHODS)}.")
+        if (label, method) not in self._cams:
+            self._cams[label, method] = cam(self._context.network, self.features, label)
+        return self._in_place(lambda size: explain.at_size(self._cams[label, method], size))
+
+    def overlay(self, class_name: str | None = None, method: str = explain.GRAD_CAM_PLUS_PLUS) -> Image.Image:
+        """The photo with the heatmap over it, at the photo's size. Arguments and errors as for `heatmap`."""
+        return explain.overlay(self.photo, self.heatmap(class_name, method))
+
+    def probability(self, class_name: str) -> float:
+        """The probability (0-1) of a class.
+
+        Raises:
+            TwinCarError: The model does not have this class.
+        """
+        return float(self.probabilities[self._label(class_name)])
+
+    def difference(self, class_name: str, other: str) -> np.ndarray:
+        """What in the photo separates two classes, as an (H, W) float32 map in -1 to 1 at the photo's size.
+
+        Positive where the photo supports `class_name` more than `other`. The values are differences of logits divided
+        by the largest magnitude; see `explain.difference`.
+
+        Raises:
+            TwinCarError: The model does not have one of the classes.
+        """
+        label, against = self._label(class_name), self._label(other)
+        signed = explain.difference(self._context.network, self.features, label, against)
+        return self._in_place(lambda size: explain.at_size_signed(signed, size))
+
+    def difference_overlay(self, class_name: str, other: str) -> Image.Image:
+        """The photo in grey with the difference over it: orange supports `class_name`, violet supports `other`."""
+        return explain.difference_overlay(self.photo, self.difference(class_name, other))

@@ -1,0 +1,130 @@
+"""Open-set data of a published model: thresholds for "a car" and "a known car", class means, confusions.
+
+It lies in `open_set.safetensors` beside the weights; `twincar fit-open-set` writes it. Every score is computed from the
+features and logits of a pass that has been made anyway.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from twincar.config import TwinCarError
+from twincar.files import atomic_write
+
+FILE = "open_set.safetensors"
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """The least score that counts as positive.
+
+    Attributes:
+        value: The threshold, in units of its score.
+        false_alarms: Fraction (0-1) of the validation pictures, all of known cars, with a lower score. It is set before
+            fitting, not measured.
+    """
+
+    value: float
+    false_alarms: float
+
+
+class OpenSet:
+    """What a model needs to reject photos without a car and cars of unknown classes, and to name similar classes.
+
+    Args:
+        car_weight: (C,) weights of the log-odds that a photo shows a car, applied to the maxima of its features.
+        car_bias: Their bias.
+        class_means: (K, C) mean pooled features of each class's training pictures.
+        confusion: (K, K) number of validation pictures by class (row) and predicted class (column).
+        is_car: Threshold of `car_score`.
+        is_known: Threshold of `energy`.
+    """
+
+    def __init__(
+        self,
+        car_weight: Tensor,
+        car_bias: float,
+        class_means: Tensor,
+        confusion: Tensor,
+        is_car: Threshold,
+        is_known: Threshold,
+    ):
+        self.car_weight, self.car_bias = car_weight, car_bias
+        self.class_means, self.confusion = class_means, confusion
+        self.is_car, self.is_known = is_car, is_known
+
+    def car_score(self, features: Tensor) -> float:
+        """Log-odds that (C, h, w) features are those of a photo of a car."""
+        return float(features.float().cpu().amax((1, 2)) @ self.car_weight + self.car_bias)
+
+    def similar_classes(self, label: int, k: int) -> list[tuple[int, float, int]]:
+        """The k classes most similar to one, the most similar first.
+
+        Args:
+            label: The class, 0 to K-1.
+            k: How many classes to return; at most K-1 are.
+
+        Returns:
+            (label, cosine, confusions) of each: the cosine (-1 to 1) of the two class means around the mean of all
+            classes, and the number of validation pictures of either class that were predicted as the other.
+        """
+        means = torch.nn.functional.normalize(self.class_means - self.class_means.mean(0), dim=1)
+        cosines = means @ means[label]
+        cosines[label] = -torch.inf
+        confusions = self.confusion + self.confusion.T
+        closest = cosines.topk(min(k, len(means) - 1)).indices.tolist()
+        return [(other, float(cosines[other]), int(confusions[label, other])) for other in closest]
+
+    def save(self, folder: str | Path) -> Path:
+        """Write `open_set.safetensors` into a model folder, class means in half precision, and return its path."""
+        path = Path(folder) / FILE
+        tensors = {
+            "car.weight": self.car_weight.float(),
+            "car.bias": torch.tensor(self.car_bias),
+            "class_means": self.class_means.half(),
+            "confusion": self.confusion.to(torch.int16),
+        }
+        thresholds = {"is_car": asdict(self.is_car), "is_known": asdict(self.is_known)}
+        metadata = {key: json.dumps(value) for key, value in thresholds.items()}
+        with atomic_write(path) as temporary:
+            save_file({key: value.contiguous() for key, value in tensors.items()}, temporary, metadata=metadata)
+            temporary.chmod(0o644)  # safetensors writes for its owner alone; a server may run as somebody else
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> "OpenSet":
+        """Read `open_set.safetensors`.
+
+        Raises:
+            TwinCarError: The file cannot be read or lacks something.
+        """
+        try:
+            with safe_open(path, "pt") as file:
+                metadata = file.metadata() or {}
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  it is no dict
+            return cls(
+                tensors["car.weight"],
+                float(tensors["car.bias"]),
+                tensors["class_means"].float(),
+                tensors["confusion"].int(),
+                Threshold(**json.loads(metadata["is_car"])),
+                Threshold(**json.loads(metadata["is_known"])),
+            )
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise TwinCarError(
+                f"{path} cannot be read: run `twincar fit-open-set` again, or delete the file and the entry `open_set` "
+                f"of config.json to do without ({error})."
+            ) from error
+
+
+def energy(logits: Tensor, temperature: float) -> Tensor:
+    """Negative free energy of (..., K) logits, (...): the higher, the more they speak for any known class.
+
+    Liu et al., "Energy-based Out-of-distribution Detection", NeurIPS 2020 (arXiv:2010.03759), equation 4.
+    """
+    return temperature * torch.logsumexp(logits / temperature, -1)

@@ -1,0 +1,109 @@
+"""Training scenes for the detector and the open-set data: cars pasted onto photos without cars, read by the network."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from rich.progress import track
+from torch import Tensor
+
+from twincar.config import PICTURES, TwinCarError
+from twincar.features.copy_paste import ASPECT, ASPECT_SPREAD, INSET, Car, copy_paste
+from twincar.features.photo import PhotoError, load_photo
+from twincar.modeling.inference.predictor import Predictor
+
+MIN_BACKGROUNDS = 20  # photos without cars
+MAX_SIDE = 640  # pixels; photos without cars need be no larger
+
+
+class Scenes(NamedTuple):
+    """N scenes as the network reads them.
+
+    Attributes:
+        features: (N, C, h, w) features in half precision.
+        boxes: (N, 4) boxes of the cars, as fractions of the scene.
+        backgrounds: (N,) index of each scene's background.
+    """
+
+    features: Tensor
+    boxes: np.ndarray
+    backgrounds: np.ndarray
+
+
+def load_backgrounds(folder: str | Path) -> list[np.ndarray]:
+    """Read all photos below a folder, in order of their names, as (H, W, 3) uint8 with sides of at most MAX_SIDE.
+
+    Photos that cannot be read are left out.
+
+    Raises:
+        TwinCarError: Fewer than MIN_BACKGROUNDS can be read.
+    """
+    photos = []
+    for file in sorted(file for file in Path(folder).rglob("*") if file.suffix.lower() in PICTURES):
+        try:
+            photo = load_photo(file)
+        except PhotoError:
+            continue
+        photo.thumbnail((MAX_SIDE, MAX_SIDE))
+        photos.append(np.asarray(photo))
+    if len(photos) < MIN_BACKGROUNDS:
+        raise TwinCarError(
+            f"{folder} holds {len(photos)} photos: give {MIN_BACKGROUNDS} or more in which there is no car."
+        )
+    return photos
+
+
+def make_scenes(
+    predictor: Predictor,
+    rows: pd.DataFrame,
+    backgrounds: list[np.ndarray],
+    count: int,
+    seed: int = 0,
+    progress: bool = False,
+) -> Scenes:
+    """Paste the cars of random rows onto random backgrounds, and read the scenes with the predictor's network.
+
+    Args:
+        predictor: Its network and picture size are used.
+        rows: Rows of a prepared table, with or without boxes.
+        backgrounds: As `load_backgrounds` returns them.
+        count: Number of scenes.
+        seed: Of the random choices.
+        progress: Whether to show a progress bar.
+    """
+    rng = np.random.default_rng(seed)
+    chosen = rng.integers(len(backgrounds), size=count)
+    cars = rows.sample(count, replace=count > len(rows), random_state=seed)
+    pairs = [
+        copy_paste(_car(row, rng), backgrounds[index], predictor.size, rng)
+        for row, index in zip(cars.itertuples(), track(chosen, "Pasting cars", disable=not progress), strict=True)
+    ]
+    features, _ = read_pictures(predictor, [picture for picture, _ in pairs], progress)
+    return Scenes(features, np.stack([box for _, box in pairs]), chosen)
+
+
+def _car(row, rng: np.random.Generator) -> Car:
+    """The car of a row: with its box where the table has one, else of a picture that was cropped to the box before."""
+    box = (row.x1, row.y1, row.x2, row.y2)
+    if np.isnan(box[0]):
+        aspect = ASPECT * np.exp(rng.normal(0, ASPECT_SPREAD))
+        return Car(np.asarray(load_photo(row.path)), INSET * 2, float(aspect))
+    x1, y1, x2, y2 = (int(value) for value in box)
+    picture = np.asarray(load_photo(row.path, box))
+    height, width = picture.shape[:2]
+    x, y = max(width - (x2 - x1), 0) / 2 / width, max(height - (y2 - y1), 0) / 2 / height
+    return Car(picture, (x, y, x, y), (x2 - x1) / (y2 - y1))
+
+
+def read_pictures(
+    predictor: Predictor, pictures: Sequence[np.ndarray], progress: bool = False, batch_size: int = 16
+) -> tuple[Tensor, Tensor]:
+    """(N, C, h, w) features in half precision and (N, K) logits of N pictures of the network's size."""
+    found = []
+    for start in track(range(0, len(pictures), batch_size), "Reading scenes", disable=not progress):
+        output, logits = predictor.run(pictures[start : start + batch_size])
+        found.append((output.features.half().cpu(), logits.cpu()))
+    return torch.cat([features for features, _ in found]), torch.cat([logits for _, logits in found])
