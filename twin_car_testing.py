@@ -18,7 +18,7 @@ import typer
 
 from twincar import Predictor
 from twincar.batch.results import find_photos
-from twincar.cli.base import Model, sentences
+from twincar.cli.base import Model, user_errors
 from twincar.config import PUBLISHED, TwinCarError, canonical_class_name
 from twincar.files import atomic_write, write_json
 from twincar.modeling.evaluation.evaluate import score
@@ -69,7 +69,7 @@ def main(
     scores: Annotated[Path | None, typer.Option(help="Where the metrics go, as JSON, too.")] = None,
 ) -> None:
     """Score a folder of photos with a published model and write the table."""
-    with sentences():
+    with user_errors():
         predictor = Predictor.from_pretrained(model)
         files = list(find_photos([folder]))
         classes = labels_of(files, folder, labels, predictor.class_names)

@@ -23,7 +23,6 @@ from twincar.data.table import load_table
 from twincar.features.photo import load_photo
 from twincar.files import atomic_write
 from twincar.modeling.detection.boxes import iou, to_fractions
-from twincar.modeling.detection.detector import iou
 from twincar.modeling.inference.predictor import REFERENCE
 
 TURNS = 3

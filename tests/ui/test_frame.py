@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Detector, Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from tests.conftest import CLASSES, draw_car
 from tests.helpers.fake_predictor import fake_predictor
@@ -83,7 +83,7 @@ def photo(tmp_path_factory) -> Path:
     return path
 
 
-def give(page: Page, photo: Path) -> Detector:
+def give(page: Page, photo: Path) -> Locator:
     """Send the photo; gives the frame, once it is answered."""
     page.set_input_files("#photo input[type=file]", photo)
     expect(page.detector("#frame .stage:not(.busy)")).to_be_visible()

@@ -123,7 +123,7 @@ def test_the_car_is_named_in_parts(page, car_photo, truth):
 
 def test_parts_that_a_name_does_not_tell_are_left_out():
     from twincar.config import parse_class_name
-    from twincar.ui.words import facts
+    from twincar.ui.answer import facts
 
     told = facts(parse_class_name("Lada <Niva>"))
     assert "Lada" in told and "&lt;Niva&gt;" in told
@@ -308,7 +308,7 @@ def test_without_any_model_the_app_says_how_to_get_one(tmp_path, monkeypatch, ca
     ("probability", "words"), [(1.0, "over 99 %"), (0.912, "91 %"), (0.006, "1 %"), (0.0, "under 1 %")]
 )
 def test_per_cent_is_written_for_people(probability, words):
-    from twincar.ui.words import percent
+    from twincar.ui.answer import percent
 
     assert percent(probability).replace("\N{NO-BREAK SPACE}", " ") == words
 

@@ -19,7 +19,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
 )
 out, err = Console(), Console(stderr=True)
-say = partial(out.print, markup=False, highlight=False, soft_wrap=True)  # as it is: paths may hold brackets
+echo = partial(out.print, markup=False, highlight=False, soft_wrap=True)  # as it is: paths may hold brackets
 
 Model = Annotated[
     str, typer.Option(help="A model folder, a Hub repo (user/repo[@revision]), or an original .pth checkpoint.")
@@ -28,7 +28,7 @@ Data = Annotated[Path, typer.Option(help="The folder that `twincar prepare` wrot
 
 
 @contextmanager
-def sentences() -> Iterator[None]:
+def user_errors() -> Iterator[None]:
     """What a person can mend becomes one sentence and exit code 2, what they stop one and 130, as shells have it; a
     defect keeps its traceback."""
     try:

@@ -7,7 +7,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from twincar.cli.base import app, err, out, say, sentences
+from twincar.cli.base import app, echo, err, out, user_errors
 from twincar.config import BOX_MARGIN, TwinCarError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def prepare(
     """Turn pictures in any layout into one table, and say what was found."""
     from twincar.data.table import prepare as prepare_table
 
-    with sentences():
+    with user_errors():
         if keep and not statistics:
             raise TwinCarError("`--keep` says where statistics go: add `--statistics` to take them.")
         summary = prepare_table(source, out_folder, seed=seed, val_size=val_size, holdout=holdout)
@@ -55,7 +55,7 @@ def _take_statistics(data: Path, sample: int, seed: int, keep: Path | None) -> N
     for folder in (data, keep):
         if folder:
             statistics.keep(folder, table, found)
-            say(f"Measured {len(found):,} pictures: {folder / 'statistics.csv'}.")
+            echo(f"Measured {len(found):,} pictures: {folder / 'statistics.csv'}.")
 
 
 @app.command()
@@ -74,7 +74,7 @@ def crop(
     """Cut the cars out by their boxes. A run that was killed goes on where it stopped."""
     from twincar.data import crop as cropping
 
-    with sentences():
+    with user_errors():
         done = cropping.crop(root_dir, output_dir, margin=margin, size=size, samples=show_classes, overwrite=overwrite)
         if show_classes:
             out.print(_class_table(done.classes, show_classes))

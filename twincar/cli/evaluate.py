@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from twincar.cli.base import Data, Model, app, say, sentences, show_scores
+from twincar.cli.base import Data, Model, app, echo, show_scores, user_errors
 from twincar.config import PUBLISHED, TwinCarError
 
 
@@ -23,7 +23,7 @@ def evaluate(
     from twincar.modeling.evaluation import evaluate as evaluation
     from twincar.modeling.inference.predictor import REFERENCE, Predictor
 
-    with sentences():
+    with user_errors():
         table = load_table(data)
         result = evaluation.evaluate(Predictor.from_pretrained(model, engine=REFERENCE), table, split)
         if out_folder:
@@ -38,7 +38,7 @@ def compare(
     """Put the measured recipes beside each other: REPORTS/recipes.csv, and the table of the README."""
     from twincar.report import comparison
 
-    with sentences():
+    with user_errors():
         print(comparison.as_markdown(comparison.write(reports)), end="")
 
 
@@ -57,14 +57,14 @@ def report(
     beside: the recipes' comparison and the data's statistics."""
     from twincar.report import report as reporting
 
-    with sentences():
+    with user_errors():
         if redraw:
             folders = sorted(path.parent for path in out_folder.glob("*/per_class.csv"))
             if not folders:
                 raise TwinCarError(f"{out_folder} holds no folder with the tables of a report: leave out `--redraw`.")
             for folder in folders:
                 figures = reporting.redraw(folder)
-                say(f"{len(figures)} figures drawn in {folder}.")
+                echo(f"{len(figures)} figures drawn in {folder}.")
             return
         from twincar.data.table import load_table
         from twincar.modeling.inference.predictor import REFERENCE, Predictor
@@ -74,4 +74,4 @@ def report(
         folder = out_folder / reporting.folder_name(predictor.config)
         show_scores(reporting.report(predictor, table, folder, run=run, split=split))
         reporting.report_around(out_folder, table)
-        say(f"Written to {folder}.")
+        echo(f"Written to {folder}.")

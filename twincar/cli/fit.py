@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from twincar.cli.base import Data, app, out, say, sentences
+from twincar.cli.base import Data, app, echo, out, user_errors
 from twincar.config import PUBLISHED
 
 Published = Annotated[Path, typer.Option("--model", help="A model folder; the result is written into it.")]
@@ -27,12 +27,12 @@ def fit_detector(
     from twincar.modeling.inference.predictor import Predictor
     from twincar.modeling.publishing.fit_detector import fit_detector
 
-    with sentences():
+    with user_errors():
         published = model_folder.load(model)
         published.detector, figures = fit_detector(Predictor(published), load_table(data), not_cars, scenes=scenes)
         published.config["detector"] = figures
         model_folder.save(published.cpu(), model)
-        say(
+        echo(
             f"Of {figures['val_scenes']} cars in scenes of val pictures {figures['found']:.1%} were found, with a mean "
             f"IoU of {figures['mean_iou']:.3f}. The detector is in {model}."
         )
@@ -51,7 +51,7 @@ def fit_open_set(
     from twincar.modeling.inference.predictor import Predictor
     from twincar.modeling.publishing.fit_open_set import fit_open_set
 
-    with sentences():
+    with user_errors():
         published = model_folder.load(model)
         published.open_set, figures = fit_open_set(Predictor(published), load_table(data), not_cars, scenes=scenes)
         published.config["open_set"] = figures
@@ -63,4 +63,4 @@ def fit_open_set(
             for row in rows:
                 table.add_row(row["score"], f"{row['auroc']:.4f}", f"{row['fpr95']:.1%}")
             out.print(table)
-        say(f"Fitted with {figures['not_cars']} photos without cars. The open-set data is in {model}.")
+        echo(f"Fitted with {figures['not_cars']} photos without cars. The open-set data is in {model}.")

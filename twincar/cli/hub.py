@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from twincar.cli.base import Model, app, out, say, sentences
+from twincar.cli.base import Model, app, echo, out, user_errors
 from twincar.config import PUBLISHED
 
 Repo = Annotated[str, typer.Argument(help="Its name on the Hub: user/repo.")]
@@ -30,15 +30,15 @@ def push(
     """Send a model folder to the Hugging Face Hub, in one commit."""
     from twincar.modeling.publishing import push_pull
 
-    with sentences():
+    with user_errors():
         if dry_run:
             files = push_pull.parcel(folder, repo)
             _show(f"Would go to {repo}", {path: push_pull.size(content) for path, content in files.items()})
             for line in push_pull.results(files["README.md"].decode()):
-                say(f"  {line}")
+                echo(f"  {line}")
             return
         commit = push_pull.push(folder, repo, private=private, revision=revision, message=message)
-        say(f"Published as {repo}@{commit}")
+        echo(f"Published as {repo}@{commit}")
 
 
 @app.command()
@@ -49,8 +49,8 @@ def pull(
     """Fetch a model from the Hugging Face Hub into a folder."""
     from twincar.modeling.publishing import push_pull
 
-    with sentences():
-        say(f"{name} lies in {push_pull.pull(name, out_folder)}.")
+    with user_errors():
+        echo(f"{name} lies in {push_pull.pull(name, out_folder)}.")
 
 
 @app.command()
@@ -70,15 +70,15 @@ def space(
     from twincar.modeling.publishing import push_pull
     from twincar.modeling.publishing import space as spaces
 
-    with sentences():
+    with user_errors():
         if dry_run:
             files = spaces.parcel(name, model and spaces.pin(model))
             _show(f"Would go to {name}", {path: push_pull.size(content) for path, content in files.items()})
             if out_folder:
-                say(f"It lies in {spaces.write(files, out_folder)}.")
+                echo(f"It lies in {spaces.write(files, out_folder)}.")
             return
         commit = spaces.publish(name, model=model, private=private, message=message)
-        say(f"Published as https://huggingface.co/spaces/{name} ({commit})")
+        echo(f"Published as https://huggingface.co/spaces/{name} ({commit})")
 
 
 def _show(title: str, sizes: dict[str, int]) -> None:
@@ -102,10 +102,10 @@ def export(
     from twincar.modeling.hub import model_folder
     from twincar.modeling.publishing import export as exporting
 
-    with sentences():
+    with user_errors():
         out_file = out_file or Path("twincar").with_suffix(exporting.SUFFIXES[to.value])
         parity = exporting.export(model_folder.load(model), to.value, out_file)
-        say(
+        echo(
             f"{out_file}: on {parity.pictures} pictures its probabilities differ by {parity.largest_difference:.1e} at "
             f"most, and the best class is {'the same' if parity.same_best else 'NOT the same'}."
         )

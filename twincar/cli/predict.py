@@ -13,7 +13,7 @@ from rich.text import Text
 
 from twincar.batch.results import as_json as line_of
 from twincar.batch.results import find_photos, open_results
-from twincar.cli.base import Model, app, err, out, say, sentences
+from twincar.cli.base import Model, app, echo, err, out, user_errors
 from twincar.config import PUBLISHED, TwinCarError
 from twincar.files import atomic_write
 from twincar.modeling.inference.describe import as_dict
@@ -37,7 +37,7 @@ def predict(
 ) -> None:
     """Name the cars in photos. Ends with exit code 1 when a photo could not be answered."""
     done = failed = 0
-    with sentences():
+    with user_errors():
         if resume and not out_file:
             raise TwinCarError("`--resume` goes on with a file: name it with `--out`.")
         with open_results(out_file, resume) if out_file else nullcontext() as answers, _progress(out_file) as progress:
@@ -55,7 +55,7 @@ def predict(
             if answers is not None:
                 before = f" ({len(answers):,} were there before)" if len(answers) else ""
                 words = f"{count(done, 'photo')}, {failed:,} of them unreadable: {out_file}{before}"
-                say(words)
+                echo(words)
     if failed:
         raise typer.Exit(1)
 
@@ -114,7 +114,7 @@ def explain(
     """Draw what in the photo speaks for a class."""
     from twincar import Predictor
 
-    with sentences():
+    with user_errors():
         if out_file.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
             raise TwinCarError(f"{out_file} does not end in .png, .jpg or .webp: name a picture file with `--out`.")
         answer = Predictor.from_pretrained(model)(photo)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from twincar.cli.base import Data, app, err, out, say, sentences, show_scores
+from twincar.cli.base import Data, app, echo, err, out, show_scores, user_errors
 from twincar.config import PUBLISHED
 from twincar.modeling.training.recipes import RECIPES
 
@@ -53,7 +53,7 @@ def train(
     changes |= {"sizes": ((0.0, size),), "eval_size": size} if size else {}
     chosen = replace(chosen, **{key: value for key, value in changes.items() if value})
     run = out_folder or Path("runs") / chosen.name
-    with sentences():
+    with user_errors():
         table = load_table(data)
         training.train(
             chosen,
@@ -71,7 +71,7 @@ def train(
             progress=err.is_terminal,
         )
         if training.is_first_process():
-            with run_folder.held(run):
+            with run_folder.lock_run(run):
                 show_scores(publishing.publish(run, table, run / "model"))
             out.print(f"Published in {run / 'model'}.", highlight=False)
 
@@ -89,7 +89,7 @@ def publish(
     from twincar.data.table import load_table
     from twincar.modeling.publishing import publish as publishing
 
-    with sentences():
+    with user_errors():
         show_scores(publishing.publish(run, load_table(data), out_folder, name=name, size=size, flip=flip))
         out.print(f"Published in {out_folder}.", highlight=False)
 
@@ -105,11 +105,11 @@ def quantize(
     from twincar.modeling.hub import model_folder
     from twincar.modeling.publishing import quantize as quantising
 
-    with sentences():
+    with user_errors():
         published = model_folder.load(model)
         found = quantising.quantize(published, load_table(data))
         model_folder.save(published, model)
-        say(
+        echo(
             f"In 8 bits top-1 is {found['top1']:.2%} on {found['pictures']} val pictures, {found['top1_before']:.2%} "
             f"before, and {found['same']:.2%} of the best classes are the same; the ranges are kept in {model}."
         )

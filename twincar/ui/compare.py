@@ -12,7 +12,7 @@ import gradio as gr
 
 from twincar.modeling.inference.prediction import Prediction
 from twincar.modeling.inference.predictor import Predictor
-from twincar.ui.words import percent
+from twincar.ui.answer import percent
 
 SIMILAR = 1.2  # times as likely; nearer than that nobody should read a preference into it
 

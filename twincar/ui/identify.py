@@ -17,7 +17,8 @@ from twincar.modeling.inference.describe import as_dict
 from twincar.modeling.inference.explain import GRAD_CAM_PLUS_PLUS, METHODS
 from twincar.modeling.inference.prediction import Guess, Prediction
 from twincar.modeling.inference.predictor import Predictor
-from twincar.ui import frame, words
+from twincar.ui import answer as answer_html
+from twincar.ui import frame
 from twincar.ui.compare import drawer
 from twincar.ui.frame import Wish
 from twincar.ui.uploads import stored_photo
@@ -69,7 +70,7 @@ def tab(predictor: Predictor, scope: str, examples: list[str], keep_for: float) 
                     api_visibility="private",
                 )
             with gr.Column(visible=False, elem_id="five") as five:
-                nearest = gr.Radio(label="The five nearest", info=words.nearest_info(None))
+                nearest = gr.Radio(label="The five nearest", info=answer_html.nearest_info(None))
                 bars = gr.HTML(elem_id="bars")
         with gr.Column(elem_classes="main"):
             headline = gr.HTML(_welcome(scope), elem_id="headline")
@@ -83,7 +84,7 @@ def tab(predictor: Predictor, scope: str, examples: list[str], keep_for: float) 
                     list(METHODS),
                     value=GRAD_CAM_PLUS_PLUS,
                     label="How the evidence is drawn",
-                    info=words.METHODS,
+                    info=answer_html.METHODS,
                     elem_id="method",
                 )
     compared = drawer(predictor, answer)
@@ -93,14 +94,14 @@ def tab(predictor: Predictor, scope: str, examples: list[str], keep_for: float) 
             file = upload and stored_photo(upload)
             prediction = file and predictor(file, side=SHOWN_SIDE)
         except PhotoError as error:
-            return _nothing(words.trouble(str(error), ADVICE))
+            return _nothing(answer_html.trouble(str(error), ADVICE))
         if not prediction:
             return _nothing(_welcome(scope))
         return _told(prediction, file, prediction.cars, Wish(), drawn)
 
     def answer_again(before: tuple[Path, list[Box]] | None, drawn: str, event: gr.EventData) -> dict[Any, Any]:
         if not before or not before[0].is_file():
-            return _nothing(words.trouble(FORGOTTEN, ADVICE))
+            return _nothing(answer_html.trouble(FORGOTTEN, ADVICE))
         file, cars = before
         wish, image = Wish.of(event._data), load_photo(file)
         if wish.mode == "own":
@@ -117,13 +118,15 @@ def tab(predictor: Predictor, scope: str, examples: list[str], keep_for: float) 
             answer: prediction,
             kept: (file, cars),
             framed: frame.shown(prediction, cars, wish),
-            headline: words.answer(prediction, _knows(scope), "this frame" if wish.mode == "own" else "this photo"),
+            headline: answer_html.answer(
+                prediction, _knows(scope), "this frame" if wish.mode == "own" else "this photo"
+            ),
             five: gr.Column(visible=True),
             nearest: gr.Radio(
                 choices=[guess.class_name for guess in top],
                 value=top[0].class_name,
-                label=words.nearest_label(len(top)),
-                info=words.nearest_info(prediction),
+                label=answer_html.nearest_label(len(top)),
+                info=answer_html.nearest_info(prediction),
             ),
             bars: _bars(top),
             evidence: gr.Column(visible=True),
@@ -132,7 +135,9 @@ def tab(predictor: Predictor, scope: str, examples: list[str], keep_for: float) 
         }
 
     def choose(class_name: str, drawn: str, prediction: Prediction | None) -> dict[Any, Any]:
-        return _evidence(prediction, class_name, drawn) if prediction else _nothing(words.trouble(FORGOTTEN, ADVICE))
+        return (
+            _evidence(prediction, class_name, drawn) if prediction else _nothing(answer_html.trouble(FORGOTTEN, ADVICE))
+        )
 
     def _evidence(prediction: Prediction, class_name: str, drawn: str) -> dict[Any, Any]:
         drawn = drawn if drawn in tuple(METHODS) else GRAD_CAM_PLUS_PLUS  # the browser may send anything
@@ -140,7 +145,7 @@ def tab(predictor: Predictor, scope: str, examples: list[str], keep_for: float) 
             slider: gr.ImageSlider(
                 (prediction.photo, prediction.overlay(class_name, drawn)), slider_position=_middle(prediction)
             ),
-            sentence: words.evidence(class_name, bool(prediction.heatmap(class_name, drawn).any())),
+            sentence: answer_html.evidence(class_name, bool(prediction.heatmap(class_name, drawn).any())),
         }
 
     def _nothing(said: str) -> dict[Any, Any]:
@@ -176,7 +181,7 @@ def tab(predictor: Predictor, scope: str, examples: list[str], keep_for: float) 
     again = framed.select(answer_again, [kept, method], everything, **private)
     # A late answer about the photo before must not be taken for one about this photo.
     answered = photo.change(show, [photo, method], everything, preprocess=False, cancels=[again], **private)
-    answered.failure(None, None, headline, js=f"() => '{_one_line(words.trouble(BUSY, LATER))}'", **private)
+    answered.failure(None, None, headline, js=f"() => '{_one_line(answer_html.trouble(BUSY, LATER))}'", **private)
     gr.on([nearest.input, method.input], choose, [nearest, method, answer], everything, **private)
     told, overlay = gr.JSON(visible=False, label="answer"), gr.Image(visible=False, label="overlay", format="jpeg")
     gr.on([], identify, photo, [told, overlay], preprocess=False, api_name="identify")
@@ -205,7 +210,7 @@ def _bars(top: list[Guess]) -> str:
     """The rows are a real radio group; this tells its style sheet how long each bar is, and its figure."""
     rows = (
         f"#five label:nth-of-type({row})"
-        f'{{--share:{guess.probability:.4f};--figure:"{words.percent(guess.probability)}"}}'
+        f'{{--share:{guess.probability:.4f};--figure:"{answer_html.percent(guess.probability)}"}}'
         for row, guess in enumerate(top, 1)
     )
     return f"<style>{''.join(rows)}</style>"

@@ -21,7 +21,7 @@ from twincar.features.photo import PhotoError
 from twincar.files import for_spreadsheets
 from twincar.modeling.inference.prediction import Prediction
 from twincar.modeling.inference.predictor import Predictor
-from twincar.ui import words
+from twincar.ui import answer as answer_html
 from twincar.ui.frame import data_url
 from twincar.ui.uploads import stored
 
@@ -128,7 +128,7 @@ def tab(predictor: Predictor, keep_for: float) -> None:
         except PhotoError as error:
             return {
                 detail: gr.Column(visible=True),
-                headline: words.trouble(str(error), ADVICE),
+                headline: answer_html.trouble(str(error), ADVICE),
                 slider: gr.ImageSlider(visible=False),
                 five: "",
             }
@@ -137,9 +137,9 @@ def tab(predictor: Predictor, keep_for: float) -> None:
         name = escape(batch.rows[place]["file"])
         return {
             detail: gr.Column(visible=True),
-            headline: f'<p class="small">{name}</p>{words.answer(prediction)}',
+            headline: f'<p class="small">{name}</p>{answer_html.answer(prediction)}',
             slider: gr.ImageSlider((prediction.photo, prediction.overlay()), visible=True),
-            five: f"<h3>{words.nearest_label(len(top))}</h3>{words.nearest(top)}",
+            five: f"<h3>{answer_html.nearest_label(len(top))}</h3>{answer_html.nearest(top)}",
         }
 
     def answer_many(photos: list[dict]) -> dict:

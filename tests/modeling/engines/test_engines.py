@@ -68,8 +68,8 @@ def locating() -> model_folder.CarModel:
     """A model whose locator has weights by chance."""
     model = model_of({"name": "resnet18", "head": "linear"}, flip=True)
     model.open_set = fake_predictor().open_set
-    model.open_set.detector = Detector(model.network.width).eval().requires_grad_(False)
-    model.open_set.detector.scale.fill_(1e-4)  # far from 0.5 everywhere
+    model.detector = Detector(model.network.width).eval().requires_grad_(False)
+    model.detector.scale.fill_(1e-4)  # far from 0.5 everywhere
     return model
 
 

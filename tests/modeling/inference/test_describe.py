@@ -16,7 +16,7 @@ from tests.conftest import CLASSES
 from twincar.cli import app
 from twincar.modeling.inference.describe import confused_classes, describe, more_cars
 from twincar.modeling.inference.prediction import Pass, Prediction, SimilarClass
-from twincar.ui import words
+from twincar.ui import answer as answer_html
 
 BMW = [
     "BMW 3 Series Sedan 2012", "BMW 3 Series Sedan 2007", "BMW 3 Series Wagon 2012", "BMW M3 Coupe 2012",
@@ -103,8 +103,10 @@ def test_look_alikes_are_named_where_they_were_confused():
     alike = (SimilarClass("BMW M3 Coupe 2012", 0.9, 3), SimilarClass("Audi S4 Sedan 2007", 0.8, 0))
     sure = answered((0.9, 0.1, 0, 0, 0, 0, 0), is_car=True, is_known=True, alike=alike)
     assert [one.class_name for one in confused_classes(sure)] == ["BMW M3 Coupe 2012"]
-    assert "Often confused with <b>BMW M3 Coupe 2012</b> (3 pictures of the two were mixed up" in words.answer(sure)
-    assert "Often confused" not in words.answer(answered((0.9, 0.1, 0, 0, 0, 0, 0), is_car=False, alike=alike))
+    assert "Often confused with <b>BMW M3 Coupe 2012</b> (3 pictures of the two were mixed up" in answer_html.answer(
+        sure
+    )
+    assert "Often confused" not in answer_html.answer(answered((0.9, 0.1, 0, 0, 0, 0, 0), is_car=False, alike=alike))
 
 
 NAMES = st.sampled_from([BMW, BMW[:1], BMW[:2], CLASSES, ["x", "y z"]])
@@ -129,7 +131,7 @@ def test_any_answer_is_one_or_two_sentences_about_its_first_guess(answer):
     assert "certain" not in said.text and "  " not in said.text
     for percent in re.findall(r"(\S+ ?\d+)\N{NO-BREAK SPACE}%", said.text):
         assert int(re.search(r"\d+", percent)[0]) <= 99
-    html = words.answer(answer)
+    html = answer_html.answer(answer)
     assert "<Niva>" not in html
     assert html.count("<h2>") == 1 == html.count("</h2>")
 

@@ -291,7 +291,7 @@ def test_two_runs_into_one_folder_refuse_each_other(data, tmp_path, monkeypatch)
     assert first.is_alive()
     first.kill()
     first.join(WAIT)
-    with run_folder.held(out):  # a killed run's lock is gone with it
+    with run_folder.lock_run(out):  # a killed run's lock is gone with it
         pass
 
 

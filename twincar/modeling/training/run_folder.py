@@ -77,7 +77,7 @@ class EpochLog(Logger):
 
 
 @contextmanager
-def held(out: Path) -> Iterator[None]:
+def lock_run(out: Path) -> Iterator[None]:
     """Keep other processes from training into `out`, and clear away what a killed one left half-written. Of the several
     processes of one run, the first holds it for all. Raises TwinCarError where another run does."""
     if rank_zero_only.rank or int(os.environ.get("NODE_RANK", 0)):

@@ -84,7 +84,7 @@ def train(
     names = class_names(table)
     table = _learnt_from(table, recipe.train_share, seed)
     asked = run_folder.facts(recipe, table, init, seed)
-    with run_folder.held(out):
+    with run_folder.lock_run(out):
         last = run_folder.last_checkpoint(out)
         if last and not resume:
             raise TwinCarError(f"{out} already holds a run: leave out `--no-resume` to go on, or name another `--out`.")
