@@ -19,9 +19,11 @@ test: .venv/dev lint  ## run every test
 		{ echo "The page is tested in Chromium: install Debian's package chromium, or name a browser with CHROMIUM=path, and run make test again."; exit 1; }
 	$(BIN)/python -m pytest
 
-lint: .venv/dev  ## check style
+lint: .venv/dev  ## check style, imports and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
 
 audit: .venv/dev  ## ask for known vulnerabilities in what is installed; fails where an update would mend one
 	$(BIN)/python .ci/audit.py
