@@ -2,7 +2,7 @@
 
 After Hendrycks & Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations" (ICLR
 2019, arXiv:1903.12261), whose severities of noise, blur and JPEG these are where they fit pictures of about 200 px.
-`python -m benchmarks.sturdiness` measures with them.
+`python -m benchmarks.corruption_robustness` measures with them.
 """
 
 from collections.abc import Callable

@@ -1,6 +1,6 @@
 """How much does a spoilt photo cost?
 
-    python -m benchmarks.sturdiness models/twincar --data data --out reports
+    python -m benchmarks.corruption_robustness models/twincar --data data --out reports
 
 Validation pictures, cut to their boxes as `twincar evaluate` cuts them, spoilt in the ways and severities of
 `corruptions.py` at the size that the network reads, and answered from one look.
@@ -113,7 +113,7 @@ def table(found: pd.DataFrame, count: int) -> list[str]:
 def main(
     model: Annotated[Path, typer.Argument(help="A published model's folder.")],
     data: Annotated[Path, typer.Option(help="What `twincar prepare` wrote.")],
-    out: Annotated[Path | None, typer.Option(help="Write sturdiness.md and its figures there, too.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write corruption_robustness.md and its figures there, too.")] = None,
     count: Annotated[int, typer.Option(min=8, help="Validation pictures to spoil.")] = 408,
 ) -> None:
     """Measure a published model on spoilt pictures."""
@@ -125,16 +125,16 @@ def main(
     lines = table(found, len(rows))
     print("\n".join(lines))
     if out:
-        save(figure(found, len(rows)), out / "sturdiness.svg")
-        save(sheet(pictures[0]), out / "sturdiness.jpg")
-        command = "python -m benchmarks.sturdiness models/twincar --data data --out reports"
-        with atomic_write(out / "sturdiness.md") as beside:
+        save(figure(found, len(rows)), out / "corruption_robustness.svg")
+        save(sheet(pictures[0]), out / "corruption_robustness.jpg")
+        command = "python -m benchmarks.corruption_robustness models/twincar --data data --out reports"
+        with atomic_write(out / "corruption_robustness.md") as beside:
             text = [
                 f"# What a spoilt photo costs\n\n`{command}`\n",
-                "![Accuracy by severity](sturdiness.svg)\n",
+                "![Accuracy by severity](corruption_robustness.svg)\n",
                 *lines,
             ]
-            text += ["\nWhat was done to them, one picture for all:\n", "![Every way and severity](sturdiness.jpg)"]
+            text += ["\nWhat was done to them, one picture for all:\n", "![Every way and severity](corruption_robustness.jpg)"]
             beside.write_text("\n".join(text) + "\n", encoding="utf-8")
 
 

@@ -1,6 +1,6 @@
 """Does it find the car in a whole photo, what is that worth, and what does it cost?
 
-    python benchmarks/second_look.py models/twincar --data data_full --out reports/second_look.md
+    python benchmarks/two_passes.py models/twincar --data data_full --out reports/two_passes.md
 
 `data_full` is what `twincar prepare` made of photos as they were taken, with boxes; none of them may have been learnt
 from. Each is answered from the whole frame, from the box that the model finds (a second look), and from the annotated
@@ -84,7 +84,7 @@ def main(
     print("\n".join(lines))
     if out:
         with atomic_write(out) as beside:
-            title = "# The second look\n\n`python benchmarks/second_look.py`\n\n"
+            title = "# The second look\n\n`python benchmarks/two_passes.py`\n\n"
             beside.write_text(title + "\n".join(lines) + "\n", encoding="utf-8")
 
 
