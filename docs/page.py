@@ -32,7 +32,7 @@ with TemporaryDirectory() as folder, served(Path(folder)) as (address, _), sync_
     page = browser.new_page(viewport={"width": 1060, "height": 900})
     page.goto(address)
     page.set_input_files("#photo input[type=file]", EXAMPLE)
-    expect(page.detector("#slider img")).to_have_count(2, timeout=60_000)
+    expect(page.locator("#slider img")).to_have_count(2, timeout=60_000)
     page.wait_for_timeout(1500)  # for the slider's pictures to be painted
     page.screenshot(path=Path(folder) / "page.png")
     Image.open(Path(folder) / "page.png").convert("RGB").save(DOCS / "page.png", optimize=True)

@@ -156,13 +156,13 @@ def test_the_page_answers_and_goes_on(browser, site, car_photo, tmp_path, wanted
     with visiting(browser, site) as page:
         page.set_input_files("#photo input[type=file]", case.put(tmp_path))
         if case.says == hostile_files.ANSWER:
-            expect(page.detector("#headline .answer")).to_be_visible()
-            expect(page.detector("#slider img")).to_have_count(2)
+            expect(page.locator("#headline .answer")).to_be_visible()
+            expect(page.locator("#slider img")).to_have_count(2)
         else:
-            expect(page.detector("#headline .trouble p").first).to_contain_text(case.says)
-            assert is_sentence(page.detector("#headline .trouble p").first.inner_text())
+            expect(page.locator("#headline .trouble p").first).to_contain_text(case.says)
+            assert is_sentence(page.locator("#headline .trouble p").first.inner_text())
         page.set_input_files("#photo input[type=file]", car_photo)
-        expect(page.detector("#headline .answer")).to_be_visible()
+        expect(page.locator("#headline .answer")).to_be_visible()
 
 
 def test_names_are_only_shown_on_the_page(browser, site, tmp_path):
@@ -170,11 +170,11 @@ def test_names_are_only_shown_on_the_page(browser, site, tmp_path):
     with visiting(browser, site, "/?tab=many") as page:
         page.on("dialog", lambda dialog: pytest.fail("a name was run"))
         page.set_input_files("#files input[type=file]", [case.put(tmp_path) for case in named])
-        expect(page.detector("#status")).to_contain_text(f"{len(named) - 2} photos answered, 2 could not be read")
-        shown = page.detector("#table tbody td.file").all_inner_texts()
+        expect(page.locator("#status")).to_contain_text(f"{len(named) - 2} photos answered, 2 could not be read")
+        shown = page.locator("#table tbody td.file").all_inner_texts()
         assert len(shown) == len(named)
         assert any("سيارة" in name for name in shown) and any("🚗" in name for name in shown)
-        assert page.detector("#table tbody td.file img").count() == 0
+        assert page.locator("#table tbody td.file img").count() == 0
 
 
 @pytest.mark.parametrize("turn", range(1, 9))

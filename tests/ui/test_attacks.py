@@ -245,13 +245,13 @@ def test_a_queue_that_is_full_says_so_and_loses_nothing(browser, tight, car_phot
                     break
             assert event.status_code == 503 and "Queue is full" in event.json()["detail"]
             page.set_input_files("#photo input[type=file]", car_photo)
-            expect(page.detector("#headline .trouble")).to_contain_text("too busy")
+            expect(page.locator("#headline .trouble")).to_contain_text("too busy")
         finally:
             gate.unlink()
         for event in accepted:
             assert "class_name" in client.get(f"/call/identify/{event}").text
     page.set_input_files("#photo input[type=file]", car_photo)
-    expect(page.detector("#headline .answer")).to_be_visible()
+    expect(page.locator("#headline .answer")).to_be_visible()
     page.close()
 
 
@@ -267,7 +267,7 @@ def test_a_file_that_is_too_large_is_refused_with_a_word(browser, tight, tmp_pat
     page.set_input_files("#photo input[type=file]", large)
     expect(page.get_by_test_id("toast-body")).to_contain_text("maximum allowed size")
     page.set_input_files("#photo input[type=file]", car_photo)
-    expect(page.detector("#headline .answer")).to_be_visible()
+    expect(page.locator("#headline .answer")).to_be_visible()
     page.close()
 
 

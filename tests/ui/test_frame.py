@@ -68,8 +68,8 @@ def site(tmp_path_factory) -> Iterator[tuple[str, Path]]:
 @pytest.fixture
 def page(browser, site) -> Iterator[Page]:
     with visiting(browser, site) as page:
-        expect(page.detector("#headline h2")).to_have_text("Which car is it?")
-        expect(page.detector("#frame .stage")).to_be_hidden()
+        expect(page.locator("#headline h2")).to_have_text("Which car is it?")
+        expect(page.locator("#frame .stage")).to_be_hidden()
         yield page
 
 
@@ -86,12 +86,12 @@ def photo(tmp_path_factory) -> Path:
 def give(page: Page, photo: Path) -> Locator:
     """Send the photo; gives the frame, once it is answered."""
     page.set_input_files("#photo input[type=file]", photo)
-    expect(page.detector("#frame .stage:not(.busy)")).to_be_visible()
-    return page.detector("#frame .frame")
+    expect(page.locator("#frame .stage:not(.busy)")).to_be_visible()
+    return page.locator("#frame .frame")
 
 
 def frame_of(page: Page) -> tuple[float, ...]:
-    style = page.detector("#frame .frame").get_attribute("style")
+    style = page.locator("#frame .frame").get_attribute("style")
     return tuple(float(re.search(rf"--{side}: ([\d.e-]+)%", style)[1]) / 100 for side in ("x1", "y1", "x2", "y2"))
 
 
@@ -101,9 +101,9 @@ def expect_answer(page: Page, photo: Path, **how) -> None:
         size = Image.open(photo).size
         how["box"] = tuple(round(share * side) for share, side in zip(how["box"], size * 2, strict=True))
     top = predictor()(photo, **how).top(5)
-    for row, guess in zip(page.detector("#five input[type=radio]").all(), top, strict=True):
+    for row, guess in zip(page.locator("#five input[type=radio]").all(), top, strict=True):
         expect(row).to_have_attribute("value", guess.class_name)
-    told = [float(share) for share in re.findall(r"--share:([\d.]+)", page.detector("#bars").inner_html())]
+    told = [float(share) for share in re.findall(r"--share:([\d.]+)", page.locator("#bars").inner_html())]
     assert told == pytest.approx([guess.probability for guess in top], abs=4e-3 if "box" in how else 2e-4)
 
 
@@ -116,8 +116,8 @@ def drag(page: Page, start: tuple[float, float], by: tuple[float, float]) -> Non
 
 
 def answered(page: Page, says: str) -> None:
-    expect(page.detector("#frame .below p")).to_contain_text(says)
-    expect(page.detector("#frame .stage:not(.busy)")).to_be_visible()
+    expect(page.locator("#frame .below p")).to_contain_text(says)
+    expect(page.locator("#frame .stage:not(.busy)")).to_be_visible()
 
 
 def test_the_car_is_framed_and_another_can_be_chosen(page, photo):
@@ -125,16 +125,16 @@ def test_the_car_is_framed_and_another_can_be_chosen(page, photo):
     assert np.abs(np.array(frame_of(page)) - LARGE).max() < 0.05
     answered(page, "I took the largest of 2 cars.")
     expect_answer(page, photo)
-    before = page.detector("#slider img").nth(1).get_attribute("src")
+    before = page.locator("#slider img").nth(1).get_attribute("src")
     other = page.get_by_role("button", name="Look at another car, 1 of 1")
     other.click()
     answered(page, "I looked at the car that you chose.")
     assert np.abs(np.array(frame_of(page)) - SMALL).max() < 0.05
     expect_answer(page, photo, box=frame_of(page))
-    expect(page.detector("#slider img").nth(1)).not_to_have_attribute("src", before)
+    expect(page.locator("#slider img").nth(1)).not_to_have_attribute("src", before)
     expect(other).to_be_visible()  # now it is the large one
-    page.detector("#frame .cars button").press("Enter")
-    expect(page.detector("#frame .frame")).to_be_focused()
+    page.locator("#frame .cars button").press("Enter")
+    expect(page.locator("#frame .frame")).to_be_focused()
     answered(page, "I looked at the car that you chose.")
     assert frame_of(page)[0] > 0.3
 
@@ -148,14 +148,14 @@ def test_the_frame_is_moved_resized_and_drawn_by_dragging(page, photo):
     assert moved[0] < start[0] - 0.05 and moved[1] < start[1] - 0.02
     assert moved[2] - moved[0] == pytest.approx(start[2] - start[0], abs=1e-6)
     expect_answer(page, photo, box=moved)
-    handle = page.detector("#frame [data-edges=nw]").bounding_box()
+    handle = page.locator("#frame [data-edges=nw]").bounding_box()
     drag(page, (handle["x"] + 14, handle["y"] + 14), (50, 30))
-    expect(page.detector("#frame .stage:not(.busy)")).to_be_visible()
+    expect(page.locator("#frame .stage:not(.busy)")).to_be_visible()
     resized = frame_of(page)
     assert resized[0] > moved[0] + 0.05 and resized[2:] == pytest.approx(moved[2:], abs=1e-6)
-    picture = page.detector("#frame .picture").bounding_box()
+    picture = page.locator("#frame .picture").bounding_box()
     drag(page, (picture["x"] + 4, picture["y"] + picture["height"] - 4), (80, -60))
-    expect(page.detector("#frame .stage:not(.busy)")).to_be_visible()
+    expect(page.locator("#frame .stage:not(.busy)")).to_be_visible()
     drawn = frame_of(page)
     assert drawn[0] < 0.05 and drawn[3] > 0.95 and drawn[2] < resized[0]
     expect_answer(page, photo, box=drawn)
@@ -181,7 +181,7 @@ def test_the_whole_photo_and_back(page, photo):
     buttons.get_by_role("button", name="Whole photo").click()
     answered(page, "I read the whole photo.")
     expect(frame).to_be_hidden()
-    expect(page.detector("#frame .cars button")).to_have_count(2)
+    expect(page.locator("#frame .cars button")).to_have_count(2)
     expect_answer(page, photo, refine=False)
     buttons.get_by_role("button", name="My own frame").click()
     answered(page, "I looked in your frame.")
@@ -191,8 +191,8 @@ def test_the_whole_photo_and_back(page, photo):
     assert frame_of(page) == pytest.approx(found, abs=1e-6)
     expect_answer(page, photo)
     page.get_by_role("button", name="Remove Image").click()
-    expect(page.detector("#headline h2")).to_have_text("Which car is it?")
-    expect(page.detector("#frame .stage")).to_be_hidden()
+    expect(page.locator("#headline h2")).to_have_text("Which car is it?")
+    expect(page.locator("#frame .stage")).to_be_hidden()
 
 
 def test_every_state_has_its_words(page, tmp_path):
@@ -208,23 +208,23 @@ def test_every_state_has_its_words(page, tmp_path):
         draw_car(0, size=(width, 360)).save(tmp_path / f"{width}.png")
         give(page, tmp_path / f"{width}.png")
         for sentence in sentences:
-            expect(page.detector("#headline")).to_contain_text(sentence.replace(" %", "\N{NO-BREAK SPACE}%"))
+            expect(page.locator("#headline")).to_contain_text(sentence.replace(" %", "\N{NO-BREAK SPACE}%"))
         doubt = page.get_by_text("The figures compare only the cars that I know.")
         expect(doubt).to_have_count(int(width >= 540))
-        expect(page.detector("#five input[type=radio]")).to_have_count(5)  # the nearest looks are told in any case
-    page.detector("#frame .frame").focus()
+        expect(page.locator("#five input[type=radio]")).to_have_count(5)  # the nearest looks are told in any case
+    page.locator("#frame .frame").focus()
     page.keyboard.press("ArrowUp")
-    expect(page.detector("#headline h2")).to_have_text("I see no car in this frame")
+    expect(page.locator("#headline h2")).to_have_text("I see no car in this frame")
 
 
 def test_a_phone_has_the_frame_on_the_photo(page, photo):
     page.set_viewport_size({"width": 390, "height": 844})
     frame = give(page, photo)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    outer, inner = page.detector("#photo").bounding_box(), frame.bounding_box()
+    outer, inner = page.locator("#photo").bounding_box(), frame.bounding_box()
     assert outer["x"] <= inner["x"] and inner["x"] + inner["width"] <= outer["x"] + outer["width"] + 1
     assert outer["y"] <= inner["y"] and inner["y"] + inner["height"] <= outer["y"] + outer["height"]
-    assert page.detector("#headline").bounding_box()["y"] > page.detector("#frame .below").bounding_box()["y"]
+    assert page.locator("#headline").bounding_box()["y"] > page.locator("#frame .below").bounding_box()["y"]
     start, finger = frame_of(page), page.context.new_cdp_session(page)
     finger.send("Emulation.setTouchEmulationEnabled", {"enabled": True})
     x, y = inner["x"] + inner["width"] / 2, inner["y"] + inner["height"] / 2

@@ -29,9 +29,9 @@ def test_every_tab_works_under_them_and_asks_no_third_party(browser, site, car_p
     """`visiting` fails on any request to another host and on any error in the console: so a refusal would be one."""
     with visiting(browser, site) as page:
         page.set_input_files("#photo input[type=file]", car_photo)
-        expect(page.detector("#slider img")).to_have_count(2)
+        expect(page.locator("#slider img")).to_have_count(2)
         page.get_by_role("button", name="Why this car and not another?").click()
-        expect(page.detector("#apart-picture img")).to_be_visible()
+        expect(page.locator("#apart-picture img")).to_be_visible()
         for tab in page.get_by_role("tab").all():
             tab.click()
             expect(tab).to_have_attribute("aria-selected", "true")
@@ -41,7 +41,7 @@ def test_every_tab_works_under_them_and_asks_no_third_party(browser, site, car_p
     page.on("request", lambda asked: asked.url.startswith((site[0], "data:", "blob:")) or strangers.append(asked.url))
     page.goto(site[0])
     page.get_by_role("button", name="Use via API").click()
-    expect(page.detector(".api-docs")).to_be_visible()
+    expect(page.locator(".api-docs")).to_be_visible()
     page.wait_for_timeout(1000)
     assert strangers == []
     page.close()

@@ -31,7 +31,7 @@ def site(tiny_model, tmp_path_factory) -> Iterator[tuple[str, Path]]:
 @pytest.fixture
 def page(browser, site) -> Iterator[Page]:
     with visiting(browser, site, "/?tab=many") as page:
-        expect(page.detector("#many-welcome h2")).to_be_visible()
+        expect(page.locator("#many-welcome h2")).to_be_visible()
         yield page
 
 
@@ -87,25 +87,25 @@ def give(page: Page, *files: Path) -> None:
 
 
 def names(page: Page) -> list[str]:
-    return page.detector(f"{ROWS} td.file").all_inner_texts()
+    return page.locator(f"{ROWS} td.file").all_inner_texts()
 
 
 def test_files_and_a_broken_one_become_rows(page, photos, truth):
     give(page, *photos)
-    expect(page.detector("#status")).to_contain_text("4 photos answered, 1 could not be read.")
+    expect(page.locator("#status")).to_contain_text("4 photos answered, 1 could not be read.")
     assert names(page) == [path.name for path in photos]
-    answered = page.detector(f"{ROWS}:not(.failed)")
-    assert answered.detector("td.name button").all_inner_texts() == [top[0].class_name for top in truth]
-    assert answered.detector("td.make").all_inner_texts() == [top[0].make for top in truth]
-    assert answered.detector("td.year").all_inner_texts() == [str(top[0].year or "") for top in truth]
-    assert answered.detector("td.picture img").count() == 4
-    expect(page.detector(f"{ROWS}.failed .why")).to_contain_text(FAILED)
+    answered = page.locator(f"{ROWS}:not(.failed)")
+    assert answered.locator("td.name button").all_inner_texts() == [top[0].class_name for top in truth]
+    assert answered.locator("td.make").all_inner_texts() == [top[0].make for top in truth]
+    assert answered.locator("td.year").all_inner_texts() == [str(top[0].year or "") for top in truth]
+    assert answered.locator("td.picture img").count() == 4
+    expect(page.locator(f"{ROWS}.failed .why")).to_contain_text(FAILED)
 
 
 def test_the_table_sorts_and_what_failed_stays_last(page, photos, truth):
     give(page, photos[4], *photos[:4])
-    expect(page.detector(ROWS)).to_have_count(5)
-    header = page.detector("#table th.sure")
+    expect(page.locator(ROWS)).to_have_count(5)
+    header = page.locator("#table th.sure")
     header.get_by_role("button").click()
     expect(header).to_have_attribute("aria-sort", "descending")
     sure = [top[0].probability for top in truth]
@@ -120,20 +120,20 @@ def test_the_table_sorts_and_what_failed_stays_last(page, photos, truth):
 
 def test_the_table_filters_by_how_sure_and_by_words(page, photos, truth):
     give(page, *photos)
-    expect(page.detector(ROWS)).to_have_count(5)
-    slider, search = page.detector("#table [type=range]"), page.detector("#table [type=search]")
+    expect(page.locator(ROWS)).to_have_count(5)
+    slider, search = page.locator("#table [type=range]"), page.locator("#table [type=search]")
     sure = sorted(top[0].probability for top in truth)
     least = next(step for step in range(5, 100, 5) if sure[0] * 100 < step)
     slider.fill(str(least))
     left = sum(probability * 100 >= least for probability in sure)
-    expect(page.detector(ROWS)).to_have_count(left)
-    expect(page.detector("#table .count")).to_have_text(f"{left} of 5 shown")
+    expect(page.locator(ROWS)).to_have_count(left)
+    expect(page.locator("#table .count")).to_have_text(f"{left} of 5 shown")
     slider.fill("0")
     search.fill("BROKEN not a picture")
-    expect(page.detector(ROWS)).to_have_count(1)
-    expect(page.detector(ROWS)).to_contain_text("broken.jpg")
+    expect(page.locator(ROWS)).to_have_count(1)
+    expect(page.locator(ROWS)).to_contain_text("broken.jpg")
     search.fill("no such car")
-    expect(page.detector(ROWS)).to_have_count(0)
+    expect(page.locator(ROWS)).to_have_count(0)
 
 
 def test_photos_pasted_here_are_answered_here(page, photos):
@@ -146,23 +146,23 @@ def test_photos_pasted_here_are_answered_here(page, photos):
         }""",
         [list(path.read_bytes()) for path in photos[:2]],
     )
-    expect(page.detector("#status")).to_contain_text("2 photos answered")
+    expect(page.locator("#status")).to_contain_text("2 photos answered")
     assert names(page) == ["pasted0.jpg", "pasted1.jpg"]
 
 
 def test_a_row_of_a_zip_shows_its_evidence(page, trip):
     give(page, trip)
-    expect(page.detector("#status")).to_contain_text("3 photos answered, 1 could not be read.")
+    expect(page.locator("#status")).to_contain_text("3 photos answered, 1 could not be read.")
     assert names(page) == ["0.jpg", "1.jpg", "2.jpg", "inner.zip"]
-    row = page.detector(ROWS).nth(1).detector("td.name button")
+    row = page.locator(ROWS).nth(1).locator("td.name button")
     name = row.inner_text()
     row.press("Enter")  # by keyboard, as by mouse
-    expect(page.detector("#detail-headline")).to_contain_text("trip.zip/summer/1.jpg")
-    expect(page.detector("#detail-slider img")).to_have_count(2)
-    expect(page.detector("#detail .nearest li")).to_have_count(5)
-    expect(page.detector("#detail .nearest li").first).to_contain_text(name)
-    expect(page.detector(f"{ROWS}.chosen td.file")).to_have_text("1.jpg")
-    handle = page.detector("#detail-slider").get_by_role("slider")
+    expect(page.locator("#detail-headline")).to_contain_text("trip.zip/summer/1.jpg")
+    expect(page.locator("#detail-slider img")).to_have_count(2)
+    expect(page.locator("#detail .nearest li")).to_have_count(5)
+    expect(page.locator("#detail .nearest li").first).to_contain_text(name)
+    expect(page.locator(f"{ROWS}.chosen td.file")).to_have_text("1.jpg")
+    handle = page.locator("#detail-slider").get_by_role("slider")
     handle.focus()
     expect(handle).to_have_attribute("aria-valuenow", "50")
     page.keyboard.press("ArrowRight")
@@ -185,38 +185,38 @@ def test_the_table_can_be_taken_along(page, photos, truth, tmp_path):
 
 def test_a_batch_can_be_stopped_and_what_was_answered_stays(page, photos, long):
     give(page, long)
-    expect(page.detector(ROWS).first).to_be_visible()
-    expect(page.detector("#status progress")).to_have_attribute("max", "490")
+    expect(page.locator(ROWS).first).to_be_visible()
+    expect(page.locator("#status progress")).to_have_attribute("max", "490")
     page.get_by_role("button", name="Stop").click()
-    expect(page.detector("#status")).to_contain_text("Stopped after")
-    done = int(page.detector("#status b").inner_text().split()[2])
+    expect(page.locator("#status")).to_contain_text("Stopped after")
+    done = int(page.locator("#status b").inner_text().split()[2])
     assert 0 < done < 490
-    expect(page.detector(ROWS)).to_have_count(done)
+    expect(page.locator(ROWS)).to_have_count(done)
     expect(page.get_by_role("button", name="Download CSV")).to_be_visible()
     give(page, *photos[:2])  # and the page is ready for the next
-    expect(page.detector("#status")).to_contain_text("2 photos answered")
-    expect(page.detector(ROWS)).to_have_count(2)
+    expect(page.locator("#status")).to_contain_text("2 photos answered")
+    expect(page.locator(ROWS)).to_have_count(2)
 
 
 def test_one_photo_is_answered_while_many_are(page, car_photo, long):
     give(page, long)
-    expect(page.detector(ROWS).first).to_be_visible()
+    expect(page.locator(ROWS).first).to_be_visible()
     page.get_by_role("tab", name="Identify").click()
     page.set_input_files("#photo input[type=file]", car_photo)
-    expect(page.detector("#headline .answer")).to_be_visible()
+    expect(page.locator("#headline .answer")).to_be_visible()
     page.get_by_role("tab", name="Many photos").click()
     page.get_by_role("button", name="Stop").click()  # it is still at it
-    expect(page.detector("#status")).to_contain_text("Stopped after")
+    expect(page.locator("#status")).to_contain_text("Stopped after")
 
 
 def test_a_phone_shows_the_table_without_scrolling_sideways(page, photos):
     page.set_viewport_size({"width": 390, "height": 844})
     give(page, *photos)
-    expect(page.detector(ROWS)).to_have_count(5)
-    page.detector(f"{ROWS} td.name button").first.click()
-    expect(page.detector("#detail-slider img")).to_have_count(2)
+    expect(page.locator(ROWS)).to_have_count(5)
+    page.locator(f"{ROWS} td.name button").first.click()
+    expect(page.locator("#detail-slider img")).to_have_count(2)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    rows = page.detector("#table .rows")
+    rows = page.locator("#table .rows")
     assert rows.evaluate("element => element.scrollWidth <= element.clientWidth")
     # Both in one look: the page may be on its way down to the detail.
     tops = "ids => ids.map(id => document.getElementById(id).getBoundingClientRect().top)"

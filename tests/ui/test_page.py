@@ -33,7 +33,7 @@ def site(tiny_model, tmp_path_factory) -> Iterator[tuple[str, Path]]:
 @pytest.fixture
 def page(browser, site) -> Iterator[Page]:
     with visiting(browser, site) as page:
-        expect(page.detector("#headline h2")).to_have_text("Which car is it?")
+        expect(page.locator("#headline h2")).to_have_text("Which car is it?")
         yield page
 
 
@@ -42,7 +42,7 @@ def give(page: Page, photo: Path) -> None:
 
 
 def overlay_of(page: Page) -> str:
-    return page.detector("#slider img").nth(1).get_attribute("src")
+    return page.locator("#slider img").nth(1).get_attribute("src")
 
 
 @pytest.fixture(scope="module")
@@ -56,34 +56,34 @@ def truth(tiny_model, car_photo):
 def test_a_photo_is_answered_by_itself(page, car_photo, truth):
     give(page, car_photo)
     best = truth.top(1)[0]
-    expect(page.detector("#headline .make")).to_have_text(best.make)
-    expect(page.detector("#headline .year")).to_have_text(str(best.year))
-    expect(page.detector("#headline .sure")).to_contain_text("%")
-    rows = page.detector("#five input[type=radio]")
+    expect(page.locator("#headline .make")).to_have_text(best.make)
+    expect(page.locator("#headline .year")).to_have_text(str(best.year))
+    expect(page.locator("#headline .sure")).to_contain_text("%")
+    rows = page.locator("#five input[type=radio]")
     assert [row.get_attribute("value") for row in rows.all()] == [guess.class_name for guess in truth.top(5)]
     expect(rows.nth(0)).to_be_checked()
-    expect(page.detector("#slider img")).to_have_count(2)
-    expect(page.detector("#sentence")).to_contain_text(best.class_name)
-    assert page.detector("#slider img").nth(0).get_attribute("src") != overlay_of(page)
-    expect(page.detector("#frame .stage")).to_be_hidden()  # this model was not taught where cars are
+    expect(page.locator("#slider img")).to_have_count(2)
+    expect(page.locator("#sentence")).to_contain_text(best.class_name)
+    assert page.locator("#slider img").nth(0).get_attribute("src") != overlay_of(page)
+    expect(page.locator("#frame .stage")).to_be_hidden()  # this model was not taught where cars are
 
 
 def test_the_page_says_what_it_knows(page):
-    expect(page.detector("#headline")).to_contain_text("It knows the 5 cars (2000–2012).")
-    expect(page.detector("#footer")).to_contain_text("deleted within about an hour")
+    expect(page.locator("#headline")).to_contain_text("It knows the 5 cars (2000–2012).")
+    expect(page.locator("#footer")).to_contain_text("deleted within about an hour")
     expect(page.get_by_role("button", name="Use via API")).to_be_visible()
 
 
 def test_the_arrow_keys_choose_another_car_and_its_evidence(page, car_photo, truth):
     give(page, car_photo)
-    first = page.detector("#five input[type=radio]").first
+    first = page.locator("#five input[type=radio]").first
     expect(first).to_be_checked()
     before, second = overlay_of(page), truth.top(2)[1].class_name
     first.focus()
     page.keyboard.press("ArrowDown")
-    expect(page.detector("#sentence")).to_contain_text(second)
-    expect(page.detector("#slider img").nth(1)).not_to_have_attribute("src", before)
-    expect(page.detector("#headline .make")).to_have_text(truth.top(1)[0].make)  # the answer itself stays
+    expect(page.locator("#sentence")).to_contain_text(second)
+    expect(page.locator("#slider img").nth(1)).not_to_have_attribute("src", before)
+    expect(page.locator("#headline .make")).to_have_text(truth.top(1)[0].make)  # the answer itself stays
 
 
 def test_the_evidence_can_be_drawn_by_another_method(page, car_photo, truth):
@@ -91,15 +91,15 @@ def test_the_evidence_can_be_drawn_by_another_method(page, car_photo, truth):
     expect(page.get_by_label("Grad-CAM++", exact=True)).to_be_checked()
     before = overlay_of(page)
     page.get_by_text("HiResCAM", exact=True).click()
-    expect(page.detector("#slider img").nth(1)).not_to_have_attribute("src", before)
-    expect(page.detector("#sentence")).to_contain_text(truth.top(1)[0].class_name)
+    expect(page.locator("#slider img").nth(1)).not_to_have_attribute("src", before)
+    expect(page.locator("#sentence")).to_contain_text(truth.top(1)[0].class_name)
     second = truth.top(2)[1].class_name
-    page.detector("#five input[type=radio]").nth(1).check()
-    expect(page.detector("#sentence")).to_contain_text(second)
+    page.locator("#five input[type=radio]").nth(1).check()
+    expect(page.locator("#sentence")).to_contain_text(second)
     expect(page.get_by_label("HiResCAM", exact=True)).to_be_checked()  # the method stays, whatever the name
     page.get_by_text("Grad-CAM++", exact=True).click()
-    page.detector("#five input[type=radio]").nth(0).check()
-    expect(page.detector("#slider img").nth(1)).to_have_attribute("src", before)
+    page.locator("#five input[type=radio]").nth(0).check()
+    expect(page.locator("#slider img").nth(1)).to_have_attribute("src", before)
 
 
 def test_the_slider_moves_with_the_arrow_keys(page, car_photo):
@@ -117,8 +117,8 @@ def test_the_car_is_named_in_parts(page, car_photo, truth):
     give(page, car_photo)
     best = truth.top(1)[0]
     parts = {"Make": best.make, "Model": best.model, "Body": best.body, "Year": str(best.year)}
-    expect(page.detector("#headline dt")).to_have_text(list(parts))
-    expect(page.detector("#headline dd")).to_have_text(list(parts.values()))
+    expect(page.locator("#headline dt")).to_have_text(list(parts))
+    expect(page.locator("#headline dd")).to_have_text(list(parts.values()))
 
 
 def test_parts_that_a_name_does_not_tell_are_left_out():
@@ -132,23 +132,23 @@ def test_parts_that_a_name_does_not_tell_are_left_out():
 
 def test_why_this_car_and_not_another(page, car_photo, truth):
     give(page, car_photo)
-    expect(page.detector("#headline .answer")).to_be_visible()
-    expect(page.detector("#apart-picture img")).to_have_count(0)  # nothing is drawn before it is asked for
+    expect(page.locator("#headline .answer")).to_be_visible()
+    expect(page.locator("#apart-picture img")).to_have_count(0)  # nothing is drawn before it is asked for
     page.get_by_role("button", name="Why this car and not another?").click()
     first, second, *_, last = (guess.class_name for guess in truth.top(5))
     expect(page.get_by_label("This car")).to_have_value(first)
     expect(page.get_by_label("and that one")).to_have_value(second)
-    pictures = [page.detector(f"#{side}-picture img") for side in ("one", "other", "apart")]
+    pictures = [page.locator(f"#{side}-picture img") for side in ("one", "other", "apart")]
     for picture in pictures:
         expect(picture).to_be_visible()
-    expect(page.detector("#one-words")).to_contain_text(first)
-    expect(page.detector("#other-words")).to_contain_text("%")
-    expect(page.detector("#verdict")).to_contain_text("as likely")
+    expect(page.locator("#one-words")).to_contain_text(first)
+    expect(page.locator("#other-words")).to_contain_text("%")
+    expect(page.locator("#verdict")).to_contain_text("as likely")
     before = [picture.get_attribute("src") for picture in pictures]
     assert len(set(before)) == 3
     page.get_by_label("and that one").click()
     page.get_by_role("option", name=last).click()
-    expect(page.detector("#other-words")).to_contain_text(last)
+    expect(page.locator("#other-words")).to_contain_text(last)
     expect(pictures[2]).not_to_have_attribute("src", before[2])
     assert pictures[0].get_attribute("alt") == f"The photo with the evidence for {first} over it"
     give(page, car_photo)  # a new photo starts with the drawer closed
@@ -166,19 +166,19 @@ def test_nonsense_gets_a_sentence_and_the_page_goes_on(page, car_photo, tmp_path
     with pytest.raises(PhotoError) as sentence:
         load_photo(broken)
     give(page, broken)
-    expect(page.detector("#headline .trouble p").first).to_have_text(str(sentence.value))
-    expect(page.detector("#five")).to_be_hidden()
+    expect(page.locator("#headline .trouble p").first).to_have_text(str(sentence.value))
+    expect(page.locator("#five")).to_be_hidden()
     give(page, car_photo)  # on top of the broken one
-    expect(page.detector("#headline .answer")).to_be_visible()
-    expect(page.detector("#slider img")).to_have_count(2)
+    expect(page.locator("#headline .answer")).to_be_visible()
+    expect(page.locator("#slider img")).to_have_count(2)
 
 
 def test_taking_the_photo_away_starts_again(page, car_photo):
     give(page, car_photo)
-    expect(page.detector("#headline .answer")).to_be_visible()
+    expect(page.locator("#headline .answer")).to_be_visible()
     page.get_by_role("button", name="Remove Image").click()
-    expect(page.detector("#headline h2")).to_have_text("Which car is it?")
-    expect(page.detector("#evidence")).to_be_hidden()
+    expect(page.locator("#headline h2")).to_have_text("Which car is it?")
+    expect(page.locator("#evidence")).to_be_hidden()
 
 
 def test_a_picture_pasted_anywhere_is_answered(page, car_photo):
@@ -190,18 +190,18 @@ def test_a_picture_pasted_anywhere_is_answered(page, car_photo):
         }""",
         list(car_photo.read_bytes()),
     )
-    expect(page.detector("#headline .answer")).to_be_visible()
+    expect(page.locator("#headline .answer")).to_be_visible()
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_a_phone_shows_it_in_one_column(page, site, car_photo, theme):
     page.set_viewport_size({"width": 390, "height": 844})
     page.goto(f"{site[0]}/?__theme={theme}")
-    expect(page.detector("#headline h2")).to_be_visible()
+    expect(page.locator("#headline h2")).to_be_visible()
     give(page, car_photo)
-    expect(page.detector("#slider img")).to_have_count(2)
+    expect(page.locator("#slider img")).to_have_count(2)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    tops = [page.detector(part).bounding_box()["y"] for part in ("#photo", "#headline", "#five", "#evidence")]
+    tops = [page.locator(part).bounding_box()["y"] for part in ("#photo", "#headline", "#five", "#evidence")]
     assert tops == sorted(tops)
     colour = "([part, of]) => getComputedStyle(document.querySelector(part))[of].match(/\\d+/g).slice(0, 3).map(Number)"
     background = sum(page.evaluate(colour, ["body", "backgroundColor"]))
@@ -242,19 +242,19 @@ def test_the_address_names_the_tab(browser, site, page):
     expect(page).to_have_url(f"{site[0]}/?tab=about")
     with visiting(browser, site, "/?tab=about") as other:
         expect(other.get_by_role("tab", name="About")).to_have_attribute("aria-selected", "true")
-        expect(other.detector("#card")).to_be_visible()
+        expect(other.locator("#card")).to_be_visible()
         other.get_by_role("tab", name="Identify").click()
         expect(other).to_have_url(f"{site[0]}/")
     with visiting(browser, site, "/?tab=nonsense") as other:
-        expect(other.detector("#headline h2")).to_be_visible()
+        expect(other.locator("#headline h2")).to_be_visible()
 
 
 def test_about_shows_code_that_runs_against_this_page(page, site, car_photo, tmp_path, truth):
     shutil.copy(car_photo, tmp_path / "photo.jpg")
     page.get_by_role("tab", name="About").click()
-    expect(page.detector("#card")).to_contain_text("knows 5 cars")
-    expect(page.detector("#card-text")).to_contain_text("Limits")
-    code = page.detector("#about .code .cm-content")
+    expect(page.locator("#card")).to_contain_text("knows 5 cars")
+    expect(page.locator("#card-text")).to_contain_text("Limits")
+    code = page.locator("#about .code .cm-content")
     expect(code.nth(1)).to_contain_text(f'Client("{site[0]}")')
     expect(code.nth(2)).to_contain_text(f"API={site[0]}/gradio_api")
     text = code.nth(1).inner_text()
@@ -286,10 +286,10 @@ def test_an_unreachable_model_gives_way_to_the_copy_beside_the_app(browser, tiny
     with served(tmp_path, tmp_path / "app.py", **nowhere, TWINCAR_EXAMPLES=str(pictures)) as (url, _):
         page = browser.new_page()
         page.goto(url)
-        expect(page.detector("#notice")).to_contain_text("The Hub cannot be reached")
-        expect(page.detector("#notice")).to_contain_text("This page answers with the copy that came with it.")
-        page.detector("#examples button").first.click()
-        expect(page.detector("#headline .answer")).to_be_visible()
+        expect(page.locator("#notice")).to_contain_text("The Hub cannot be reached")
+        expect(page.locator("#notice")).to_contain_text("This page answers with the copy that came with it.")
+        page.locator("#examples button").first.click()
+        expect(page.locator("#headline .answer")).to_be_visible()
         page.close()
 
 

@@ -101,14 +101,14 @@ def visit(
 ) -> Iterator[Page]:
     """A fresh visit that opens the tab from the address."""
     with visiting(browser, site) as page:
-        assert page.detector(".js-plotly-plot").count() == 0  # nothing of a tab is there before it is opened
+        assert page.locator(".js-plotly-plot").count() == 0  # nothing of a tab is there before it is opened
         page.set_viewport_size({"width": width, "height": 900})
         page.goto(f"{site[0]}/?tab={tab}&__theme={theme}")
         yield page
 
 
 def chart(page: Page, name: str):
-    return page.detector(f"#{name} .js-plotly-plot .main-svg").first
+    return page.locator(f"#{name} .js-plotly-plot .main-svg").first
 
 
 @pytest.mark.parametrize(("width", "theme"), [(1280, "light"), (390, "dark")])
@@ -118,7 +118,7 @@ def test_every_chart_is_drawn_and_the_page_is_no_wider_than_the_screen(browser, 
         for name in CHARTS[tab]:
             expect(chart(page, name)).to_be_visible()
         assert page.evaluate("document.documentElement.scrollWidth") <= width
-        sentences = page.detector(".view:visible p").all_inner_texts()
+        sentences = page.locator(".view:visible p").all_inner_texts()
         assert len(sentences) >= len(CHARTS[tab]) and all(len(sentence) > 20 for sentence in sentences)
         text = "getComputedStyle(document.querySelector('.xtick text')).fill.match(/\\d+/g).slice(0, 3).map(Number)"
         assert (sum(page.evaluate(text)) > 3 * 128) == (theme == "dark")  # light on dark, dark on light
@@ -127,67 +127,67 @@ def test_every_chart_is_drawn_and_the_page_is_no_wider_than_the_screen(browser, 
 def test_the_gallery_shows_six_of_the_chosen_class_by_name(browser, site, data):
     table = load_table(data)
     with visit(browser, site, EXPLORE) as page:
-        captions = page.detector("#gallery .caption-label")
+        captions = page.locator("#gallery .caption-label")
         name = sorted(table["class_name"].unique())[1]
-        page.detector("#gallery-class input").click()
+        page.locator("#gallery-class input").click()
         page.get_by_role("option", name=name).click()
         files = [Path(path).name for path in table.loc[table["class_name"] == name, "path"]]
         expect(captions).to_have_text(files[:6])
-        expect(page.detector("#gallery img")).to_have_count(6)
+        expect(page.locator("#gallery img")).to_have_count(6)
         page.get_by_role("button", name="Six others").click()
         expect(captions).to_have_text(files[6:] + files[:4])
 
 
 def test_without_pictures_the_kept_tables_are_shown_and_the_page_says_so(browser, hosted):
     with visit(browser, hosted, EXPLORE) as page:
-        expect(page.detector("#data-note")).to_contain_text("The pictures themselves are not on this server.")
+        expect(page.locator("#data-note")).to_contain_text("The pictures themselves are not on this server.")
         for name in CHARTS[EXPLORE]:
             expect(chart(page, name)).to_be_visible()
         expect(page.get_by_text("The pictures are not here")).to_be_visible()
-        expect(page.detector("#gallery")).to_be_hidden()
+        expect(page.locator("#gallery")).to_be_hidden()
 
 
 def test_another_make_and_another_curve_are_drawn(browser, site):
     with visit(browser, site, QUALITY) as page:
-        expect(page.detector("#confusion g.ytick")).to_have_text(["AM General", "Audi", "BMW", "Ram", "smart"])
-        page.detector("#confusion-make input").click()
+        expect(page.locator("#confusion g.ytick")).to_have_text(["AM General", "Audi", "BMW", "Ram", "smart"])
+        page.locator("#confusion-make input").click()
         page.get_by_role("option", name="BMW").click()
-        expect(page.detector("#confusion g.ytick").first).to_contain_text("M3 Coupe 2012")
-        page.detector("#curve label", has_text="Loss").click()
-        expect(page.detector("#curves .legendtext")).to_have_text(["learning rate", "training", "validation"])
+        expect(page.locator("#confusion g.ytick").first).to_contain_text("M3 Coupe 2012")
+        page.locator("#curve label", has_text="Loss").click()
+        expect(page.locator("#curves .legendtext")).to_have_text(["learning rate", "training", "validation"])
 
 
 def test_the_table_of_classes_is_sorted_and_searched(browser, site):
     with visit(browser, site, QUALITY) as page:
-        cells = page.detector("#per-class [data-testid^='cell-'][data-testid$='-0']")
+        cells = page.locator("#per-class [data-testid^='cell-'][data-testid$='-0']")
         expect(cells).to_have_text(CLASSES)
-        page.detector("#per-class [data-testid='header-3'] .cell-menu-button").click()
+        page.locator("#per-class [data-testid='header-3'] .cell-menu-button").click()
         page.get_by_role("menuitem", name="Sort ascending").click()
         expect(cells).to_have_text([CLASSES[i] for i in (1, 4, 2, 0, 3)])  # by F1
-        page.detector("#per-class .search-input").fill("audi")
+        page.locator("#per-class .search-input").fill("audi")
         expect(cells).to_have_text([CLASSES[1]])
 
 
 def test_tiles_tell_figures_with_intervals_and_a_missing_table_is_a_sentence(browser, site):
     with visit(browser, site, QUALITY) as page:
-        expect(page.detector("#tiles")).to_contain_text("1,234 validation pictures")
-        expect(page.detector("#tiles li").first).to_contain_text("75.0 %")
-        expect(page.detector("#tiles li").first).to_contain_text("70.0 % to 80.0 %")
-        expect(page.detector("#tiles li").last).to_contain_text("3.1 %")
+        expect(page.locator("#tiles")).to_contain_text("1,234 validation pictures")
+        expect(page.locator("#tiles li").first).to_contain_text("75.0 %")
+        expect(page.locator("#tiles li").first).to_contain_text("70.0 % to 80.0 %")
+        expect(page.locator("#tiles li").last).to_contain_text("3.1 %")
         expect(chart(page, "reliability")).to_be_visible()
-        page.detector("#recipe label", has_text="bare").click()
-        expect(page.detector("#tiles li")).to_have_count(1)
+        page.locator("#recipe label", has_text="bare").click()
+        expect(page.locator("#tiles li")).to_have_count(1)
         expect(page.get_by_text("There is no reliability.csv for this recipe")).to_be_visible()
-        expect(page.detector("#reliability")).to_be_hidden()
-        expect(page.detector("#per-class")).to_be_hidden()
+        expect(page.locator("#reliability")).to_be_hidden()
+        expect(page.locator("#per-class")).to_be_hidden()
         expect(chart(page, "recipes")).to_be_visible()
 
 
 def test_the_slider_says_how_many_classes(browser, hosted):
     with visit(browser, hosted, EXPLORE) as page:
-        bars = page.detector("#top-classes .trace.bars").first.detector(".point")
+        bars = page.locator("#top-classes .trace.bars").first.locator(".point")
         expect(bars).to_have_count(20)
-        number = page.detector("#how-many input[type=number]")
+        number = page.locator("#how-many input[type=number]")
         number.fill("13")
         number.press("Enter")
         expect(bars).to_have_count(13)
