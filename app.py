@@ -22,7 +22,7 @@ os.environ.setdefault("GRADIO_MCP_SERVER", "True")  # at /gradio_api/mcp/ the pa
 from PIL import Image
 
 from twincar import Predictor
-from twincar.config import PICTURES, TwinCarError
+from twincar.config import IMAGE_SUFFIXES, TwinCarError
 from twincar.modeling.engines.choose import limit_threads, release_weights
 from twincar.ui import page
 
@@ -57,7 +57,7 @@ def example_photos(folder: str | None) -> list[str]:
     """The first pictures of the operator's folder, by name."""
     if not folder:
         return []
-    found = sorted(p for p in Path(folder).glob("*") if p.suffix.lower() in PICTURES)
+    found = sorted(p for p in Path(folder).glob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
     if not found:
         print(f"TWINCAR_EXAMPLES={folder} holds no pictures: the page goes without examples.", file=sys.stderr)
     return [str(path.resolve()) for path in found[:MOST_EXAMPLES]]

@@ -1,9 +1,11 @@
-"""TwinCar: a photo of a car in; make, model and year out, with how sure it is and what in the picture made it say so.
+"""TwinCar: car make, model and year recognition with confidence and Grad-CAM evidence.
 
-from twincar import Predictor
-answer = Predictor.from_pretrained("models/twincar")("photo.jpg")
-print(answer.top(5))
-answer.overlay().save("why.png")
+Example:
+    from twincar import Predictor
+
+    answer = Predictor.from_pretrained("models/twincar")("photo.jpg")
+    print(answer.top(5))
+    answer.overlay().save("why.png")
 """
 
 from importlib import import_module
@@ -23,8 +25,8 @@ if TYPE_CHECKING:
     from twincar.modeling.inference.predictor import Predictor
 
 
-def __getattr__(name: str):
-    # torch takes seconds to import: `twincar --help` and the data tools do without it.
+def __getattr__(name: str) -> object:
+    # Imported on first use: torch takes seconds to import, and `twincar --help` and the data tools do not need it.
     if module := _PUBLIC.get(name):
         return getattr(import_module(module), name)
     raise AttributeError(f"module 'twincar' has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""`python -m twincar` is the command `twincar`."""
+"""Entry point of `python -m twincar`."""
 
 from twincar.cli import main
 

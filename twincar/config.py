@@ -1,7 +1,7 @@
-"""Facts that every other file may know: class names, how they are read, ImageNet statistics, paths.
+"""Constants, class names and the base error.
 
-The 196 names of Stanford Cars stand in `stanford_cars.txt`, in the order of the official devkit (`cars_meta.mat`):
-line i is label i - 1. That order is not alphabetical. Other data sets bring their own names; nothing assumes 196.
+`stanford_cars.txt` lists the 196 class names of Stanford Cars in the order of the official devkit (`cars_meta.mat`):
+line i is label i - 1. The order is not alphabetical. Other data sets bring their own names; nothing assumes 196.
 """
 
 import re
@@ -17,28 +17,37 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 BOX_MARGIN = 16  # pixels of context around an annotated box, in the original photo
 
-CHECKOUT = Path(__file__).resolve().parents[1]  # where app.py lies; an installed package has none
-# The model that comes with a checkout; for an installed package the place below the working folder to put one.
+CHECKOUT = Path(__file__).resolve().parents[1]  # the folder of app.py; not meaningful for an installed package
+# The published model: part of a checkout; for an installed package, a path below the working directory.
 PUBLISHED = (CHECKOUT if (CHECKOUT / "app.py").is_file() else Path()) / "models" / "twincar"
 
-PICTURES = frozenset(  # suffixes of files that are taken for pictures; whether one can be read is seen when it is read
+# Files with these suffixes count as images; whether one can be decoded is checked when it is read.
+IMAGE_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic")
 )
 
-MAKES_OF_TWO_WORDS = ("AM General", "Alfa Romeo", "Aston Martin", "Land Rover")
-BODIES = (  # the longest first, so that "Cargo Van" is found before "Van"
+TWO_WORD_MAKES = ("AM General", "Alfa Romeo", "Aston Martin", "Land Rover")
+BODIES = (  # the longest first, so that "Cargo Van" is matched before "Van"
     "Extended Cab", "Regular Cab", "Cargo Van", "Crew Cab", "Quad Cab", "Club Cab", "SuperCab",
     "Convertible", "Hatchback", "Minivan", "Sedan", "Coupe", "Wagon", "SUV", "Van",
 )  # fmt: skip
 
 
 class TwinCarError(ValueError):
-    """Something a person can mend; the text is one sentence that says what is wrong and what to do."""
+    """Base class of errors that a user can fix; the message is one sentence: what is wrong and what to do."""
 
 
 @dataclass(frozen=True)
 class CarName:
-    """A class name taken apart. `body` is "" where the name tells none, `year` is None where it ends without one."""
+    """A parsed class name.
+
+    Attributes:
+        class_name: The full name, as given.
+        make: The manufacturer.
+        model: The model's name.
+        body: The body style; "" if the name has none.
+        year: The model year; None if the name does not end with one.
+    """
 
     class_name: str
     make: str
@@ -51,27 +60,27 @@ class CarName:
 
 @cache
 def parse_class_name(class_name: str) -> CarName:
-    """Split "Make Model Body Year" as Stanford Cars writes it.
+    """Split a class name of the form "Make Model Body Year", as used by Stanford Cars.
+
+    Names of other data sets are parsed as far as possible: an unknown body style stays in `model`.
 
     >>> parse_class_name("Ram C/V Cargo Van Minivan 2012")
     CarName(class_name='Ram C/V Cargo Van Minivan 2012', make='Ram', model='C/V Cargo Van', body='Minivan', year=2012)
-
-    Names of other data sets are read as far as they go: an unknown body stays in `model`, a missing year is None.
     """
     rest = class_name.strip()
     found = re.search(r"\s+((?:19|20)\d\d)$", rest)
     year = int(found.group(1)) if found else None
     rest = rest[: found.start()] if found else rest
-    make = next((m for m in MAKES_OF_TWO_WORDS if rest.startswith(m + " ")), rest.split(" ")[0])
+    make = next((m for m in TWO_WORD_MAKES if rest.startswith(m + " ")), rest.split(" ")[0])
     model = rest[len(make) :].strip()
     body = next((b for b in BODIES if model.endswith(" " + b)), "")
     if body:
         model = model[: -len(body)].strip()
-    else:  # "Infiniti G Coupe IPL": the body stands in the middle and belongs to the model's name as well
+    else:  # "Infiniti G Coupe IPL": a body style in the middle is also part of the model's name
         body = next((b for b in BODIES if f" {b} " in f" {model} "), "")
     return CarName(class_name, make, model, body, year)
 
 
 def canonical_class_name(name: str) -> str:
-    """The spelling used for comparing class names: folders cannot hold "/", so "/" and "-" count as the same."""
+    """Normalize a class name for comparison: folder names cannot contain "/", so "/" and "-" are equal."""
     return name.strip().replace("/", "-")

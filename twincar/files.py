@@ -1,4 +1,4 @@
-"""Nothing is lost: a file is written beside its place and takes it only when it is whole."""
+"""Atomic file writes and file locks."""
 
 import json
 import os
@@ -18,64 +18,77 @@ if TYPE_CHECKING:
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """Give a path beside `path`, with the same suffix, to write to; when the block ends well it becomes `path`.
+    """Yield a temporary path next to `path`, with the same suffix; it replaces `path` when the block succeeds.
 
-    A block that raises, or is killed, leaves an older `path` as it was. Missing folders are made. Several processes may
-    write the same path: the last one to finish wins, and no reader ever sees half a file.
+    If the block raises or the process is killed, an existing `path` is unchanged. Missing parent folders are created.
+    Several processes may write the same path: the last one wins, and readers never see a partial file.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
-        yield beside
-        beside.replace(path)
+        yield temporary
+        temporary.replace(path)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def remove_leftovers(folder: str | Path, name: str = "") -> None:
-    """Remove what killed processes left half-written in `folder`: of the file `name`, or of anything. For callers who
-    know that nobody writes there now."""
+    """Remove the temporary files that killed processes left in `folder`.
+
+    Call it only while no other process writes there.
+
+    Args:
+        folder: The folder; its subfolders are not searched.
+        name: Remove only leftovers of this file; by default of any file.
+    """
     for path in Path(folder).glob(f".{Path(name).stem or '*'}.*.tmp{Path(name).suffix or '*'}"):
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 @contextmanager
-def locked(path: str | Path, refusal: str | None = None, patience: float = 8) -> Iterator[None]:
-    """Hold the lock file `path`, made where it is not: of several processes one is in the block at a time.
+def locked(path: str | Path, refusal: str | None = None, timeout: float = 8) -> Iterator[None]:
+    """Hold an exclusive lock on the file `path` for the duration of the block.
 
-    The lock is the operating system's and goes with its process, however that ends. After `patience` seconds of waiting
-    TwinCarError(`refusal`) is raised; without a refusal it is waited for. (The data loader's workers outlive a killed
-    training, and hold its lock, for the five seconds until torch has them look after it.)
+    The lock belongs to the operating system and is released when its process ends, however it ends.
+
+    Args:
+        path: The lock file; created if missing.
+        refusal: Error message if the lock is not free within `timeout`; None waits without limit.
+        timeout: Seconds to wait. The data loader's workers outlive a killed training, and hold its lock, for up to
+            five seconds, until torch notices that their parent is gone.
+
+    Raises:
+        TwinCarError: With the message `refusal`, if the lock was not acquired in time.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(path, timeout=patience if refusal else -1):
+        with FileLock(path, timeout=timeout if refusal else -1):
             yield
     except Timeout as error:
         raise TwinCarError(refusal) from error
 
 
 def write_json(value: Any, path: str | Path) -> None:
-    """Write what JSON can say, indented for people."""
-    with atomic_write(path) as beside:
-        beside.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    """Write a value as indented JSON, atomically."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def write_csv(table: "pd.DataFrame", path: str | Path, decimals: int = 4) -> None:
-    """Write a table without its index."""
-    with atomic_write(path) as beside:
-        table.to_csv(beside, index=False, float_format=f"%.{decimals}f")
+    """Write a table as CSV, without its index, atomically."""
+    with atomic_write(path) as temporary:
+        table.to_csv(temporary, index=False, float_format=f"%.{decimals}f")
 
 
 def for_spreadsheets(table: "pd.DataFrame") -> "pd.DataFrame":
-    """The table with every value `spreadsheet_safe`: for words of strangers, such as the names of their files."""
+    """Apply `spreadsheet_safe` to every value of a table that holds untrusted text, such as file names."""
     return table.map(spreadsheet_safe)
 
 
 def spreadsheet_safe(value: Any) -> Any:
-    """The value, with an apostrophe before a text that a spreadsheet would run as a formula (OWASP, CSV injection)."""
+    """Prefix a text with an apostrophe if a spreadsheet would run it as a formula (OWASP, CSV injection)."""
     formula = isinstance(value, str) and (
         value[:1] in ("\t", "\r", "\n") or value.lstrip()[:1] in tuple("=+-@＝＋－＠")
     )

@@ -1,19 +1,25 @@
-"""Numbers and strangers' names, fit to be read. It imports nothing, so that the command line starts at once."""
+"""Formatting of counts and of untrusted file names. Standard library only, so that the command line starts fast."""
 
-LONGEST_NAME = 160  # characters that are shown
+MAX_NAME_LENGTH = 160  # characters
 
 
 def count(n: int, one: str, many: str | None = None) -> str:
-    """1 picture, 2 pictures, 8,144 pictures."""
+    """Format a count with its noun: 1 picture, 2 pictures, 8,144 pictures.
+
+    Args:
+        n: The number.
+        one: The noun in the singular.
+        many: The noun in the plural; by default `one` with an "s".
+    """
     return f"{n:,} {one if n == 1 else many or one + 's'}"
 
 
 def printable(name: str) -> str:
-    """A stranger's name for a file on one line, without anything that a terminal would obey."""
+    """Return an untrusted file name on one line, without control characters (a terminal would run them)."""
     return "".join(" " if c.isspace() else c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
 
 
-def shown(name: str) -> str:
-    """A stranger's name for a file, fit to be shown: printable, no longer than LONGEST_NAME, its end kept."""
+def display_name(name: str) -> str:
+    """Return an untrusted file name for display: printable, the end of at most MAX_NAME_LENGTH characters."""
     name = printable(name)
-    return name if len(name) <= LONGEST_NAME else "…" + name[1 - LONGEST_NAME :]
+    return name if len(name) <= MAX_NAME_LENGTH else "…" + name[1 - MAX_NAME_LENGTH :]

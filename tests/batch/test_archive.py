@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from twincar import PhotoError
 from twincar.batch import archive
 from twincar.files import for_spreadsheets
-from twincar.text import LONGEST_NAME, shown
+from twincar.text import MAX_NAME_LENGTH, display_name
 
 PHOTOS = {"a.jpg": b"first", "sub/b.png": b"second", "sub/deep/c.webp": b"third"}
 
@@ -148,7 +148,7 @@ def test_any_names_and_contents_survive(tmp_path_factory, members):
     found = answers(tmp_path_factory.getbasetemp(), zipped(content))
     if content:
         assert [got for _, got in found] == list(content.values())
-    assert all(name.isprintable() and len(name) <= LONGEST_NAME for name, _ in found)
+    assert all(name.isprintable() and len(name) <= MAX_NAME_LENGTH for name, _ in found)
 
 
 @given(st.data())
@@ -165,8 +165,8 @@ def test_no_damage_raises_anything_but_a_sentence(tmp_path_factory, data):
 
 @given(st.text())
 def test_a_shown_name_is_printable_and_keeps_its_end(name):
-    fit = shown(name)
-    assert fit.isprintable() and len(fit) <= LONGEST_NAME
+    fit = display_name(name)
+    assert fit.isprintable() and len(fit) <= MAX_NAME_LENGTH
     if name.isprintable():
         assert fit[-20:] == name[-20:]
 

@@ -39,13 +39,13 @@ def test_blur_lowers_sharpness_and_a_flat_picture_has_none():
 
 
 def test_the_words_of_sharpness_begin_at_their_bounds():
-    counts = statistics.sharpness_words([0, 99.9, 100, 499.9, 500, 1e5])
+    counts = statistics.sharpness_counts([0, 99.9, 100, 499.9, 500, 1e5])
     assert counts.to_dict() == {"very blurry": 2, "slightly blurry": 2, "sharp": 2}
-    assert statistics.sharpness_words([]).sum() == 0
+    assert statistics.sharpness_counts([]).sum() == 0
 
 
 def test_it_measures_every_picture_as_it_lies_in_its_file(table):
-    found, unreadable = statistics.of(table)
+    found, unreadable = statistics.measure(table)
     assert unreadable == [] and list(found) == statistics.COLUMNS and len(found) == len(table)
     for row, path in zip(found.itertuples(), table["path"], strict=True):
         picture = np.asarray(Image.open(path))
@@ -61,21 +61,21 @@ def test_a_turned_photo_is_measured_upright_and_boxes_have_sizes(tmp_path):
     exif[274] = 6
     draw_car(0).save(tmp_path / "turned.jpg", exif=exif)
     row = {"path": str(tmp_path / "turned.jpg"), "class_name": "Lada Niva", "make": "Lada", "split": "train"}
-    found, _ = statistics.of(pd.DataFrame([row | {"x1": 10.0, "y1": 20.0, "x2": 70.0, "y2": 50.0}]))
+    found, _ = statistics.measure(pd.DataFrame([row | {"x1": 10.0, "y1": 20.0, "x2": 70.0, "y2": 50.0}]))
     assert found.loc[0, ["width", "height", "box_width", "box_height"]].tolist() == [120, 160, 60, 30]
 
 
 def test_a_sample_is_drawn_with_its_seed_and_kept_in_the_tables_order(table):
-    one, other = (statistics.of(table, 10, seed=7)[0] for _ in range(2))
+    one, other = (statistics.measure(table, 10, seed=7)[0] for _ in range(2))
     pd.testing.assert_frame_equal(one, other)
     assert len(one) == 10
     order = [list(map(str, table["path"].str.rsplit("/").str[-1])).index(name) for name in one["path"]]
     assert order == sorted(order)
-    assert set(statistics.of(table, 10, seed=8)[0]["path"]) != set(one["path"])
+    assert set(statistics.measure(table, 10, seed=8)[0]["path"]) != set(one["path"])
 
 
 def test_many_workers_find_what_one_finds(table):
-    one, many = (statistics.of(table, workers=workers)[0] for workers in (1, 4))
+    one, many = (statistics.measure(table, workers=workers)[0] for workers in (1, 4))
     pd.testing.assert_frame_equal(one, many)
 
 
@@ -86,9 +86,9 @@ def test_an_unreadable_picture_is_left_out_and_named(table, tmp_path):
         load_photo(broken)
     spoilt = table.copy()
     spoilt.loc[3, "path"] = str(broken)
-    found, unreadable = statistics.of(spoilt)
+    found, unreadable = statistics.measure(spoilt)
     assert unreadable == [(str(broken), str(sentence.value))]
-    pd.testing.assert_frame_equal(found, statistics.of(table.drop(index=3))[0])
+    pd.testing.assert_frame_equal(found, statistics.measure(table.drop(index=3))[0])
 
 
 def test_the_distribution_counts_every_class_and_split(table):

@@ -30,9 +30,9 @@ def data(car_folders, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("prepared") / "data"
     prepare(car_folders, folder, progress=False)
     table = load_table(folder)
-    found, _ = statistics.of(table)
+    found, _ = statistics.measure(table)
     # Photos come in many sizes.
-    statistics.keep(folder, table, found.assign(width=range(160, 160 + len(found)), box_width=90, box_height=40))
+    statistics.save(folder, table, found.assign(width=range(160, 160 + len(found)), box_width=90, box_height=40))
     return folder
 
 

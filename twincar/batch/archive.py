@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
 
 from twincar.features.photo import PhotoError
-from twincar.text import shown
+from twincar.text import display_name
 
 MB = 1_000_000
 MOST_PHOTOS = 500  # at a time
@@ -56,9 +56,9 @@ def unpack(files: Iterable[tuple[str, Path]]) -> list[Item]:
     items: list[Item] = []
     for name, path in files:
         try:
-            items += _members(name, path) if _is_zip(name, path) else [Item(shown(name), path)]
+            items += _members(name, path) if _is_zip(name, path) else [Item(display_name(name), path)]
         except PhotoError as error:
-            items.append(Item(shown(name), path, reason=str(error)))
+            items.append(Item(display_name(name), path, reason=str(error)))
     if (left := len(items) - MOST_PHOTOS) > 0:
         words = f"At most {MOST_PHOTOS} photos are answered at a time: send these after the others."
         items[MOST_PHOTOS:] = [Item(f"{left:,} more", items[MOST_PHOTOS].path, reason=words)]
@@ -111,7 +111,7 @@ def _members(name: str, path: Path) -> Iterator[Item]:
         reason = _refused(info)
         if total > UNPACKED_BYTES:
             reason = f"This zip unpacks to more than {UNPACKED_BYTES // MB:,} MB: send the rest in another one."
-        yield Item(shown(f"{name}/{inner}"), path, place, reason)
+        yield Item(display_name(f"{name}/{inner}"), path, place, reason)
     if not found:
         raise PhotoError("There are no photos in this zip.")
 

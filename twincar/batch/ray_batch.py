@@ -15,7 +15,7 @@ from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any
 
-from twincar.config import PICTURES, TwinCarError
+from twincar.config import IMAGE_SUFFIXES, TwinCarError
 
 CORES = 2  # a Predictor for so many; Ray counts one for it, so that some are left for those that read
 AT_ONCE = 16  # photos in the network together
@@ -74,7 +74,9 @@ def _listed(photos: list[str]) -> tuple[str, Any, list[str]]:
             inside = [info] if info.is_file else filesystem.get_file_info(fs.FileSelector(path, recursive=True))
         except (ArrowInvalid, OSError) as error:
             raise TwinCarError(f"{photo} cannot be listed: {error}") from error
-        found = sorted(file.path for file in inside if file.is_file and Path(file.path).suffix.lower() in PICTURES)
+        found = sorted(
+            file.path for file in inside if file.is_file and Path(file.path).suffix.lower() in IMAGE_SUFFIXES
+        )
         if not found:
             raise TwinCarError(f"There are no pictures in {photo}.")
         files += found

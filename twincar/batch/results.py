@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from twincar.config import PICTURES, TwinCarError
+from twincar.config import IMAGE_SUFFIXES, TwinCarError
 from twincar.files import spreadsheet_safe
 
 COLUMNS = ["file", "class_name", "make", "model", "body", "year", "probability", "error"]  # of a CSV of best answers
@@ -54,7 +54,7 @@ def _below(folder: Path) -> Iterator[Path]:
     for name, is_folder in inside:
         if is_folder:
             yield from _below(folder / name)
-        elif Path(name).suffix.lower() in PICTURES:
+        elif Path(name).suffix.lower() in IMAGE_SUFFIXES:
             yield folder / name
 
 

@@ -49,12 +49,12 @@ def _take_statistics(data: Path, sample: int, seed: int, keep: Path | None) -> N
     from twincar.data.table import load_table
 
     table = load_table(data)
-    found, unreadable = statistics.of(table, sample, seed, progress=err.is_terminal)
+    found, unreadable = statistics.measure(table, sample, seed, progress=err.is_terminal)
     for path, reason in unreadable:
         err.print(f"left out: {path}: {reason}", highlight=False, soft_wrap=True)
     for folder in (data, keep):
         if folder:
-            statistics.keep(folder, table, found)
+            statistics.save(folder, table, found)
             echo(f"Measured {len(found):,} pictures: {folder / 'statistics.csv'}.")
 
 

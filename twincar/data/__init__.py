@@ -1,0 +1,1 @@
+"""Data preparation: images on disk to one table."""

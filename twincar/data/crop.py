@@ -27,7 +27,7 @@ import pandas as pd
 from PIL import Image, ImageOps
 from rich.progress import track
 
-from twincar.config import BOX_MARGIN, PICTURES, canonical_class_name
+from twincar.config import BOX_MARGIN, IMAGE_SUFFIXES, canonical_class_name
 from twincar.data.layouts import read_source
 from twincar.data.listing import BOX, CROP_FILE, DataError, folder_name
 from twincar.data.table import SPLITS, label_rows, load_table
@@ -37,7 +37,7 @@ from twincar.features.transforms import squash
 from twincar.files import atomic_write, write_csv, write_json
 from twincar.text import count
 
-KEPT = PICTURES - {".gif", ".heic"}  # suffixes of crops: GIF has 256 colours, and HEIC cannot be written
+KEPT = IMAGE_SUFFIXES - {".gif", ".heic"}  # suffixes of crops: GIF has 256 colours, and HEIC cannot be written
 QUALITY = 95  # of JPEG and WebP: a second loss nobody sees
 TILE = (320, 280)  # pixels, width and height, of a car and its caption on the sheet
 

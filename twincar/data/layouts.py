@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from twincar.config import PICTURES, STANFORD_CARS, canonical_class_name
+from twincar.config import IMAGE_SUFFIXES, STANFORD_CARS, canonical_class_name
 from twincar.data.listing import BOX, COLUMNS, CROP_FILE, SPLIT_NAMES, DataError, Listing, class_of
 from twincar.data.parquet import download, read_parquet
 from twincar.text import count
@@ -85,7 +85,7 @@ def _pictures(folder: Path) -> list[str]:
         found = [e.name for e in os.scandir(folder) if not e.name.startswith(".")]
     except PermissionError:
         return []
-    return sorted(name for name in found if Path(name).suffix.lower() in PICTURES)
+    return sorted(name for name in found if Path(name).suffix.lower() in IMAGE_SUFFIXES)
 
 
 def _undouble(folder: Path) -> Path:

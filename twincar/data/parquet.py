@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 from rich.progress import track
 
-from twincar.config import PICTURES
+from twincar.config import IMAGE_SUFFIXES
 from twincar.data.listing import COLUMNS, SPLIT_NAMES, DataError, Listing, class_of, folder_name
 from twincar.files import atomic_write, remove_leftovers
 from twincar.text import count
@@ -136,7 +136,7 @@ def _label_names(metadata: dict | None) -> list[str]:
 def _file_name(name: str, data: bytes | None) -> str:
     path = Path(name.replace("\\", "/"))
     suffix = ".png" if (data or b"").startswith(b"\x89PNG") else ".jpg"
-    return (path.stem.lstrip(".") or "picture") + (path.suffix if path.suffix.lower() in PICTURES else suffix)
+    return (path.stem.lstrip(".") or "picture") + (path.suffix if path.suffix.lower() in IMAGE_SUFFIXES else suffix)
 
 
 def _write_once(target: Path, data: bytes) -> None:

@@ -3,7 +3,7 @@
     twincar prepare SOURCE --out data --statistics                        # of 400 pictures -> data/statistics.csv
     twincar prepare SOURCE --out data --statistics --keep reports/data    # and a copy to show without them
 
-From Python: `found, unreadable = statistics.of(load_table("data"))`.
+From Python: `found, unreadable = statistics.measure(load_table("data"))`.
 """
 
 import os
@@ -29,7 +29,7 @@ SHARPNESS = ((0, "very blurry"), (100, "slightly blurry"), (500, "sharp"))  # fr
 FILES = ("statistics.csv", "class_distribution.csv")
 
 
-def of(
+def measure(
     table: pd.DataFrame, sample: int = 400, seed: int = 42, *, workers: int | None = None, progress: bool = False
 ) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
     """Measure `sample` pictures of a table, drawn with `seed` from all its splits; all of them where it has no more.
@@ -66,7 +66,7 @@ def sharpness(picture: np.ndarray) -> float:
     return float(cv2.Laplacian(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), cv2.CV_64F).var())
 
 
-def sharpness_words(values: Sequence[float]) -> pd.Series:
+def sharpness_counts(values: Sequence[float]) -> pd.Series:
     """How many of the values fall to each of the words of SHARPNESS, in their order."""
     bounds, words = zip(*SHARPNESS, strict=True)
     return pd.cut(pd.Series(values), [*bounds, np.inf], right=False, labels=words).value_counts().reindex(words)
@@ -85,8 +85,8 @@ def distribution(table: pd.DataFrame, names: Sequence[str] | None = None) -> pd.
     )
 
 
-def keep(folder: str | Path, table: pd.DataFrame, found: pd.DataFrame) -> None:
-    """Write FILES into `folder`: the measurements of `of`, and the distribution. No path of this machine is in them."""
+def save(folder: str | Path, table: pd.DataFrame, found: pd.DataFrame) -> None:
+    """Write the measurements and the class distribution to `folder` as FILES, without local paths."""
     for file, rows in zip(FILES, (found, distribution(table)), strict=True):
         write_csv(rows, Path(folder) / file)
 

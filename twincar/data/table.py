@@ -23,11 +23,11 @@ import numpy as np
 import pandas as pd
 from rich.progress import track
 
-from twincar.config import PICTURES, STANFORD_CARS, canonical_class_name, parse_class_name
+from twincar.config import IMAGE_SUFFIXES, STANFORD_CARS, canonical_class_name, parse_class_name
 from twincar.data.duplicates import SIDE, same_photo
 from twincar.data.layouts import read_source
 from twincar.data.listing import BOX, DataError, Listing
-from twincar.data.validation import clip_box, read_sound, skim
+from twincar.data.validation import clip_box, read_sound, read_thumbnail
 from twincar.files import atomic_write, locked, remove_leftovers
 from twincar.text import count
 
@@ -258,7 +258,7 @@ def _holdout_names(holdout: str | Path | None) -> set[str]:
         return set()
     path = Path(holdout).expanduser()
     if path.is_dir():
-        names = {p.name for p in path.rglob("*") if p.suffix.lower() in PICTURES and not p.name.startswith(".")}
+        names = {p.name for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")}
     elif path.is_file():
         try:
             names = {Path(line.strip()).name for line in path.read_text("utf-8-sig").splitlines() if line.strip()}
@@ -282,7 +282,7 @@ def _check(rows: pd.DataFrame, progress: bool) -> np.ndarray:
     boxes, reasons = rows[BOX].to_numpy(dtype=float, copy=True), rows["reason"].tolist()
     with warnings.catch_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         warnings.simplefilter("ignore")  # PIL warns of huge pictures and odd EXIF; here they are rejected or fine
-        found = pool.map(lambda path: read_sound(path, skim), rows["path"].iloc[todo])
+        found = pool.map(lambda path: read_sound(path, read_thumbnail), rows["path"].iloc[todo])
         for i, result in zip(todo, track(found, "Checking", total=len(todo), disable=not progress), strict=True):
             if isinstance(result, str):
                 reasons[i] = result

@@ -35,7 +35,7 @@ def read_sound(path: Path, read: Callable[[Image.Image], T]) -> T | str:
         return f"unreadable: {(str(error).splitlines() or [type(error).__name__])[0]}"
 
 
-def skim(image: Image.Image) -> tuple[tuple[int, int], np.ndarray]:
+def read_thumbnail(image: Image.Image) -> tuple[tuple[int, int], np.ndarray]:
     """(width, height) and a thumbnail (`duplicates.py`), after reading every byte; of a large JPEG one pixel in 64 is
     decoded."""
     size = image.size

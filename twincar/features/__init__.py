@@ -1,0 +1,1 @@
+"""Image features: photos to tensors."""

@@ -1,4 +1,4 @@
-"""Prepared training pictures on disk: each is read once, cropped to its box, squashed to a square and kept in one file."""
+"""Cache of the training images on disk: each cropped to its box and squashed to a square, in one array file."""
 
 import hashlib
 import json

@@ -14,7 +14,7 @@ import pi_heif
 from PIL import Image, UnidentifiedImageError
 
 from twincar.config import BOX_MARGIN, TwinCarError
-from twincar.text import shown
+from twincar.text import display_name
 
 MAX_PIXELS = 100_000_000  # 100 megapixels: above nearly any camera's; decoded that is 400 MB
 MIN_SIDE = 16  # pixels; below this nobody could tell a car either
@@ -126,7 +126,7 @@ def _open(photo: Photo) -> Image.Image:
 
 
 def _file(path: Path) -> BinaryIO:
-    name = shown(str(path))
+    name = display_name(str(path))
     try:
         if path.is_dir():
             raise PhotoError(f"{name} is a folder, not a photo: name a picture in it.")

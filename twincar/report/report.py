@@ -114,7 +114,7 @@ def report(
 def report_around(reports: Path, table: pd.DataFrame) -> None:
     """Write what belongs to no one model: `recipes.csv`, where recipes were measured, and `data/`, what the pictures of
     `table` are like."""
-    statistics.keep(reports / "data", table, statistics.of(table)[0])
+    statistics.save(reports / "data", table, statistics.measure(table)[0])
     if any(comparison.is_measured(reports / name) for name in RECIPES):
         comparison.write(reports)
 

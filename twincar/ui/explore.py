@@ -282,7 +282,7 @@ def _shape_words(rows: pd.DataFrame, squashed: bool) -> str:
 def _sharpness_words(rows: pd.DataFrame, squashed: bool) -> str:
     from twincar.data import statistics
 
-    counts = statistics.sharpness_words(rows["sharpness"])
+    counts = statistics.sharpness_counts(rows["sharpness"])
     told = ", ".join(f"{count:,} {words}" for words, count in counts.items())
     more = " Shrinking made them sharper than the photos were." if squashed else ""
     return f"Edges, by the variance of the Laplacian: {told}.{more}"

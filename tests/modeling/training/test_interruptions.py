@@ -128,15 +128,15 @@ def _table_half_written(source, out, name: str) -> None:
 
 
 def _pictures_half_checked(source, out, many: int) -> None:
-    skim = data_table.skim
+    read_thumbnail = data_table.read_thumbnail
 
     def checked(image):
         checked.left -= 1
         if not checked.left:
             _die()
-        return skim(image)
+        return read_thumbnail(image)
 
-    checked.left, data_table.skim = many, checked
+    checked.left, data_table.read_thumbnail = many, checked
     prepare(source, out, progress=False)
 
 
@@ -285,7 +285,7 @@ def test_two_runs_into_one_folder_refuse_each_other(data, tmp_path, monkeypatch)
     first = processes.Process(target=_trained, args=(None, recipe, data, out, tmp_path / "said"))
     first.start()
     until((out / "checkpoints" / "last.ckpt").exists)
-    monkeypatch.setattr(run_folder, "alone", partial(locked, patience=0.2))
+    monkeypatch.setattr(run_folder, "locked", partial(locked, timeout=0.2))
     with pytest.raises(TwinCarError, match=r"Another process trains into .*run: wait for it, or name"):
         run(recipe, data, out)
     assert first.is_alive()

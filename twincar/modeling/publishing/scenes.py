@@ -10,7 +10,7 @@ import torch
 from rich.progress import track
 from torch import Tensor
 
-from twincar.config import PICTURES, TwinCarError
+from twincar.config import IMAGE_SUFFIXES, TwinCarError
 from twincar.features.copy_paste import ASPECT, ASPECT_SPREAD, INSET, Car, copy_paste
 from twincar.features.photo import PhotoError, load_photo
 from twincar.modeling.inference.predictor import Predictor
@@ -42,7 +42,7 @@ def load_backgrounds(folder: str | Path) -> list[np.ndarray]:
         TwinCarError: Fewer than MIN_BACKGROUNDS can be read.
     """
     photos = []
-    for file in sorted(file for file in Path(folder).rglob("*") if file.suffix.lower() in PICTURES):
+    for file in sorted(file for file in Path(folder).rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES):
         try:
             photo = load_photo(file)
         except PhotoError:
