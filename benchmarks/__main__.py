@@ -7,7 +7,7 @@ from datetime import date
 from benchmarks import common
 from twincar.files import atomic_write
 
-ALL = ("agreement", "answer", "folder", "clients", "startup", "training_step", "data_path")
+ALL = ("engine_agreement", "latency", "throughput", "concurrency", "startup", "training_step", "data_loading")
 
 
 def main(options: common.Options) -> str:

@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 
 import httpx
 
-from benchmarks import common, page
+from benchmarks import common, page_server
 
 ANSWERS = 200
 
@@ -25,13 +25,13 @@ def main(options: common.Options) -> str:
     async def asked(url: str, count: int) -> None:
         async with httpx.AsyncClient(base_url=url, timeout=60) as client:
             for turn in range(count):
-                await page.ask(client, photos[turn % len(photos)], f"session{turn}")
+                await page_server.ask(client, photos[turn % len(photos)], f"session{turn}")
 
     starts: dict[str, list[tuple[float, float]]] = {"nothing compiled": [], "from the cache": []}
     resident: dict[int, float] = {}
     with TemporaryDirectory() as folder:
         for turn in range(options.rounds(4) + 1):
-            with page.served(options.model, Path(folder), TWINCAR_CACHE=f"{folder}/cache") as running:
+            with page_server.served(options.model, Path(folder), TWINCAR_CACHE=f"{folder}/cache") as running:
                 start = time.perf_counter()
                 asyncio.run(asked(running.url, 1))
                 first = running.seconds + time.perf_counter() - start

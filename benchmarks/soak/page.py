@@ -27,7 +27,7 @@ import typer
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # a checkout runs it without being installed
 
-from benchmarks.page import served
+from benchmarks.page_server import served
 from tests.conftest import draw_car
 from tests.helpers.hostile_files import cases
 

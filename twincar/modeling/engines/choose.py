@@ -9,7 +9,7 @@
 Only the backbone runs in an engine. The head stays in torch and in single precision: it takes about 1 % of the time, and
 Grad-CAM++ and the logits then come from the same layers.
 
-Answers are the same for every engine up to rounding; `benchmarks/agreement.py` measures the differences. A network that
+Answers are the same for every engine up to rounding; `benchmarks/engine_agreement.py` measures the differences. A network that
 OpenVINO compiled is compared with torch before its first use, and cached (`openvino_engine.py`).
 """
 

@@ -9,7 +9,7 @@ picture, or what the first convolution makes of it, stays as it is: most of the 
 the time goes there. What a residual block adds is not rounded a second time.
 
 By hand, and not by NNCF: the weights stay in the one file that a model has, the ranges are a few kilobytes of text, and
-nothing of the flagship's accuracy is lost (`python -m benchmarks.agreement`), where NNCF's defaults cost 0.6 points
+nothing of the flagship's accuracy is lost (`python -m benchmarks.engine_agreement`), where NNCF's defaults cost 0.6 points
 (`twincar export --to int8` of revision 4952669).
 """
 

@@ -1,6 +1,6 @@
 """Does every engine give the same answers?
 
-python -m benchmarks.agreement --data data
+python -m benchmarks.engine_agreement --data data
 
 All val pictures, cut to their boxes as `twincar evaluate` cuts them, asked of each engine and compared with torch in
 single precision, in which whatever is published is measured.

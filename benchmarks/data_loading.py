@@ -1,6 +1,6 @@
 """How many pictures a second does the loader give, in one process?
 
-python -m benchmarks.data_path --data data
+python -m benchmarks.data_loading --data data
 
 Train pictures, decoded, augmented as the recipe `twincar` says and normalised, in batches of 32. The seeds decoded the
 JPEG in every epoch and augmented it as a PIL picture; here it lies decoded in one file, is augmented in bytes and

@@ -1,6 +1,6 @@
 """How many photos a second, from JPEG files to the rows of a CSV?
 
-python -m benchmarks.folder --data data
+python -m benchmarks.throughput --data data
 
 The val pictures as they lie on disk, and a few of 12 megapixels made from them. The seeds read one after the other with
 PIL, at 224 px, and asked torch in single precision in batches of 32.

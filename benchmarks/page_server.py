@@ -1,4 +1,4 @@
-"""The page in a process of its own, and clients that ask it: what `clients.py` and `startup.py` share."""
+"""The page in a process of its own, and clients that ask it: what `concurrency.py` and `startup.py` share."""
 
 import json
 import os

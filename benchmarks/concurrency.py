@@ -1,6 +1,6 @@
 """How does the page bear 32 clients at once?
 
-python -m benchmarks.clients --data data
+python -m benchmarks.concurrency --data data
 
 One client asks for an answer with its overlay again and again; then 32 do, each its next as soon as it has the last
 one, on the same cores. The client is the same program both times. What a core does for one answer, at the page and at
@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 import httpx
 import numpy as np
 
-from benchmarks import common, page
+from benchmarks import common, page_server
 
 CLIENTS = 32
 
@@ -32,7 +32,7 @@ async def load(url: str, photos: list[bytes], clients: int, seconds: float) -> t
             while time.perf_counter() - began < seconds:
                 start = time.perf_counter()
                 try:
-                    await page.ask(client, photos[turn % len(photos)], f"client{place}")
+                    await page_server.ask(client, photos[turn % len(photos)], f"client{place}")
                     taken.append(time.perf_counter() - start)
                 except (httpx.HTTPError, RuntimeError) as error:
                     errors.append(repr(error))
@@ -45,7 +45,7 @@ async def load(url: str, photos: list[bytes], clients: int, seconds: float) -> t
 def main(options: common.Options) -> str:
     photos = [Path(path).read_bytes() for path in common.val_rows(options, 64)["path"]]
     minute = 15 if options.quick else 60
-    with TemporaryDirectory() as folder, page.served(options.model, Path(folder)) as running:
+    with TemporaryDirectory() as folder, page_server.served(options.model, Path(folder)) as running:
         asyncio.run(load(running.url, photos, 1, 3))  # warm
         measured, work = {}, {}
         for clients, seconds in ((1, minute / 2), (CLIENTS, minute)):

@@ -1,6 +1,6 @@
 """How long does one answer with its evidence take?
 
-python -m benchmarks.answer --data data
+python -m benchmarks.latency --data data
 
 One decoded photo. The seeds ran torch in single precision and then pytorch-grad-cam over the whole network. The floor
 is the network's operations at the rate of a large matrix product in the engine's precision; nothing can be below it.

@@ -1,6 +1,6 @@
 """How long does an answer take, and how large is the model? Published models beside each other.
 
-    python benchmarks/answer_time.py models/twincar runs/lite/model --photo photo.jpg
+    python benchmarks/compare_models.py models/twincar runs/lite/model --photo photo.jpg
 
 Each model answers the same decoded photo, with and without the Grad-CAM++ overlay, in turns, so that what else the
 machine does falls on all of them alike. Prints medians over the rounds.
