@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help app test lint audit bare floors benchmark clean
+.PHONY: help app test lint audit bare floors benchmark docs clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,8 +40,11 @@ floors: .venv/bin/python  ## run the tests but those of export with the oldest v
 benchmark: .venv/dev  ## measure how fast it is, into reports/benchmarks.md (DATA=data, QUICK=--quick)
 	$(BIN)/python -m benchmarks --data $(or $(DATA),data) $(QUICK)
 
+docs: .venv/docs  ## build the documentation site into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 clean:  ## remove the environment and what tools left
-	rm -rf .venv .venv-floors build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-floors build dist *.egg-info .pytest_cache .ruff_cache .hypothesis site
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -55,4 +58,8 @@ clean:  ## remove the environment and what tools left
 
 .venv/dev: pyproject.toml | .venv/bin/python
 	$(BIN)/python -m pip install --quiet -e '.[dev]'
+	@touch $@
+
+.venv/docs: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet -e '.[docs]'
 	@touch $@
