@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from twincar.cli import app
 from twincar.config import CHECKOUT, TwinCarError
 from twincar.modeling.evaluation.metrics import HEADLINES
-from twincar.modeling.training.recipes import RECIPES, SEEDS
+from twincar.modeling.training.recipes import ORIGINAL_RESULTS, RECIPES
 from twincar.report import comparison
 
 ROOT = CHECKOUT
@@ -46,7 +46,7 @@ def test_whole_and_shortened_runs_are_told_apart(tmp_path):
     assert table.loc["scratch", "pictures_seen"] == 700
     assert table.loc["scratch", "hours"] == 0.07
     assert table.loc["scratch", "top1_low"] == pytest.approx(0.2)
-    assert table.loc["scratch", "seed_top1"] == SEEDS["scratch"]["top1"]
+    assert table.loc["scratch", "original_top1"] == ORIGINAL_RESULTS["scratch"]["top1"]
     lines = comparison.as_markdown(table.reset_index()).splitlines()
     assert lines[5].startswith("| `scratch` | 30.0 % (20.0–40.0) |")
     assert "**shortened**: 7 of 70 epochs, 224 px, 700 pictures seen" in lines[5]

@@ -177,7 +177,7 @@ def test_recipes_stand_in_order_with_what_is_known_of_them(more):
 
 
 def test_what_the_authors_of_a_recipe_report_stands_beside_it():
-    table = pd.DataFrame({"recipe": ["a", "b"], "top1": [0.4, 0.9], "seed_top1": [0.79, None]})
+    table = pd.DataFrame({"recipe": ["a", "b"], "top1": [0.4, 0.9], "original_top1": [0.79, None]})
     seeds = score_charts.recipes(table, "top1").data[1]
     assert seeds.x[1] == 0.79 and seeds.customdata[1] == "a" and np.isnan(seeds.x[0])
 

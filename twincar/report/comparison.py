@@ -11,7 +11,7 @@ import pandas as pd
 from twincar.config import TwinCarError
 from twincar.files import write_csv
 from twincar.modeling.evaluation.metrics import HEADLINES
-from twincar.modeling.training.recipes import RECIPES, SEEDS, Recipe
+from twincar.modeling.training.recipes import ORIGINAL_RESULTS, RECIPES, Recipe
 
 SHOWN = {"top1": "top-1", "top5": "top-5", "f1_macro": "macro F1", "balanced_accuracy": "balanced accuracy"}
 FILES = ("scores.json", "recipe.json", "run.json")
@@ -66,7 +66,7 @@ def _row(folder: Path) -> dict:
         "hours": round(float(log["epoch_seconds"].sum() / 3600), 2),
         **{key: run[key] for key in ("hardware", "precision", "init", "date")},
     }
-    return row | {f"seed_{key}": value for key, value in SEEDS.get(recipe["name"], {}).items()}
+    return row | {f"original_{key}": value for key, value in ORIGINAL_RESULTS.get(recipe["name"], {}).items()}
 
 
 def is_whole(as_run: Recipe, planned: Recipe, epochs: int) -> bool:
@@ -110,5 +110,5 @@ def _how(row: dict) -> str:
 
 
 def _seed(row: dict) -> str:
-    note = row.get("seed_note")
+    note = row.get("original_note")
     return note if isinstance(note, str) else "none"

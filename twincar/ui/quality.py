@@ -207,7 +207,7 @@ def tab(reports: Path | None) -> None:
             "A dot a recipe, its line the 95 % interval: where two lines overlap far, the difference may be luck. "
             "Hollow dots were run shortened, and would gain with more time."
         )
-        if f"seed_{wanted}" in rows and rows[f"seed_{wanted}"].notna().any():
+        if f"original_{wanted}" in rows and rows[f"original_{wanted}"].notna().any():
             sentence += " Diamonds are what the recipes' authors report, on their own pictures."
         return {
             **others.show(sentence, score_charts.recipes(rows, wanted)),
@@ -254,7 +254,7 @@ def _recipe_table(rows: pd.DataFrame) -> gr.Dataframe:
     told = {
         "recipe": "Recipe", "status": "Run", **{name: title for name, (title, _) in TILES.items()},
         "train_size": "Pixels", "epochs": "Epochs", "hours": "Hours", "hardware": "Hardware",
-        "seed_note": "As its authors report it",
+        "original_note": "As its authors report it",
     }  # fmt: skip
     rows = rows.copy()
     for name in set(TILES) & set(rows):
@@ -264,7 +264,7 @@ def _recipe_table(rows: pd.DataFrame) -> gr.Dataframe:
         rows[name] = [f"{a:g}" + (f" of {b:g}" if b > a else "") for a, b in zip(rows[name], planned, strict=True)]
     shown = [name for name in told if name in rows]
     widths = [
-        {"status": 104, "hardware": 118, "seed_note": 190, "balanced_accuracy": 92}.get(name, 72) for name in shown
+        {"status": 104, "hardware": 118, "original_note": 190, "balanced_accuracy": 92}.get(name, 72) for name in shown
     ]
     return gr.Dataframe(rows[shown].fillna("").rename(columns=told), column_widths=widths)
 

@@ -221,8 +221,8 @@ LITE = replace(
 
 RECIPES = {recipe.name: recipe for recipe in (TWINCAR, REPORT, BILINEAR, SCRATCH, FLAGSHIP, LITE)}
 
-# What the authors of the seed systems report, on their own validation or test pictures.
-SEEDS = {
+# Results that the authors of the original systems report, on their own validation or test pictures.
+ORIGINAL_RESULTS = {
     "twincar": {
         "top1": 0.791, "top3": 0.909, "top5": 0.934, "f1_macro": 0.785,
         "note": "val: top-1 79.1 %, top-3 90.9 %, top-5 93.4 %, macro F1 0.785",
