@@ -1,65 +1,83 @@
-# TwinCar's commands. `make help` lists them. Everything is installed into .venv; nothing else on the machine changes,
-# but for `make test`, which installs Debian's Chromium where no browser is found and it may.
+# TwinCar's commands; `make help` lists them. They install what they need into .venv, and nothing elsewhere, except that
+# `make test` installs Debian's Chromium where no browser is found. On Windows, run them in Git Bash.
 
+ifeq ($(OS),Windows_NT)
+PYTHON ?= python
+BIN := .venv/Scripts
+PY := $(BIN)/python.exe
+else
 PYTHON ?= python3
 BIN := .venv/bin
+PY := $(BIN)/python
+endif
 
 .DEFAULT_GOAL := help
-.PHONY: help app test lint audit bare floors benchmark docs clean
+.PHONY: help app check test test-slow lint audit bare floors benchmark docs clean chromium
 
 help:  ## list the commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 app: .venv/app  ## open the page (TWINCAR_MODEL=user/repo takes the model from the Hub)
-	$(BIN)/python app.py
+	$(PY) app.py
 
-test: .venv/dev lint  ## run every test
-	@test -n "$$CHROMIUM" || command -v chromium >/dev/null || \
-		{ apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core; } || \
-		{ echo "The page is tested in Chromium: install Debian's package chromium, or name a browser with CHROMIUM=path, and run make test again."; exit 1; }
-	$(BIN)/python -m pytest
+check: .venv/dev lint chromium  ## lint, and the quick tests of what changed
+	$(PY) .ci/changed_tests.py
+
+test: .venv/dev lint chromium  ## lint, and every test that is not marked slow
+	$(PY) -m pytest -m "not slow"
+
+test-slow: .venv/dev chromium  ## the tests that are marked slow
+	$(PY) -m pytest -m slow
 
 lint: .venv/dev  ## check style, imports and types
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
 	$(BIN)/lint-imports
-	$(BIN)/mypy
+	$(PY) -m mypy
 
-audit: .venv/dev  ## ask for known vulnerabilities in what is installed; fails where an update would mend one
-	$(BIN)/python .ci/audit.py
+audit: .venv/dev  ## ask for known vulnerabilities in what is installed; fails if an update fixes one
+	$(PY) .ci/audit.py
 
-bare: .venv/bin/python  ## start the page in an empty environment with requirements.txt alone, and ask it
-	$(BIN)/python .ci/bare.py
+bare: $(PY)  ## start the page in an empty environment with requirements.txt alone, and ask it
+	$(PY) .ci/bare.py
 
-floors: .venv/bin/python  ## run the tests but those of export with the oldest versions that are allowed
-	$(BIN)/python -m pip install --quiet 'uv>=0.5'
-	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-floors
-	VIRTUAL_ENV=.venv-floors $(BIN)/uv pip install --quiet --resolution lowest-direct -e '.[train,test]'
-	.venv-floors/bin/python -m pytest --ignore tests/test_export.py
+floors: $(PY)  ## run the tests, except those of export, with the oldest versions that are allowed
+	$(PY) -m pip install --quiet 'uv>=0.5'
+	$(PY) -m uv venv --quiet --clear --python $(PY) .venv-floors
+	$(PY) -m uv pip install --quiet --python .venv-floors --resolution lowest-direct -e '.[train,test]'
+	$(subst .venv,.venv-floors,$(PY)) -m pytest --ignore tests/modeling/publishing/test_export.py
 
 benchmark: .venv/dev  ## measure how fast it is, into reports/benchmarks.md (DATA=data, QUICK=--quick)
-	$(BIN)/python -m benchmarks --data $(or $(DATA),data) $(QUICK)
+	$(PY) -m benchmarks --data $(or $(DATA),data) $(QUICK)
 
 docs: .venv/docs  ## build the documentation site into site/
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
 
 clean:  ## remove the environment and what tools left
-	rm -rf .venv .venv-floors build dist *.egg-info .pytest_cache .ruff_cache .hypothesis site
+	rm -rf .venv .venv-floors build dist *.egg-info .*_cache .hypothesis site
 
-.venv/bin/python:
+# The page is tested in a real browser: Chromium or Chrome.
+chromium:
+	@test -n "$$CHROMIUM" || command -v chromium >/dev/null || \
+		{ apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core; } || \
+		{ echo "The tests of the page need Chromium: install Debian's package chromium, or give the path of a Chromium or Chrome, as in: make test CHROMIUM=path"; exit 1; }
+
+$(PY):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "TwinCar needs Python 3.11 or newer: make app PYTHON=python3.11"; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(PY) -m pip install --quiet --upgrade pip
 
-.venv/app: requirements.txt | .venv/bin/python
-	$(BIN)/python -m pip install --quiet -r requirements.txt
+.venv/app: requirements.txt | $(PY)
+	$(PY) -m pip install --quiet -r requirements.txt
 	@touch $@
 
-.venv/dev: pyproject.toml | .venv/bin/python
-	$(BIN)/python -m pip install --quiet -e '.[dev]'
+# An environment made by `uv sync` has no pip.
+.venv/dev: pyproject.toml requirements.txt | $(PY)
+	@$(PY) -m pip --version >/dev/null 2>&1 || $(PY) -m ensurepip >/dev/null
+	$(PY) -m pip install --quiet -e '.[dev]'
 	@touch $@
 
-.venv/docs: pyproject.toml | .venv/bin/python
-	$(BIN)/python -m pip install --quiet -e '.[docs]'
+.venv/docs: pyproject.toml requirements.txt | $(PY)
+	$(PY) -m pip install --quiet -e '.[docs]'
 	@touch $@
