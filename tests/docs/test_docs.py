@@ -29,7 +29,7 @@ from twincar.modeling.training import recipes
 
 PAGES = [*sorted(CHECKOUT.glob("*.md")), *sorted((CHECKOUT / "docs").glob("*.md"))]
 # Walked by hand, and tried in tests of their own: of the page, of cutting, which wants boxes, of clusters and 8 bits.
-NOT_RUN = ("pip install", "make ", "TWINCAR_", "twincar crop", "twincar predict s3", "twincar quantise")
+NOT_RUN = ("pip install", "make ", "TWINCAR_", "twincar crop", "twincar predict s3", "twincar quantize", "twincar fit-")
 INSTEAD = (
     ("SOURCE", "photos"),
     ("user/repo", "someone/cars"),
@@ -42,7 +42,7 @@ INSTEAD = (
 MADE = {  # what the commands of a page leave behind
     "speed.md": ("answers.csv",),
     "README.md": ("why.png", "predictions.csv", "runs/flagship/model/README.md", "models/copy/config.json", "car.onnx"),
-    "calling-it.md": ("car.onnx",),
+    "calling.md": ("car.onnx",),
     "your-own-cars.md": ("data/cars.csv", "runs/mine/model/model.safetensors"),
     "adding-a-recipe.md": ("runs/gentle/recipe.json", "runs/gentle/model/model.safetensors"),
 }
