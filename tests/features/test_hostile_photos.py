@@ -24,7 +24,7 @@ from tests.helpers.visit import served, visiting
 from twin_car_testing import utf8
 from twincar import PhotoError
 from twincar.features import photo
-from twincar.features.photo import UPRIGHT, load_photo
+from twincar.features.photo import EXIF_TRANSPOSE, load_photo
 
 ENVIRONMENT = os.environ | {"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb", "OMP_NUM_THREADS": "1"}
 
@@ -180,7 +180,7 @@ def test_names_are_only_shown_on_the_page(browser, site, tmp_path):
 @pytest.mark.parametrize("turn", range(1, 9))
 @pytest.mark.parametrize("kind", ["JPEG", "WEBP", "TIFF", "AVIF", "HEIC"])
 def test_every_orientation_of_every_kind_is_turned_upright(kind, turn):
-    back = {6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}.get(turn, UPRIGHT.get(turn))
+    back = {6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}.get(turn, EXIF_TRANSPOSE.get(turn))
     stored = CAR if back is None else CAR.transpose(back)
     notes = exif(turn)
     content = heic(stored, exif=notes.tobytes()) if kind == "HEIC" else encode(stored, kind, exif=notes, quality=95)

@@ -1,4 +1,4 @@
-"""Cache of the training images on disk: each cropped to its box and squashed to a square, in one array file."""
+"""Cache of the training pictures on disk: each cropped to its box and squashed to a square, in one array file."""
 
 import hashlib
 import json
@@ -20,12 +20,23 @@ from twincar.files import atomic_write, locked, remove_leftovers, write_json
 def cached_pictures(
     table: pd.DataFrame, size: int, folder: Path, progress: bool = True
 ) -> tuple[np.ndarray, dict[int, str]]:
-    """The table's pictures, cut to their boxes and squashed: a read-only (N, size, size, 3) uint8 array on disk; and
-    why those rows of it that are black could not be read.
+    """Return a table's pictures, cropped to their boxes and squashed, as a memory-mapped array.
 
-    Built once a table and size, in parallel, beside its final name; later calls, and other processes, map the same
-    file. What happens to a picture's own file after that makes no difference.
-    Raises TwinCarError where there is no room for it.
+    The array is built in parallel, once for each table and size, and written atomically. Later calls and other
+    processes map the same file. Changes to the original files after that have no effect.
+
+    Args:
+        table: Rows with the columns path, x1, y1, x2, y2.
+        size: Side of the squares, in pixels.
+        folder: The cache's folder.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        The pictures, (N, size, size, 3) uint8, read-only; and the rows that could not be read, which are black, with
+        the reason of each.
+
+    Raises:
+        TwinCarError: There is not enough disk space.
     """
     rows = table[["path", "x1", "y1", "x2", "y2"]].to_csv(index=False)
     path = Path(folder) / f"pictures-{size}-{hashlib.sha256(rows.encode()).hexdigest()[:16]}.npy"
@@ -34,15 +45,15 @@ def cached_pictures(
         with locked(path.with_name(f".{path.stem}.lock")):
             remove_leftovers(path.parent, path.name)
             if not path.is_file():  # another process may have built it meanwhile
-                _check_room(path.parent, len(table) * size * size * 3)
-                with atomic_write(path) as beside:
-                    write_json(_fill(beside, table, size, progress), unreadable)
-    named = json.loads(unreadable.read_text()) if unreadable.is_file() else {}
-    return np.load(path, mmap_mode="r"), {int(row): reason for row, reason in named.items()}
+                _check_disk_space(path.parent, len(table) * size * size * 3)
+                with atomic_write(path) as temporary:
+                    write_json(_build(temporary, table, size, progress), unreadable)
+    reasons = json.loads(unreadable.read_text()) if unreadable.is_file() else {}
+    return np.load(path, mmap_mode="r"), {int(row): reason for row, reason in reasons.items()}
 
 
-def _check_room(folder: Path, needed: int) -> None:
-    """A mapped file that finds no room ends the process without a word (SIGBUS), so it is asked for beforehand."""
+def _check_disk_space(folder: Path, needed: int) -> None:
+    """Checked beforehand: a memory-mapped file on a full disk ends the process without a message (SIGBUS)."""
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise TwinCarError(
@@ -51,8 +62,8 @@ def _check_room(folder: Path, needed: int) -> None:
         )
 
 
-def _fill(path: Path, table: pd.DataFrame, size: int, progress: bool) -> dict[int, str]:
-    """Write the pictures; row -> reason of those that cannot be read and stay black."""
+def _build(path: Path, table: pd.DataFrame, size: int, progress: bool) -> dict[int, str]:
+    """Write the array; returns row -> reason for pictures that cannot be read and stay black."""
     pictures = np.lib.format.open_memmap(path, "w+", np.uint8, (len(table), size, size, 3))
     unreadable = {}
 
@@ -66,7 +77,7 @@ def _fill(path: Path, table: pd.DataFrame, size: int, progress: bool) -> dict[in
             for row, job in enumerate(track(jobs, "Reading pictures", disable=not progress)):
                 if error := job.exception():
                     unreadable[row] = " ".join(str(error).split()) or type(error).__name__
-        except BaseException:  # Ctrl-C: the pool would read all the rest first
+        except BaseException:  # on Ctrl-C, the pool would otherwise finish all jobs first
             pool.shutdown(cancel_futures=True)
             raise
     pictures.flush()

@@ -1,11 +1,12 @@
-"""A stranger's file -> an upright RGB picture, or one sentence about why not. Uploads are hostile until decoded.
+"""Load photos from untrusted files: upright RGB images, or an error of one sentence.
 
-Without torch, so that the command line answers quickly. Tensors are made in `features.py`.
+Does not import torch, so that the command line starts fast. Tensors are made in `transforms.py`.
 """
 
 import io
 import re
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,17 +17,17 @@ from PIL import Image, UnidentifiedImageError
 from twincar.config import BOX_MARGIN, TwinCarError
 from twincar.text import display_name
 
-MAX_PIXELS = 100_000_000  # 100 megapixels: above nearly any camera's; decoded that is 400 MB
-MIN_SIDE = 16  # pixels; below this nobody could tell a car either
-MAX_SCANS = 100  # of a JPEG; a progressive one has about ten, and each more costs a pass over all pixels
+MAX_PIXELS = 100_000_000  # more than nearly any camera's; 400 MB when decoded
+MIN_SIDE = 16  # pixels; a smaller picture shows no recognizable car
+MAX_SCANS = 100  # of a JPEG; a progressive JPEG has about ten, and decoding each is a pass over all pixels
 
-# What cameras, phones and browsers write. Pillow reads 40 more formats, some by starting other programs (EPS) or by
-# code that is hardly looked at: none of that is for strangers' files.
+# The formats of cameras, phones and browsers. Pillow supports 40 more, some by external programs (EPS) or by rarely
+# audited code: not for untrusted files.
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "HEIF", "GIF", "TIFF", "BMP")
-MARKER = re.compile(rb"\xff([^\x00\xd0-\xd7\xff])")  # of a JPEG; in its scans \xff is followed by one of these
-ORIENTATION = 0x0112  # the EXIF tag
-FULL_SIZE = "full_size"  # in `info` of a picture that `load_photo` was told to make smaller: what it was before
-UPRIGHT = {  # its values, and what turns such a picture upright
+MARKER = re.compile(rb"\xff([^\x00\xd0-\xd7\xff])")  # a JPEG marker; scan data has only the excluded bytes after \xff
+ORIENTATION = 0x0112  # EXIF tag
+FULL_SIZE = "full_size"  # key in `info` of an image that `load_photo` reduced: its full size
+EXIF_TRANSPOSE = {  # EXIF orientation -> the operation that turns the image upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -38,29 +39,35 @@ UPRIGHT = {  # its values, and what turns such a picture upright
 
 Photo = str | Path | bytes | Image.Image | np.ndarray
 
-pi_heif.register_heif_opener(thumbnails=False)  # HEIC, as iPhones take them; AVIF is Pillow's own
+pi_heif.register_heif_opener(thumbnails=False)  # HEIC, the iPhone's format; Pillow itself reads AVIF
 
 
 class PhotoError(TwinCarError):
-    """A photo that cannot be answered; the text is one sentence for the person who sent it."""
+    """A photo that cannot be used; the message is one sentence for the user."""
 
 
-def load_photo(photo: Photo, box=None, side: int | None = None) -> Image.Image:
-    """Read a path, the bytes of a file, a PIL image or an array and return it upright, in 8-bit RGB, at full size.
+def load_photo(photo: Photo, box: Sequence[float] | None = None, side: int | None = None) -> Image.Image:
+    """Load a photo as an upright 8-bit RGB image.
 
-    box : (x1, y1, x2, y2) to cut out first, as of `crop_box`. It counts in the picture as it is stored, before EXIF
-        turns it upright: so do annotations.
-    side : give the picture at a whole fraction of its size, such that both sides still have so many pixels; by default
-        at full size. A JPEG is then decoded at 1/2, 1/4 or 1/8, in as small a part of the time, where there is no box.
+    EXIF orientation is applied where it can be read, transparency is composited on white, 16 bits are scaled to 8, and
+    of an animation or a multi-page file the first image is used.
 
-    Files are of FORMATS. Arrays are (H, W), (H, W, 3) or (H, W, 4), integers in 0-255 or floats in 0-1. EXIF rotation
-    is applied where the EXIF can be read, transparency is laid on white, 16 bits are scaled to 8, and of an animation
-    or a stack the first picture counts.
+    Args:
+        photo: A path or the bytes of a file of one of FORMATS, a PIL image, or an array: (H, W), (H, W, 3) or
+            (H, W, 4), integers in 0-255 or floats in 0-1.
+        box: Box to crop first, see `crop_box`. It refers to the stored pixels, before the EXIF orientation is applied,
+            as annotations do.
+        side: Reduce the image by a whole factor, such that both sides keep at least this many pixels; by default it is
+            loaded at full size. Without a box, a JPEG is decoded at 1/2, 1/4 or 1/8 scale, which is faster.
 
-    Raises PhotoError for what is no picture, is broken, or has too many or too few pixels.
+    Returns:
+        The image. Reduced without a box, its `info` holds the full size as FULL_SIZE; otherwise `info` is empty.
+
+    Raises:
+        PhotoError: The file is not an image, is broken, or has too many or too few pixels.
     """
     try:
-        with warnings.catch_warnings():  # PIL's are about the stranger's file: what matters of it is said below
+        with warnings.catch_warnings():  # PIL's warnings about the file; real problems raise errors
             warnings.simplefilter("ignore")
             return _load(photo, box, side)
     except PhotoError as error:
@@ -70,16 +77,19 @@ def load_photo(photo: Photo, box=None, side: int | None = None) -> Image.Image:
     except Image.DecompressionBombError:
         reason = _too_large()
     except MemoryError:
-        reason = "This picture needs more memory than there is: send a smaller one."
+        reason = "This picture needs more memory than is available: send a smaller one."
     except Exception:  # PIL's decoders raise anything from SyntaxError to struct.error on broken files
         reason = "This picture is broken and cannot be read to its end: save or send it again."
-    raise PhotoError(reason)  # without a cause: batches keep their errors, and a traceback keeps the decoder's buffers
+    raise PhotoError(reason)  # no `from`: batches keep errors, and a traceback keeps the decoder's buffers
 
 
-def crop_box(image: Image.Image, box, margin: int = BOX_MARGIN) -> Image.Image:
-    """Cut out box = (x1, y1, x2, y2) in pixels, the far edges exclusive, with `margin` pixels of context.
+def crop_box(image: Image.Image, box: Sequence[float], margin: int = BOX_MARGIN) -> Image.Image:
+    """Crop an image to a box with context around it.
 
-    A box with a missing coordinate (the table's NaN) leaves the picture whole.
+    Args:
+        image: The image.
+        box: x1, y1, x2, y2 in pixels, x2 and y2 exclusive. If one is None or NaN, the image is returned as it is.
+        margin: Pixels of context on each side, as far as the image reaches.
     """
     if any(value is None or value != value for value in box):
         return image
@@ -89,27 +99,27 @@ def crop_box(image: Image.Image, box, margin: int = BOX_MARGIN) -> Image.Image:
     )
 
 
-def _load(photo: Photo, box, side: int | None) -> Image.Image:
+def _load(photo: Photo, box: Sequence[float] | None, side: int | None) -> Image.Image:
     opened = _open(photo)
     _check_size(opened)
     full = opened.size
     if side and box is None and opened is not photo:
         opened.draft(None, (side, side))
-    if opened.tell():  # not `n_frames`, which reads an animation to its end to count
+    if opened.tell():  # not `n_frames`, which decodes a whole animation to count
         opened.seek(0)
     opened.load()
     image = opened if box is None else crop_box(opened, box)
     image = _to_rgb(image)
-    if (turn := UPRIGHT.get(_orientation(opened))) is not None:
-        image = image.transpose(turn)
-    if image is opened:  # it may be the caller's, or hold on to its file
+    if (method := EXIF_TRANSPOSE.get(_orientation(opened))) is not None:
+        image = image.transpose(method)
+    if image is opened:  # it may be the caller's image, or keep its file open
         image = image.copy()
     if side and (factor := min(image.size) // side) > 1:
         image = image.reduce(factor)
-    full = full if (full[0] > full[1]) == (image.width > image.height) else full[::-1]  # turned upright, as it is
-    smaller = box is None and image.size != full
-    # What is saved from here on does not say again how it was turned, or where it was taken.
-    image.info = {FULL_SIZE: full} if smaller else {}
+    full = full if (full[0] > full[1]) == (image.width > image.height) else full[::-1]  # of the upright image
+    reduced = box is None and image.size != full
+    # Without EXIF: a saved copy must not be rotated again, and must not reveal where it was taken.
+    image.info = {FULL_SIZE: full} if reduced else {}
     return image
 
 
@@ -119,27 +129,27 @@ def _open(photo: Photo) -> Image.Image:
     if isinstance(photo, np.ndarray):
         return _from_array(photo)
     if isinstance(photo, (bytes, bytearray, memoryview)):
-        return _decoder(io.BytesIO(photo))
+        return _open_file(io.BytesIO(photo))
     if isinstance(photo, (str, Path)):
-        return _decoder(_file(Path(photo)))
+        return _open_file(_open_path(Path(photo)))
     raise PhotoError(f"A photo is a path, bytes, a PIL image or an array, not {type(photo).__name__}.")
 
 
-def _file(path: Path) -> BinaryIO:
+def _open_path(path: Path) -> BinaryIO:
     name = display_name(str(path))
     try:
         if path.is_dir():
             raise PhotoError(f"{name} is a folder, not a photo: name a picture in it.")
-        if path.exists() and not path.is_file():  # a device or a pipe might never end
+        if path.exists() and not path.is_file():  # a device or a pipe may have no end
             raise PhotoError(f"{name} is not a file: name a picture.")
         return path.open("rb")
     except PermissionError as error:
-        raise PhotoError(f"The file {name} may not be read: ask its owner, or name another one.") from error
-    except (OSError, ValueError) as error:  # a name that is too long, or holds a null byte, is no file's either
+        raise PhotoError(f"There is no permission to read the file {name}: ask its owner, or name another file.") from error
+    except (OSError, ValueError) as error:  # also names that are too long or hold a null byte
         raise PhotoError(f"There is no file {name}.") from error
 
 
-def _decoder(file: BinaryIO) -> Image.Image:
+def _open_file(file: BinaryIO) -> Image.Image:
     start = file.read(2)
     if not start:
         raise PhotoError("This file is empty: send it again.")
@@ -151,32 +161,32 @@ def _decoder(file: BinaryIO) -> Image.Image:
 
 
 def _scans(jpeg: bytes) -> int:
-    """How many scans a JPEG has, up to its end marker; a few more than MAX_SCANS are not counted.
+    """Count the scans of a JPEG up to its end marker, stopping after MAX_SCANS.
 
-    libjpeg decodes each over the whole picture, however few bytes it has, and Pillow sets no limit: in 25 MB there is
-    room for hours.
+    libjpeg decodes each scan over the whole picture, however few bytes it has, and Pillow sets no limit: 25 MB can hold
+    hours of work.
     """
-    place, scans = 2, 0
-    while scans <= MAX_SCANS and (marker := MARKER.search(jpeg, place)):
-        kind, place = marker[1][0], marker.end()
+    position, scans = 2, 0
+    while scans <= MAX_SCANS and (marker := MARKER.search(jpeg, position)):
+        kind, position = marker[1][0], marker.end()
         if kind == 0xD9:
             break
         scans += kind == 0xDA
-        if kind != 0x01:  # the others are followed by their length, and a thumbnail in them has scans of its own
-            place += int.from_bytes(jpeg[place : place + 2])
+        if kind != 0x01:  # skip the segment by its length: a thumbnail inside has scans of its own
+            position += int.from_bytes(jpeg[position : position + 2])
     return scans
 
 
 def _orientation(image: Image.Image) -> int:
     try:
         return image.getexif().get(ORIENTATION, 1)
-    except Exception:  # the picture itself is sound, whatever its notes are
+    except Exception:  # broken EXIF does not make the image unusable
         return 1
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)) or not array.size:
-        raise PhotoError(f"An array of shape {array.shape} is no picture: (H, W), (H, W, 3) or (H, W, 4) is.")
+        raise PhotoError(f"An array of shape {array.shape} is not a picture: expected (H, W), (H, W, 3) or (H, W, 4).")
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     if array.dtype == bool:
@@ -208,13 +218,13 @@ def _too_large() -> str:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """In 8-bit RGB; with as few copies as can be, since each of the largest picture is hundreds of megabytes."""
+    """Convert to 8-bit RGB with as few copies as possible: each copy of a large image is hundreds of megabytes."""
     if image.mode == "RGB":
         return image
     if image.mode == "F":
-        return _grey(image, (1.0, 255.0))
-    if image.mode.startswith("I"):  # 16 bits, as I;16 or widened to I
-        return _grey(image, (255.0, 65535.0))
+        return _gray_to_rgb(image, (1.0, 255.0))
+    if image.mode.startswith("I"):  # 16 bits: I;16, or widened to I
+        return _gray_to_rgb(image, (255.0, 65535.0))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGB", image.size, "white")
@@ -223,12 +233,12 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _grey(image: Image.Image, tops: tuple[float, ...]) -> Image.Image:
-    """Scale grey to 8 bits, from the least of `tops` that nothing is above, else from the brightest pixel."""
+def _gray_to_rgb(image: Image.Image, maxima: tuple[float, ...]) -> Image.Image:
+    """Scale gray values to 8 bits by the smallest of `maxima` that no pixel exceeds, else by the brightest pixel."""
     values = np.asarray(image).astype(np.float32)
     np.nan_to_num(values, copy=False, posinf=0)
     brightest = float(values.max())
-    top = next((top for top in tops if brightest <= top), brightest)
-    np.clip(values, 0, top, out=values)
-    values *= 255 / top
+    maximum = next((maximum for maximum in maxima if brightest <= maximum), brightest)
+    np.clip(values, 0, maximum, out=values)
+    values *= 255 / maximum
     return Image.fromarray(values.astype(np.uint8)).convert("RGB")

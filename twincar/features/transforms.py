@@ -1,6 +1,9 @@
-"""Photo -> tensor: one evaluation transform for training, serving and tests, and the recipes' augmentations."""
+"""Photo to tensor: the evaluation transform of training and inference, and the recipes' augmentations."""
 
-from collections.abc import Callable
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -11,30 +14,54 @@ from torchvision.transforms import v2
 
 from twincar.config import IMAGENET_MEAN, IMAGENET_STD
 
+if TYPE_CHECKING:
+    from twincar.modeling.training.recipes import Recipe
+
+Values = Sequence[float] | Tensor  # one per channel
+
 
 def squash(image: Image.Image, size: int) -> np.ndarray:
-    """An RGB PIL image -> (size, size, 3) uint8, its aspect ratio given up, as all training pictures were.
+    """Resize an RGB image to a square, without keeping its aspect ratio (timm's crop mode "squash").
 
-    PIL's bicubic filter widens with the scale, so shrinking does not alias; what is more than six times too large is
-    averaged to thrice the size first, which is several times as fast and hardly to be told from the filter alone.
+    Bicubic, antialiased. An image more than six times too large is first box-averaged to three times the size, which is
+    several times faster and hardly changes the result.
+
+    Args:
+        image: The image, in RGB.
+        size: Side of the square, in pixels.
+
+    Returns:
+        (size, size, 3) uint8.
     """
     return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=3.0))
 
 
-def to_batch(pictures: list[np.ndarray], mean=IMAGENET_MEAN, std=IMAGENET_STD) -> Tensor:
-    """A list of (H, W, 3) uint8 arrays of one size -> (N, 3, H, W) float32, normalised."""
+def to_batch(pictures: list[np.ndarray], mean: Values = IMAGENET_MEAN, std: Values = IMAGENET_STD) -> Tensor:
+    """Stack N pictures, (H, W, 3) uint8 of one size, into a normalized (N, 3, H, W) float32 tensor."""
     return normalize(torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2), mean, std)
 
 
-def normalize(images: Tensor, mean=IMAGENET_MEAN, std=IMAGENET_STD) -> Tensor:
-    """(N, 3, H, W) uint8 in 0-255 -> float32 with mean and deviation, in 0-1, taken out; channels_last in memory."""
+def normalize(images: Tensor, mean: Values = IMAGENET_MEAN, std: Values = IMAGENET_STD) -> Tensor:
+    """Normalize images by mean and standard deviation.
+
+    Args:
+        images: (N, 3, H, W) uint8.
+        mean: Mean of each channel, of values in 0-1.
+        std: Standard deviation of each channel, of values in 0-1.
+
+    Returns:
+        (N, 3, H, W) float32, channels_last in memory.
+    """
     mean, std = (torch.as_tensor(values, device=images.device).view(1, 3, 1, 1) * 255 for values in (mean, std))
     return images.to(torch.float32, memory_format=torch.channels_last, copy=True).sub_(mean).div_(std)
 
 
-def augmentation(recipe, size: int) -> v2.Transform:
-    """The recipe's training transform: (3, H, W) uint8 -> (3, size, size) uint8. Cropped first, to work on less."""
-    steps: list = [v2.RandomResizedCrop(size, recipe.crop_scale, recipe.crop_ratio, antialias=True)]
+def augmentation(recipe: Recipe, size: int) -> v2.Transform:
+    """Build a recipe's training transform: (3, H, W) uint8 -> (3, size, size) uint8.
+
+    The crop comes first, so that the other steps work on fewer pixels.
+    """
+    steps: list[v2.Transform] = [v2.RandomResizedCrop(size, recipe.crop_scale, recipe.crop_ratio, antialias=True)]
     steps.append(v2.RandomHorizontalFlip())
     if recipe.shift or recipe.zoom or recipe.shear:
         steps.append(
@@ -47,107 +74,123 @@ def augmentation(recipe, size: int) -> v2.Transform:
             )
         )
     elif recipe.rotation:
-        steps.append(Rotation(recipe.rotation))
-    *light, hue = recipe.jitter
-    if any(light):
-        steps.append(Light(*light))
+        steps.append(RandomRotation(recipe.rotation))
+    *strengths, hue = recipe.jitter
+    if any(strengths):
+        steps.append(ColorJitter(*strengths))
     if hue:
-        steps.append(Hue(hue))
+        steps.append(RandomHue(hue))
     if recipe.clahe:
         steps.append(v2.RandomApply([CLAHE()], recipe.clahe))
     if recipe.blur:
-        steps.append(v2.RandomApply([Blur(5, (0.1, 1.5))], recipe.blur))
+        steps.append(v2.RandomApply([GaussianBlur(5, (0.1, 1.5))], recipe.blur))
     if recipe.grey:
         steps.append(v2.RandomGrayscale(recipe.grey))
     if recipe.erasing:
         steps.append(v2.RandomErasing(recipe.erasing))
     if recipe.hole:  # coarse dropout: one black square
-        share = recipe.hole_side**2
-        steps.append(v2.RandomErasing(recipe.hole, scale=(share, share), ratio=(1, 1)))
+        area = recipe.hole_side**2
+        steps.append(v2.RandomErasing(recipe.hole, scale=(area, area), ratio=(1, 1)))
     return v2.Compose(steps)
 
 
-GREY = np.array([0.2989, 0.587, 0.114])  # what torchvision, too, takes for the lightness of RGB (ITU-R BT.601)
+LUMA = np.array([0.2989, 0.587, 0.114])  # weights of RGB in gray (ITU-R BT.601), as in torchvision
 
-# Five steps by OpenCV, on (3, H, W) uint8 RGB: torchvision's take five to fifty times as long on bytes.
-
-
-def _opencv(picture: Tensor, work: Callable[[np.ndarray], np.ndarray]) -> Tensor:
-    """work, of an (H, W, 3) array, done to a (3, H, W) tensor."""
-    return torch.from_numpy(work(picture.permute(1, 2, 0).contiguous().numpy())).permute(2, 0, 1)
+# The following transforms use OpenCV, on (3, H, W) uint8 RGB: torchvision's take 5 to 50 times as long on uint8.
 
 
-class Rotation(v2.RandomRotation):
-    """torchvision's random rotation, bilinear; what comes in from outside is black."""
+def _with_opencv(image: Tensor, function: Callable[[np.ndarray], Any]) -> Tensor:
+    """Apply a function of (H, W, 3) arrays to a (3, H, W) tensor."""
+    return torch.from_numpy(function(image.permute(1, 2, 0).contiguous().numpy())).permute(2, 0, 1)
 
-    def transform(self, inpt: Tensor, params: dict) -> Tensor:
+
+class RandomRotation(v2.RandomRotation):
+    """torchvision's `RandomRotation`, bilinear; pixels from outside the image are black."""
+
+    def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:
+        """Rotate a (3, H, W) uint8 image by `params["angle"]` degrees."""
         height, width = inpt.shape[1:]
         matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), params["angle"], 1)
-        return _opencv(inpt, lambda picture: cv2.warpAffine(picture, matrix, (width, height)))
+        return _with_opencv(inpt, lambda image: cv2.warpAffine(image, matrix, (width, height)))
 
 
-class Blur(v2.GaussianBlur):
-    """torchvision's Gaussian blur."""
+class GaussianBlur(v2.GaussianBlur):
+    """torchvision's `GaussianBlur`."""
 
-    def transform(self, inpt: Tensor, params: dict) -> Tensor:
-        return _opencv(inpt, lambda picture: cv2.GaussianBlur(picture, self.kernel_size, params["sigma"][0]))
+    def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:
+        """Blur a (3, H, W) uint8 image with the standard deviation `params["sigma"][0]`, in pixels."""
+        return _with_opencv(inpt, lambda image: cv2.GaussianBlur(image, self.kernel_size, params["sigma"][0]))
 
 
-class Hue(v2.Transform):
-    """Turns all hues by up to `share` of the circle to either side, as torchvision's colour jitter does to PIL's
-    pictures: in 256 steps."""
+class RandomHue(v2.Transform):
+    """Shift the hue at random, in 256 steps, as torchvision's `ColorJitter` does for PIL images.
 
-    def __init__(self, share: float):
+    Args:
+        limit: Largest shift to either side, as a fraction of the hue circle.
+    """
+
+    def __init__(self, limit: float):
         super().__init__()
-        self.share = share
+        self.limit = limit
 
-    def make_params(self, flat_inputs) -> dict:
-        return {"turn": float(torch.empty(1).uniform_(-self.share, self.share))}
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """Draw the shift from -limit to limit."""
+        return {"shift": float(torch.empty(1).uniform_(-self.limit, self.limit))}
 
-    def transform(self, inpt: Tensor, params: dict) -> Tensor:
-        def turned(picture: np.ndarray) -> np.ndarray:
-            hsv = cv2.cvtColor(picture, cv2.COLOR_RGB2HSV_FULL)
-            hsv[..., 0] += np.uint8(round(256 * params["turn"]) % 256)  # round the circle
+    def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:
+        """Shift the hue of a (3, H, W) uint8 image by `params["shift"]` of the hue circle."""
+
+        def shift(image: np.ndarray) -> np.ndarray:
+            hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL)
+            hsv[..., 0] += np.uint8(round(256 * params["shift"]) % 256)  # uint8 wraps around, as the hue circle does
             return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL)
 
-        return _opencv(inpt, turned)
+        return _with_opencv(inpt, shift)
 
 
-class Light(v2.ColorJitter):
-    """torchvision's jitter of brightness, contrast and saturation, each of which is linear in the colours once the
-    picture's mean is known: all three, in the drawn order, are one matrix. What leaves 0-255 on the way comes back if a
-    later step brings it back; torchvision cuts it off after every step."""
+class ColorJitter(v2.ColorJitter):
+    """torchvision's `ColorJitter` of brightness, contrast and saturation, as one matrix.
 
-    def transform(self, inpt: Tensor, params: dict) -> Tensor:
+    Each step is linear in the colors once the image's mean is known, so the steps, in the drawn order, are combined.
+    Values are clipped to 0-255 only at the end; torchvision clips after every step.
+    """
+
+    def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:
+        """Apply the drawn factors to a (3, H, W) uint8 image; a factor of None leaves its step out."""
         factors = [params[f"{name}_factor"] for name in ("brightness", "contrast", "saturation")]
 
-        def lit(picture: np.ndarray) -> np.ndarray:
-            colours, shift, mean = np.eye(3), np.zeros(3), np.array(cv2.mean(picture)[:3])
+        def jitter(image: np.ndarray) -> np.ndarray:
+            matrix, offset, mean = np.eye(3), np.zeros(3), np.array(cv2.mean(image)[:3])
             for step in params["fn_idx"].tolist():
                 if step > 2 or (factor := factors[step]) is None:
                     continue
-                if step == 1:  # contrast: blended with the mean grey
-                    shift = factor * shift + (1 - factor) * (GREY @ (colours @ mean + shift))
-                    colours = factor * colours
-                else:  # brightness: blended with black; saturation: with each pixel's own grey
-                    blend = factor * np.eye(3) + (1 - factor) * GREY * (step == 2)
-                    shift, colours = blend @ shift, blend @ colours
-            return cv2.transform(picture, np.column_stack([colours, shift]))
+                if step == 1:  # contrast: blended with the image's mean gray
+                    offset = factor * offset + (1 - factor) * (LUMA @ (matrix @ mean + offset))
+                    matrix = factor * matrix
+                else:  # brightness: blended with black; saturation: blended with each pixel's gray
+                    blend = factor * np.eye(3) + (1 - factor) * LUMA * (step == 2)
+                    offset, matrix = blend @ offset, blend @ matrix
+            return cv2.transform(image, np.column_stack([matrix, offset]))
 
-        return _opencv(inpt, lit)
+        return _with_opencv(inpt, jitter)
 
 
 class CLAHE(v2.Transform):
-    """Contrast-limited adaptive histogram equalisation (Zuiderveld, Graphics Gems IV, 1994) of the lightness, in 8 by 8
-    tiles; the clip limit is drawn from 1 to 4."""
+    """Contrast-limited adaptive histogram equalization of the lightness, in 8 by 8 tiles.
 
-    def make_params(self, flat_inputs) -> dict:
+    The clip limit is drawn from 1 to 4. Reference: Zuiderveld, Graphics Gems IV, 1994.
+    """
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """Draw the clip limit."""
         return {"clip_limit": float(torch.empty(1).uniform_(1, 4))}
 
-    def transform(self, inpt: Tensor, params: dict) -> Tensor:
-        def equalised(picture: np.ndarray) -> np.ndarray:
-            lab = cv2.cvtColor(picture, cv2.COLOR_RGB2LAB)
+    def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:
+        """Equalize a (3, H, W) uint8 image with the clip limit `params["clip_limit"]`."""
+
+        def equalize(image: np.ndarray) -> np.ndarray:
+            lab = cv2.cvtColor(image, cv2.COLOR_RGB2LAB)
             lab[..., 0] = cv2.createCLAHE(params["clip_limit"], (8, 8)).apply(np.ascontiguousarray(lab[..., 0]))
             return cv2.cvtColor(lab, cv2.COLOR_LAB2RGB)
 
-        return _opencv(inpt, equalised)
+        return _with_opencv(inpt, equalize)
