@@ -144,7 +144,7 @@ def _open_path(path: Path) -> BinaryIO:
             raise PhotoError(f"{name} is not a file: name a picture.")
         return path.open("rb")
     except PermissionError as error:
-        raise PhotoError(f"There is no permission to read the file {name}: ask its owner, or name another file.") from error
+        raise PhotoError(f"No permission to read the file {name}: ask its owner, or name another file.") from error
     except (OSError, ValueError) as error:  # also names that are too long or hold a null byte
         raise PhotoError(f"There is no file {name}.") from error
 
