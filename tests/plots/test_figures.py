@@ -1,4 +1,4 @@
-"""Figures from small tables: they say what the tables say, for few classes and for many; colours are told apart."""
+"""Figures from small tables, for few and for many classes; contrast of the palette."""
 
 import itertools
 
@@ -14,7 +14,7 @@ from twincar.report import tables
 
 
 def predictions(names, pictures=4, every=7):
-    """Answers where every seventh picture is called the next class."""
+    """Predictions in which every seventh picture is predicted as the next class."""
     rows = [
         {"path": f"{i}.jpg", "class_name": name, "predicted": names[(k + (i % every == 0)) % len(names)]}
         for i, (k, name) in enumerate((k, name) for k, name in enumerate(names) for _ in range(pictures))
@@ -30,7 +30,8 @@ def per_class(names):
     return pd.DataFrame(rows)
 
 
-def words(figure) -> str:
+def text_of(figure) -> str:
+    """All texts of a figure, one per line, the title first."""
     texts = [text.get_text() for text in figure.texts]
     for axes in figure.axes:
         texts += [text.get_text() for text in (*axes.texts, *axes.get_xticklabels(), *axes.get_yticklabels())]
@@ -39,7 +40,7 @@ def words(figure) -> str:
 
 
 def drawn(figure):
-    """It can be drawn, and nothing is written over the figure's edge at its left or right."""
+    """Draw a figure and check that no text exceeds its left or right edge."""
     figure.canvas.draw()
     for text in figure.texts:
         box = text.get_window_extent()
@@ -48,24 +49,24 @@ def drawn(figure):
     return figure
 
 
-FEW = ("NA", "2012", "Audi TT Hatchback 2011")  # names that could be taken for numbers or for nothing
+FEW = ("NA", "2012", "Audi TT Hatchback 2011")  # names that could be parsed as a number or a missing value
 MANY = tuple(f"Make{i // 4} Model{i} Sedan 2012" for i in range(500))
 
 
 @pytest.mark.parametrize("names", [FEW, STANFORD_CARS, MANY], ids=["3", "196", "500"])
-def test_confusion_holds_every_answer(names):
+def test_confusion_contains_every_prediction(names):
     answers = predictions(names)
     counts = tables.confusion(answers)
     assert counts["count"].sum() == len(answers)
     assert set(counts.columns) == {"true", "predicted", "count"}
     figure = drawn(confusion.confusion(counts, names))
     wrong = int((~answers["correct"]).sum())
-    assert f"{wrong:,} of {len(answers):,} pictures wrong" in words(figure)
+    assert f"{wrong:,} of {len(answers):,} pictures misclassified" in text_of(figure)
     if names is FEW:
-        assert all(name in words(figure) for name in names)
+        assert all(name in text_of(figure) for name in names)
     if names is STANFORD_CARS:
-        assert "Chevrolet" in words(figure)
-        assert "Ram C/V Cargo Van Minivan 2012" in words(confusion.confusion(counts, names, all_names=True))
+        assert "Chevrolet" in text_of(figure)
+        assert "Ram C/V Cargo Van Minivan 2012" in text_of(confusion.confusion(counts, names, all_names=True))
 
 
 @pytest.mark.parametrize("names", [FEW, STANFORD_CARS, MANY], ids=["3", "196", "500"])
@@ -73,18 +74,18 @@ def test_f1_and_distribution_for_any_number_of_classes(names):
     rows = per_class(names)
     makes = {name: parse_class_name(name).make for name in names}
     perfect = (rows["f1"] == 1).sum()
-    assert f"{perfect} of {len(names)} classes" in words(drawn(figures.f1_all(rows, makes)))
-    assert f"F1 {rows['f1'].min():.2f}" in words(drawn(figures.f1_extremes(rows))).splitlines()[0]
+    assert f"{perfect} of {len(names)} classes" in text_of(drawn(figures.f1_all(rows, makes)))
+    assert f"F1 {rows['f1'].min():.2f}" in text_of(drawn(figures.f1_extremes(rows))).splitlines()[0]
     table = pd.DataFrame({"class_name": n, "split": s} for n in names for s in ("train", "train", "val"))
     counts = statistics.distribution(table, [*names, "Lada Niva SUV 1977"])
     assert list(counts.columns) == ["class_name", "make", "train", "val", "test", "holdout"]
     assert counts["train"].tolist() == [2] * len(names) + [0]
-    assert f"{3 * len(names):,} pictures of {len(names) + 1} classes" in words(
+    assert f"{3 * len(names):,} pictures of {len(names) + 1} classes" in text_of(
         drawn(figures.class_distribution(counts))
     )
 
 
-def test_no_mistake_is_no_figure_and_no_pair():
+def test_no_error_gives_no_figure_and_no_pair():
     answers = predictions(STANFORD_CARS, every=10**6).iloc[1:]
     assert answers["correct"].all()
     assert tables.confused_pairs(answers).empty
@@ -93,7 +94,7 @@ def test_no_mistake_is_no_figure_and_no_pair():
     assert (len(right), len(wrong)) == (6, 0)
 
 
-def test_pairs_are_counted_both_ways_and_once():
+def test_pairs_are_counted_once_in_both_directions():
     rows = [("A", "B", 0.9), ("A", "B", 0.6), ("B", "A", 0.5), ("B", "B", 0.9), ("C", "A", 0.99), ("A", "A", 0.8)]
     answers = pd.DataFrame(rows, columns=["class_name", "predicted", "probability"])
     pairs = tables.confused_pairs(answers)
@@ -103,7 +104,7 @@ def test_pairs_are_counted_both_ways_and_once():
     ]
 
 
-def test_labels_are_moved_apart_and_stay_in_order():
+def test_labels_are_spread_and_keep_their_order():
     places = confusion.spread([0, 0.1, 0.2, 9.9, 10], 1, 0, 10)
     assert (np.diff(places) >= 1 - 1e-9).all()
     assert places.min() >= -1e-9
@@ -117,22 +118,22 @@ def test_training_curves_of_one_epoch_and_of_many():
     for epochs in (1, 12):
         log = pd.DataFrame({name: np.linspace(0.1, 0.5, epochs) for name in metrics})
         log = log.assign(epoch=range(epochs), image_size=[64] + [96] * (epochs - 1), lr_body=0.1, lr_fc=0.2)
-        assert f"Epoch {epochs} of {epochs} was best" in words(drawn(figures.training(log)))
-        assert "Epoch 1 of" in words(drawn(figures.training(log, "val_loss", "min")))  # which rises from there
-        figure = words(drawn(figures.top_k(log)))
+        assert f"Epoch {epochs} of {epochs} was best" in text_of(drawn(figures.training(log)))
+        assert "Epoch 1 of" in text_of(drawn(figures.training(log, "val_loss", "min")))  # the loss rises from there
+        figure = text_of(drawn(figures.top_k(log)))
         assert "learning rate (fc)" in figure
         assert ("96 px" in figure) == (epochs > 1)
 
 
-def test_percent_is_written_for_people():
+def test_percent_is_formatted():
     assert figures.percent(0.9178).replace("\N{NO-BREAK SPACE}", " ") == "91.8 %"
     assert figures.percent(0.0001).replace("\N{NO-BREAK SPACE}", " ") == "< 0.1 %"
     assert figures.percent(0).startswith("0.0")
 
 
-# Machado, Oliveira and Fernandes, "A Physiologically-based Model for Simulation of Color Vision Deficiency", 2009:
-# what is left of linear RGB without one of the three cones.
-SIGHT = {
+# Linear RGB as perceived without one of the three cones: Machado, Oliveira and Fernandes, "A Physiologically-based
+# Model for Simulation of Color Vision Deficiency", 2009.
+VISION = {
     "all cones": np.eye(3),
     "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
     "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]],
@@ -140,23 +141,23 @@ SIGHT = {
 }
 
 
-def linear(colour: str) -> np.ndarray:
-    value = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+def linear(color: str) -> np.ndarray:
+    value = np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)]) / 255
     return np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
 
 
-@pytest.mark.parametrize("sight", SIGHT)
-def test_colours_are_told_apart_with_any_two_cones(sight):
-    seen = [np.clip(np.array(SIGHT[sight]) @ linear(colour), 0, 1) for colour in palette.CATEGORICAL]
-    seen = [np.where(c <= 0.0031308, 12.92 * c, 1.055 * c ** (1 / 2.4) - 0.055) for c in seen]
-    lab = [cv2.cvtColor(np.float32(c)[None, None], cv2.COLOR_RGB2LAB)[0, 0] for c in seen]
+@pytest.mark.parametrize("vision", VISION)
+def test_colors_can_be_distinguished_with_any_two_cones(vision):
+    rgb = [np.clip(np.array(VISION[vision]) @ linear(color), 0, 1) for color in palette.CATEGORICAL]
+    rgb = [np.where(c <= 0.0031308, 12.92 * c, 1.055 * c ** (1 / 2.4) - 0.055) for c in rgb]
+    lab = [cv2.cvtColor(np.float32(c)[None, None], cv2.COLOR_RGB2LAB)[0, 0] for c in rgb]
     nearest = min(np.linalg.norm(a - b) for a, b in itertools.combinations(lab, 2))
     assert nearest > 15  # CIE76; 2.3 is just noticeable
 
 
 @pytest.mark.parametrize("ground", [palette.GROUND, palette.DARK_GROUND])
-def test_colours_stand_out_from_both_grounds(ground):
+def test_colors_have_contrast_to_both_grounds(ground):
     weights = [0.2126, 0.7152, 0.0722]
-    for colour in palette.CATEGORICAL:
-        low, high = sorted((linear(colour) @ weights, linear(ground) @ weights))
+    for color in palette.CATEGORICAL:
+        low, high = sorted((linear(color) @ weights, linear(ground) @ weights))
         assert (high + 0.05) / (low + 0.05) >= 3  # WCAG 2.2, 1.4.11

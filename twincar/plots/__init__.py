@@ -1,0 +1,1 @@
+"""Figures: pandas tables or PIL images in, matplotlib figures out."""

@@ -1,10 +1,11 @@
-"""Figures that show photos: what training does to them, which are taken for one another, and the evidence in them.
+"""Figures with photos: augmentation, confused pairs and Grad-CAM++ overlays.
 
-Each takes PIL images and words, and returns a matplotlib Figure in the style of `plots.py`.
+Each function takes PIL images and text, and returns a matplotlib figure in the style of `figures.py`.
 """
 
 import textwrap
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -15,41 +16,48 @@ from twincar.plots.figures import WIDTH, blank, percent, styled
 from twincar.plots.palette import AMBER, INK, RULE, SUBDUED, TEAL
 from twincar.text import count
 
-PIXELS = 220  # side of a photo in a figure; more would not be seen
+PIXELS = 220  # side of a photo in a figure; more is not visible at 120 dpi
 MARGIN = 0.13  # inches
 
 
-def tile(figure: Figure, image: Image.Image, left: float, top: float, side: float, colour: str = RULE) -> None:
-    """Put a photo whole into a square of `side` inches whose upper left corner lies (left, top) inches from the
-    figure's."""
+def tile(figure: Figure, image: Image.Image, left: float, top: float, side: float, color: str = RULE) -> None:
+    """Draw a photo, padded to a square.
+
+    Args:
+        figure: The figure to draw on.
+        image: The photo.
+        left: Left edge, in inches from the left of the figure.
+        top: Upper edge, in inches from the top of the figure.
+        side: Side of the square in inches.
+        color: Color of the frame.
+    """
     width, height = figure.get_size_inches()
     axes = figure.add_axes((left / width, 1 - (top + side) / height, side / width, side / height))
     axes.imshow(np.asarray(ImageOps.pad(image.convert("RGB"), (PIXELS, PIXELS), color=RULE)), interpolation="lanczos")
     axes.set(xticks=[], yticks=[])
     for spine in axes.spines.values():
-        spine.set(visible=True, color=colour, linewidth=2.2 if colour != RULE else 0.8)
+        spine.set(visible=True, color=color, linewidth=2.2 if color != RULE else 0.8)
 
 
-def words(figure: Figure, text: str, left: float, top: float, wide: float, size: float = 7.6, **style) -> None:
-    """Write text, wrapped to `wide` inches, below that corner; first lines side by side stand on one line."""
+def write(figure: Figure, text: str, left: float, top: float, wide: float, size: float = 7.6, **style: Any) -> None:
+    """Write text, wrapped to `wide` inches, below the point (left, top), in inches as for `tile`."""
     width, height = figure.get_size_inches()
     for row, line in enumerate(textwrap.wrap(text, max(int(wide * 72 / (size * 0.6)), 8))):
         baseline = top + (1.05 + 1.25 * row) * size / 72
-        figure.text(left / width, 1 - baseline / height, line, **{"color": SUBDUED, "size": size} | style)
+        figure.text(left / width, 1 - baseline / height, line, size=size, **{"color": SUBDUED} | style)
 
 
 @styled
 def augmentation(columns: Sequence[Sequence[Image.Image]], recipe: str, mixes: bool = False) -> Figure:
-    """Training pictures above what the recipe makes of them: `columns` of the original and then its variants."""
+    """Draw training pictures and their augmented variants: each column is an original and then its variants."""
     rows = max(len(column) for column in columns)
     side = min((WIDTH - 2 * MARGIN - 0.6) / len(columns), 1.6)
     above = 1.05
     figure = blank(
         above + rows * side + 0.35,
-        f"What the recipe {recipe} makes of a training picture",
-        "On top the pictures as they were taken, below each what the network may see of it in as many epochs: never "
-        "the same twice, so that it cannot be learnt by heart."
-        + (" Two pictures are mixed into one after this, which is not shown." if mixes else ""),
+        f"Augmentation of the recipe {recipe}",
+        "Top row: training pictures before augmentation. Below: augmented variants; every epoch uses a new one."
+        + (" Afterwards pairs of pictures are mixed (not shown)." if mixes else ""),
     )
     for x, column in enumerate(columns):
         for y, picture in enumerate(column):
@@ -64,76 +72,79 @@ def augmentation(columns: Sequence[Sequence[Image.Image]], recipe: str, mixes: b
 
 @styled
 def confused_pairs(cards: Sequence[dict]) -> Figure:
-    """The pairs most often taken for one another: a card each, with the misread photo and one of the other class.
+    """Draw the most frequently confused pairs of classes: a misclassified photo and one of the predicted class each.
 
-    A card has the columns of `tables.confused_pairs`, `photo` (of `true`, read as `predicted`) and `other` (of
-    `predicted`), PIL images or None.
+    Args:
+        cards: One dict per pair: the columns of `report.tables.confused_pairs`, `photo` (of class `true`, predicted as
+            `predicted`) and `other` (of class `predicted`), PIL images or None.
     """
     across, high = 4, 1.95
     side = (WIDTH - 2 * MARGIN - 0.25 * (across - 1)) / across / 2
     above = 1.05
-    mistakes = count(sum(card["count"] + card["reverse"] for card in cards), "mistake")
+    mistakes = count(sum(card["count"] + card["reverse"] for card in cards), "error")
     same = sum(parse_class_name(card["true"]).make == parse_class_name(card["predicted"]).make for card in cards)
     figure = blank(
         above + high * -(-len(cards) // across),
-        f"The {len(cards)} pairs most often taken for one another" if len(cards) > 1 else "The pair taken for another",
-        "Left, framed, a photo that was misread; right, one of the class whose name it got. Above them, how many "
-        "pictures of that class went this way, and of the other class came back. "
-        f"Together {mistakes}; {same} of the {len(cards)} pairs are of one make.",
+        f"The {len(cards)} most frequently confused pairs of classes" if len(cards) > 1 else "The confused pair",
+        "Left, framed: a misclassified photo. Right: a photo of the class predicted for it. Above: how many pictures "
+        "of the true class were predicted as the other class, and how many the other way round (reverse). "
+        f"In total {mistakes}; {same} of {count(len(cards), 'pair')} of one make.",
     )
     for i, card in enumerate(cards):
         left = MARGIN + (i % across) * (2 * side + 0.25)
         top = above + (i // across) * high
-        back = f", {card['reverse']} of {card['reverse_support']} back" if card["reverse"] else ""
-        words(figure, f"{card['count']} of {card['support']}{back}", left, top, 2 * side, 9, color=INK, weight="bold")
-        for image, name, shift, colour in (
+        back = f", reverse {card['reverse']} of {card['reverse_support']}" if card["reverse"] else ""
+        write(figure, f"{card['count']} of {card['support']}{back}", left, top, 2 * side, 9, color=INK, weight="bold")
+        for image, name, shift, color in (
             (card["photo"], card["true"], 0, AMBER), (card["other"], card["predicted"], side, RULE)
         ):  # fmt: skip
             if image is not None:
-                tile(figure, image, left + shift + 0.02, top + 0.22, side - 0.04, colour)
-            words(figure, name, left + shift + 0.02, top + side + 0.25, side)
+                tile(figure, image, left + shift + 0.02, top + 0.22, side - 0.04, color)
+            write(figure, name, left + shift + 0.02, top + side + 0.25, side)
     return figure
 
 
 @styled
 def grad_cam(right: Sequence[dict], wrong: Sequence[dict]) -> Figure:
-    """Photos with the evidence (Grad-CAM++) laid over them.
+    """Draw photos and their Grad-CAM++ overlays.
 
-    right : `photo`, `predicted`, `probability`, `evidence` (the overlay for `predicted`).
-    wrong : the same, with `true`, `true_probability` and `true_evidence`.
+    Args:
+        right: Correct predictions, one dict each: `photo`, `predicted`, `probability` and `evidence` (the overlay for
+            the class `predicted`).
+        wrong: Wrong predictions: the same keys, and `true`, `true_probability` and `true_evidence`.
     """
     side = (WIDTH - 2 * MARGIN - 2 * 0.18) / 6
     above, high = 1.3, (side + 0.34, side + 0.6)  # inches of a row
     rows_right, rows_wrong = -(-len(right) // 3), -(-len(wrong) // 2)
     figure = blank(
         above + high[0] * rows_right + high[1] * rows_wrong + 0.35 * (bool(right) + bool(wrong)),
-        "Where it looked when it was right, and when it was wrong",
-        "The brighter, the more that part of the photo spoke for the name (Grad-CAM++). Right answers are picked "
-        "evenly from the least sure to the surest; wrong ones are the surest, with the evidence for the name given and "
-        "for the true one: where both light up one part, that part does not tell the two apart.",
+        "Grad-CAM++ of correct and of wrong predictions",
+        "Bright regions are evidence for the class. Correct predictions are sampled evenly from the least to the most "
+        "confident; wrong ones are the most confident, with the evidence for the predicted and for the true class. A "
+        "region that is bright in both does not separate the two classes.",
     )
     top = above
     if right:
-        text = "Right: the photo, and the evidence for the answer"
-        words(figure, text, MARGIN, top, WIDTH, 11, color=TEAL, weight="bold")
+        text = "Correct: the photo and the evidence for the predicted class"
+        write(figure, text, MARGIN, top, WIDTH, 11, color=TEAL, weight="bold")
         top += 0.28
     for i, card in enumerate(right):
         left, y = MARGIN + (i % 3) * (2 * side + 0.18), top + (i // 3) * high[0]
         tile(figure, card["photo"], left, y, side - 0.05)
         tile(figure, card["evidence"], left + side, y, side - 0.05)
-        words(figure, f"{card['predicted']}, {percent(card['probability'])}", left, y + side, 2 * side, 8)
+        write(figure, f"{card['predicted']}, {percent(card['probability'])}", left, y + side, 2 * side, 8)
     top += rows_right * high[0]
     if wrong:
-        text = "Wrong: the photo, the evidence for the answer, and for the true name"
-        words(figure, text, MARGIN, top, WIDTH, 11, color=AMBER, weight="bold")
+        text = "Wrong: the photo, the evidence for the predicted class and for the true class"
+        write(figure, text, MARGIN, top, WIDTH, 11, color=AMBER, weight="bold")
         top += 0.28
     for i, card in enumerate(wrong):
         left, y = MARGIN + (i % 2) * (3 * side + 0.18), top + (i // 2) * high[1]
         for shift, image, text in (
             (0, card["photo"], ""),
-            (side, card["evidence"], f"Said: {card['predicted']}, {percent(card['probability'])}"),
+            (side, card["evidence"], f"Predicted: {card['predicted']}, {percent(card['probability'])}"),
             (2 * side, card["true_evidence"], f"True: {card['true']}, {percent(card['true_probability'])}"),
         ):
             tile(figure, image, left + shift, y, side - 0.05)
-            words(figure, text, left + shift, y + side, side, 8)
+            write(figure, text, left + shift, y + side, side, 8)
     return figure

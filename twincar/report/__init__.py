@@ -1,0 +1,1 @@
+"""The report of a model (tables, figures, page) and the comparison of the recipes."""
