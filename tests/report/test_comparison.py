@@ -1,4 +1,4 @@
-"""The recipes' table: made from what runs left behind, and the README shows it as it was made."""
+"""The comparison of the recipes: its rows, the command, and the copy in README.md."""
 
 import json
 import shutil
@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from twincar.cli import app
 from twincar.config import CHECKOUT, TwinCarError
-from twincar.modeling.evaluation.metrics import HEADLINES
+from twincar.modeling.hub.card import HEADLINES
 from twincar.modeling.training.recipes import ORIGINAL_RESULTS, RECIPES
 from twincar.report import comparison
 
@@ -19,7 +19,7 @@ ROOT = CHECKOUT
 
 
 def measured(folder: Path, recipe, epochs: int, top1: float) -> None:
-    """What train and evaluate leave of a run, in short."""
+    """Write a minimal version of the files that `twincar train` and `twincar evaluate` write."""
     folder.mkdir(parents=True)
     scores = {"split": "val", "pictures": 50}
     for name in HEADLINES:
@@ -32,16 +32,16 @@ def measured(folder: Path, recipe, epochs: int, top1: float) -> None:
     log.to_csv(folder / "metrics.csv", index=False)
 
 
-def test_whole_and_shortened_runs_are_told_apart(tmp_path):
+def test_complete_and_shortened_runs_are_distinguished(tmp_path):
     measured(tmp_path / "flagship", RECIPES["flagship"], 36, 0.9)
-    measured(tmp_path / "twincar", RECIPES["twincar"], 11, 0.8)  # its stopping rule may end it early
+    measured(tmp_path / "twincar", RECIPES["twincar"], 11, 0.8)  # ended by early stopping
     measured(tmp_path / "scratch", replace(RECIPES["scratch"], epochs=7), 7, 0.3)
     measured(tmp_path / "lite", replace(RECIPES["lite"], sizes=((0.0, 96),)), 36, 0.85)
-    (tmp_path / "report").mkdir()  # trained, not measured yet
+    (tmp_path / "report").mkdir()  # trained, but not evaluated yet
     table = comparison.compare(tmp_path).set_index("recipe")
     assert list(table.index) == ["flagship", "lite", "twincar", "scratch"], "the best first"
     assert dict(table["status"]) == {
-        "flagship": "whole", "twincar": "whole", "scratch": "shortened", "lite": "shortened",
+        "flagship": "complete", "twincar": "complete", "scratch": "shortened", "lite": "shortened",
     }  # fmt: skip
     assert table.loc["scratch", "pictures_seen"] == 700
     assert table.loc["scratch", "hours"] == 0.07
@@ -61,11 +61,11 @@ def test_the_command_writes_the_table_and_prints_it(tmp_path):
     assert pd.read_csv(tmp_path / "recipes.csv")["recipe"].tolist() == ["twincar"]
     assert done.output == comparison.as_markdown(comparison.compare(tmp_path))
     shutil.rmtree(tmp_path / "twincar")
-    with pytest.raises(TwinCarError, match="holds no measured recipe"):
+    with pytest.raises(TwinCarError, match="contains no measured recipe"):
         comparison.compare(tmp_path)
 
 
-def test_the_readme_and_the_table_say_what_was_measured():
+def test_readme_and_recipes_csv_match_the_reports():
     table = comparison.compare(ROOT / "reports")
     kept = pd.read_csv(ROOT / "reports" / "recipes.csv")
     assert kept["recipe"].tolist() == table["recipe"].tolist()

@@ -1,7 +1,4 @@
-"""The tables of a report, each counted from what lies before it: predictions, class names, the prepared table.
-
-Pure functions, a table in and a table out; `report.py` writes what they give.
-"""
+"""Tables of a report, computed from predictions and class names. Pure functions; `report.py` writes the files."""
 
 from collections.abc import Sequence
 
@@ -13,19 +10,30 @@ from twincar.config import parse_class_name
 
 
 def confusion(predictions: pd.DataFrame) -> pd.DataFrame:
-    """How often each class was called each class: true, predicted (class names), count; pairs that occur, the most
-    frequent first. `predictions` has class_name and predicted."""
+    """Count the pairs of true and predicted class: a sparse confusion matrix.
+
+    Args:
+        predictions: The columns class_name (the true class) and predicted, one row per picture.
+
+    Returns:
+        The columns true, predicted and count, one row per pair that occurs, the most frequent first.
+    """
     counted = predictions.groupby(["class_name", "predicted"]).size().reset_index(name="count")
     counted.columns = ["true", "predicted", "count"]
     return counted.sort_values(["count", "true", "predicted"], ascending=[False, True, True], ignore_index=True)
 
 
 def confused_pairs(predictions: pd.DataFrame, most: int = 20) -> pd.DataFrame:
-    """The pairs of classes that are most often taken for one another, whichever way: a row a pair, at most `most`.
+    """Count the most frequently confused pairs of classes, in both directions together.
 
-    Columns: `true` was called `predicted` in `count` of its `support` pictures, and the other way round in `reverse` of
-    the other's `reverse_support`; of the two ways the more frequent is told first. Pairs stand in the order of count +
-    reverse; where that is equal, the one whose wrong answers were surer comes first.
+    Args:
+        predictions: The columns class_name (the true class), predicted and probability, one row per picture.
+        most: How many pairs to return at most.
+
+    Returns:
+        One row per pair: `count` of the `support` pictures of class `true` were predicted as `predicted`, and `reverse`
+        of the `reverse_support` pictures of class `predicted` as `true`. The more frequent direction is `count`. Sorted
+        by count + reverse; ties by the summed probability of the wrong predictions.
     """
     support = predictions["class_name"].value_counts()
     wrong = predictions[predictions["class_name"] != predictions["predicted"]]
@@ -45,9 +53,9 @@ def confused_pairs(predictions: pd.DataFrame, most: int = 20) -> pd.DataFrame:
 
 
 def classification_report(predictions: pd.DataFrame, names: Sequence[str]) -> dict:
-    """scikit-learn's own: precision, recall, f1-score and support of each class, then accuracy and averages.
+    """Compute scikit-learn's classification report as a dict: precision, recall, f1-score and support by class.
 
-    Classes without a picture are in it and count as 0 in its macro average; that of scores.json leaves them out.
+    Classes without a picture count as 0 in its macro average; the macro averages of scores.json leave them out.
     """
     return sklearn_report(
         predictions["class_name"], predictions["predicted"], labels=list(names), output_dict=True, zero_division=0
@@ -55,15 +63,24 @@ def classification_report(predictions: pd.DataFrame, names: Sequence[str]) -> di
 
 
 def class_mappings(names: Sequence[str]) -> dict:
-    """`classes`: label, class_name, make, model, body and year of each, in label order; `label_of`: name -> label."""
+    """Return `classes` (label, class_name, make, model, body, year; in label order) and `label_of` (name -> label)."""
     classes = [{"label": label, **parse_class_name(name).as_dict()} for label, name in enumerate(names)]
     return {"classes": classes, "label_of": {name: label for label, name in enumerate(names)}}
 
 
 def examples(predictions: pd.DataFrame, right: int = 6, wrong: int = 6) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Rows to show: right answers evenly from the least sure to the surest, and the surest of the wrong ones."""
+    """Choose predictions to show.
+
+    Args:
+        predictions: The columns path, probability and correct, one row per picture.
+        right: How many correct predictions, sampled evenly from the lowest to the highest probability.
+        wrong: How many wrong predictions, those with the highest probability.
+
+    Returns:
+        The rows of the correct and of the wrong predictions.
+    """
     ordered = predictions.assign(sure=predictions["probability"].round(4)).sort_values(["sure", "path"], kind="stable")
     correct = ordered["correct"].astype(bool)
     good, bad = ordered[correct], ordered[~correct]
-    places = np.unique(np.linspace(0, len(good) - 1, right + 2).round().astype(int)[1:-1]) if len(good) else []
-    return good.iloc[places], bad[::-1].head(wrong)
+    rows = np.unique(np.linspace(0, len(good) - 1, right + 2).round().astype(int)[1:-1]) if len(good) else np.arange(0)
+    return good.iloc[rows], bad[::-1].head(wrong)
