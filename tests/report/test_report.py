@@ -1,4 +1,4 @@
-"""`twincar report` from outside: what it writes, that its tables agree, that figures come again from tables alone."""
+"""`twincar report`: the files it writes, consistency of the tables, and redrawing figures from the tables."""
 
 import json
 import re
@@ -44,7 +44,7 @@ def save_model(folder: Path, **more) -> Path:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
-    """What a run of two epochs leaves, but for its weights."""
+    """The files of a training run of two epochs, without weights."""
     folder = tmp_path_factory.mktemp("run")
     columns = [f"{side}_{name}" for side in ("train", "val") for name in ("loss", "top1")]
     columns += [f"val_{name}" for name in ("top3", "top5", "f1_macro", "precision_macro", "recall_macro")]
@@ -58,7 +58,7 @@ def run(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def written(data, run, tmp_path_factory) -> Path:
-    """The folder that the command wrote about a model with a recipe and a temperature."""
+    """The report of a model with a recipe and a calibration, written by the command."""
     out = tmp_path_factory.mktemp("out")
     recipe = json.loads(json.dumps(asdict(replace(RECIPES["flagship"], sizes=((0.0, 48),)))))
     model = save_model(out / "model", recipe=recipe, calibration={"temperature": 0.7, "slope": 0.9, "intercept": 0.1})
@@ -67,24 +67,24 @@ def written(data, run, tmp_path_factory) -> Path:
     return out / "reports" / "flagship"
 
 
-def test_what_belongs_to_no_one_model_is_written_beside(written, data):
+def test_recipes_and_data_statistics_are_written_too(written, data):
     reports = written.parent
     assert len(pd.read_csv(reports / "data" / "statistics.csv")) == len(load_table(data))
     assert (reports / "data" / "class_distribution.csv").is_file()
     assert pd.read_csv(reports / "recipes.csv")["recipe"].tolist() == ["flagship"]
 
 
-def test_everything_is_written_and_agrees(written, data):
+def test_all_tables_are_written_and_agree(written, data):
     assert TABLES | set(report.LOG) <= {path.name for path in written.iterdir()}
     scores = json.loads((written / "scores.json").read_text())
     confusion, classes = pd.read_csv(written / "confusion.csv"), pd.read_csv(written / "per_class.csv")
     assert confusion["count"].sum() == classes["support"].sum() == scores["pictures"] == 6
     right = confusion.loc[confusion["true"] == confusion["predicted"], "count"].sum()
     assert right / 6 == pytest.approx(scores["top1"])
-    theirs = json.loads((written / "classification_report.json").read_text())
-    assert theirs["accuracy"] == pytest.approx(scores["top1"])
+    sklearn_report = json.loads((written / "classification_report.json").read_text())
+    assert sklearn_report["accuracy"] == pytest.approx(scores["top1"])
     for row in classes.to_dict("records"):
-        assert theirs[row["class_name"]]["f1-score"] == pytest.approx(row["f1"], abs=1e-4)
+        assert sklearn_report[row["class_name"]]["f1-score"] == pytest.approx(row["f1"], abs=1e-4)
     pairs = pd.read_csv(written / "confused_pairs.csv")
     assert pairs["count"].sum() + pairs["reverse"].sum() == 6 - right
     counts = pd.read_csv(written / "class_distribution.csv")
@@ -100,7 +100,7 @@ def test_everything_is_written_and_agrees(written, data):
     assert pd.read_csv(written / "reliability.csv")["count"].sum() == facts["pictures"] == 6
 
 
-def test_the_page_shows_every_figure_and_no_path_of_this_machine(written):
+def test_page_shows_every_figure_and_no_local_path(written):
     page = (written / "README.md").read_text()
     shown = re.findall(r"\]\(figures/(.*?)\)", page)
     assert set(shown) == {path.name for path in (written / "figures").iterdir()} >= PHOTOS
@@ -111,7 +111,7 @@ def test_the_page_shows_every_figure_and_no_path_of_this_machine(written):
     assert not list(written.rglob("*.tmp*"))
 
 
-def test_figures_come_again_from_tables_alone(written, tmp_path):
+def test_redraw_reproduces_figures_from_tables(written, tmp_path):
     copy = tmp_path / "reports" / "flagship"
     shutil.copytree(written, copy)
     before = {path.name: path.read_bytes() for path in (copy / "figures").iterdir()}
@@ -124,8 +124,8 @@ def test_figures_come_again_from_tables_alone(written, tmp_path):
     assert (copy / "README.md").read_text() == (written / "README.md").read_text()
 
 
-def test_a_bare_model_is_reported_too(data, tmp_path):
-    """No recipe, no calibration, no log; and a model that names everything alike."""
+def test_a_model_without_recipe_and_log(data, tmp_path):
+    """No recipe, no calibration and no log; the model predicts one class for all pictures."""
     model = save_model(tmp_path / "model", name="My Cars")
     done = twincar("report", "--model", model, "--data", data, "--out", tmp_path, "--split", "train")
     assert done.exit_code == 0, done.output
@@ -139,24 +139,24 @@ def test_a_bare_model_is_reported_too(data, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("arguments", "message"),
     [
-        (["--run", "{empty}", "--data", "{data}", "--model", "{model}"], "holds no metrics.csv"),
+        (["--run", "{empty}", "--data", "{data}", "--model", "{model}"], "contains no metrics.csv"),
         (["--redraw"], "leave out `--redraw`"),
         (["--data", "{data}", "--model", "{model}", "--split", "test"], "no test pictures"),
     ],
 )
-def test_mistakes_get_one_sentence(words, says, data, tiny_model, tmp_path):
+def test_user_errors_are_one_sentence(arguments, message, data, tiny_model, tmp_path):
     (tmp_path / "empty").mkdir()
-    filled = [word.format(empty=tmp_path / "empty", data=data, model=tiny_model) for word in words]
+    filled = [text.format(empty=tmp_path / "empty", data=data, model=tiny_model) for text in arguments]
     done = twincar("report", "--out", tmp_path / "out", *filled)
     assert done.exit_code == 2
-    assert says in done.output.replace("\n", " ")
+    assert message in done.output.replace("\n", " ")
     assert "Traceback" not in done.output
     assert not (tmp_path / "out").exists()
 
 
-def test_the_committed_report_is_what_its_tables_give(tmp_path):
+def test_committed_report_matches_its_tables(tmp_path):
     out = tmp_path / "flagship"
     shutil.copytree(REPORTS / "flagship", out, ignore=shutil.ignore_patterns("*.png", "*.svg"))
     drawn = {path.name for path in report.redraw(out)}
@@ -167,7 +167,7 @@ def test_the_committed_report_is_what_its_tables_give(tmp_path):
     pd.testing.assert_frame_equal(tables.confusion(answers), pd.read_csv(out / "confusion.csv"))
     pairs = pd.read_csv(out / "confused_pairs.csv")
     assert (pairs["count"] + pairs["reverse"]).is_monotonic_decreasing
-    for folder in (path for path in REPORTS.iterdir() if path.is_dir()):  # a clone carries all of it
+    for folder in (path for path in REPORTS.iterdir() if path.is_dir()):  # limits the size of a clone
         sizes = [path.stat().st_size for path in folder.rglob("*.*")]
         assert max(sizes) < 600_000
         assert sum(sizes) < 2_000_000

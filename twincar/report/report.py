@@ -1,19 +1,20 @@
-"""A published model and prepared data -> everything in `reports/<recipe>/`.
+"""Reports: evaluate a published model and write tables, figures and a page to `reports/<recipe>/`.
 
     twincar report --model models/twincar --data data/
-    twincar report --redraw                                # figures and pages again, from the tables that lie there
+    twincar report --redraw                                # figures and pages only, from the tables in `reports/`
 
-`<recipe>/` then holds the tables: `scores.json`, `predictions.csv`, `per_class.csv` (of `evaluate`), `confusion.csv`,
+The folder contains the tables `scores.json`, `predictions.csv`, `per_class.csv` (of `evaluate`), `confusion.csv`,
 `confused_pairs.csv`, `class_distribution.csv`, `classification_report.json` and `.csv`, `class_mappings.json`,
-`reliability.csv`, `selective.csv`, `calibration.json`; the training log, which is the run's own: `metrics.csv`,
-`recipe.json`, `run.json`; `figures/`, and a page, `README.md`, that shows them.
+`reliability.csv`, `selective.csv` and `calibration.json`; the log of the training run, `metrics.csv`, `recipe.json` and
+`run.json`; the figures in `figures/`; and `README.md`, a page with all figures.
 """
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,7 +29,7 @@ from twincar.features.photo import load_photo
 from twincar.features.transforms import augmentation, squash
 from twincar.files import atomic_write, write_csv, write_json
 from twincar.modeling.evaluation.evaluate import Evaluation, evaluate
-from twincar.modeling.hub.card import figures_table
+from twincar.modeling.hub.card import scores_table
 from twincar.modeling.inference.calibration import calibration, cross_fitted, ece, reliability, selective
 from twincar.modeling.inference.predictor import Predictor
 from twincar.modeling.training.data_module import CACHE_SIZE
@@ -36,14 +37,20 @@ from twincar.modeling.training.recipes import RECIPES, Recipe, best_is
 from twincar.plots import confusion, figures, photos
 from twincar.report import comparison, tables
 
-LOG = ("metrics.csv", "recipe.json", "run.json")  # what a run leaves
-DOTS = 120  # an inch, in figures
+LOG = ("metrics.csv", "recipe.json", "run.json")  # files of a training run
+DPI = 120
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure of a report: its file, what it shows, the tables it is drawn from and how. One that shows photos needs
-    more than tables: its `draw` is None, and it is drawn by `photo_figures`."""
+    """A figure of a report.
+
+    Attributes:
+        file: File name in `figures/`.
+        shows: What it shows, for the page; "" leaves it out of the page.
+        needs: The tables that `draw` takes.
+        draw: Draws the figure from its tables; None for figures with photos, which `photo_figures` draws.
+    """
 
     file: str
     shows: str
@@ -64,46 +71,61 @@ def _with_monitor(draw: Callable[..., Figure]) -> Callable[[pd.DataFrame, dict],
 
 
 DRAWINGS = (
-    Drawing("training.png", "How training went, epoch by epoch.", ("metrics.csv", "recipe.json"),
-            _with_monitor(figures.training)),
-    Drawing("top_k.png", "How often the right car is among one, three and five guesses, before the learning rate.",
+    Drawing("training.png", "Loss, accuracy, macro F1, precision and recall by epoch.",
+            ("metrics.csv", "recipe.json"), _with_monitor(figures.training)),
+    Drawing("top_k.png", "Top-1, top-3 and top-5 accuracy and the learning rate by epoch.",
             ("metrics.csv", "recipe.json"), _with_monitor(figures.top_k)),
-    Drawing("confusion.png", "Which class was called which; "
-            "[confusion.svg](figures/confusion.svg) has every class's name, to zoom into.",
+    Drawing("confusion.png", "Confusion matrix; "
+            "[confusion.svg](figures/confusion.svg) is the same with all class names, for zooming in.",
             ("confusion.csv", "per_class.csv"), lambda counts, rows: confusion.confusion(counts, _names(rows))),
     Drawing("confusion.svg", "", ("confusion.csv", "per_class.csv"),
             lambda counts, rows: confusion.confusion(counts, _names(rows), all_names=True)),
-    Drawing("confusion_makes.png", "The makes that are muddled most, class by class.",
+    Drawing("confusion_makes.png", "Confusion matrices of the makes with the most errors.",
             ("confusion.csv", "per_class.csv"),
             lambda counts, rows: confusion.confusion_makes(counts, _names(rows))),
-    Drawing("confused_pairs.jpg", "The pairs that are most often taken for one another."),
-    Drawing("f1_all.png", "How well each class is read.", ("per_class.csv",), _f1_all),
-    Drawing("f1_extremes.png", "The classes that are read worst, and best.", ("per_class.csv",), figures.f1_extremes),
-    Drawing("reliability.png", "Whether a probability means what it says.", ("reliability.csv", "calibration.json"),
+    Drawing("confused_pairs.jpg", "The most frequently confused pairs of classes."),
+    Drawing("f1_all.png", "F1 of every class, by make.", ("per_class.csv",), _f1_all),
+    Drawing("f1_extremes.png", "Classes with the lowest and the highest F1.", ("per_class.csv",), figures.f1_extremes),
+    Drawing("reliability.png", "Reliability diagram: accuracy by confidence.", ("reliability.csv", "calibration.json"),
             figures.reliability),
-    Drawing("selective.png", "How often it is right, when it may decline to answer.", ("selective.csv",),
+    Drawing("selective.png", "Accuracy when only the most confident photos are answered.", ("selective.csv",),
             figures.selective),
-    Drawing("grad_cam.jpg", "What in the photo spoke for right and wrong answers."),
-    Drawing("class_distribution.png", "How many pictures there are of what.", ("class_distribution.csv",),
+    Drawing("grad_cam.jpg", "Grad-CAM++ of correct and of wrong predictions."),
+    Drawing("class_distribution.png", "Pictures per class and per make.", ("class_distribution.csv",),
             figures.class_distribution),
-    Drawing("augmentation.jpg", "What training does to a picture before the network sees it."),
+    Drawing("augmentation.jpg", "Training pictures and their augmented variants."),
 )  # fmt: skip
 
 
 def report(
-    predictor: Predictor, table: pd.DataFrame, out: Path, *, run: Path | None = None, split: str = "val", progress=True
+    predictor: Predictor,
+    table: pd.DataFrame,
+    out: Path,
+    *,
+    run: Path | None = None,
+    split: str = "val",
+    progress: bool = True,
 ) -> Evaluation:
-    """Measure `predictor` on a split of `table` and write every table, every figure and the page into the folder `out`.
+    """Evaluate a model on a split and write all tables, all figures and the page to the folder `out`.
 
-    run : a folder that `twincar train` wrote, whose log is copied; else a log that lies in `out` already is used.
-    Raises TwinCarError as `evaluate` does, or when `run` holds no log.
+    Args:
+        predictor: The model.
+        table: The prepared table.
+        out: The folder to write to.
+        run: The folder of the training run, whose log is copied to `out`; by default a log already in `out` is used.
+        split: The split to evaluate on.
+        progress: Show a progress bar.
+
+    Raises:
+        TwinCarError: As raised by `evaluate`, or `run` contains no log.
     """
     if run and (missing := [name for name in LOG if not (run / name).is_file()]):
-        raise TwinCarError(f"{run} holds no {missing[0]}: name a folder that `twincar train` wrote.")
+        raise TwinCarError(f"{run} contains no {missing[0]}: pass a folder that `twincar train` wrote.")
     result = evaluate(predictor, table, split, progress=progress)
-    for name in LOG if run else ():
-        with atomic_write(out / name) as beside:
-            shutil.copyfile(run / name, beside)
+    if run:
+        for name in LOG:
+            with atomic_write(out / name) as temporary:
+                shutil.copyfile(run / name, temporary)
     write_tables(predictor, result, table, out)
     for file, figure in photo_figures(predictor, result, table):
         save(figure, out / "figures" / file)
@@ -112,20 +134,24 @@ def report(
 
 
 def report_around(reports: Path, table: pd.DataFrame) -> None:
-    """Write what belongs to no one model: `recipes.csv`, where recipes were measured, and `data/`, what the pictures of
-    `table` are like."""
+    """Write what is not about a single model: `data/`, statistics of `table`, and `recipes.csv`, if there are recipes.
+
+    Args:
+        reports: The folder of all reports.
+        table: The prepared table.
+    """
     statistics.save(reports / "data", table, statistics.measure(table)[0])
     if any(comparison.is_measured(reports / name) for name in RECIPES):
         comparison.write(reports)
 
 
 def folder_name(config: dict) -> str:
-    """The folder in `reports/` for a model: its recipe's name, else its own."""
+    """Return the name of a model's folder in `reports/`: the name of its recipe, or of the model if it has none."""
     return config.get("recipe", {}).get("name") or config.get("name", "model").lower().replace(" ", "-")
 
 
 def write_tables(predictor: Predictor, result: Evaluation, table: pd.DataFrame, out: Path) -> None:
-    """Write every table that hangs on the model's answers, and the tables of names and data beside them."""
+    """Write the tables of an evaluation, and those of class names and class frequencies, to the folder `out`."""
     names = predictor.class_names
     result.save(out)
     counted = tables.classification_report(result.predictions, names)
@@ -143,42 +169,59 @@ def write_tables(predictor: Predictor, result: Evaluation, table: pd.DataFrame, 
     facts = {"calibration": predictor.calibration.as_dict(), "cross_fitted": False, "as_published": None}
     facts |= {"before": _calibration(logits.softmax(1), labels)}
     if "calibration" in predictor.config and result.scores["split"] == "val" and len(labels) > 1:
-        # The published one was fitted on these very pictures: what it does to others is what we want to know.
+        # The published calibration was fitted on these pictures; its effect on other pictures is to be measured.
         facts |= {"cross_fitted": True, "as_published": _calibration(probabilities, labels)}
         probabilities = cross_fitted(logits, labels)
-    facts = {**_calibration(probabilities, labels), **_spread(probabilities, labels), "pictures": len(labels), **facts}
+    facts = {
+        **_calibration(probabilities, labels),
+        **_calibration_intervals(probabilities, labels),
+        "pictures": len(labels),
+        **facts,
+    }
     write_json(facts, out / "calibration.json")
     write_csv(reliability(probabilities, labels), out / "reliability.csv")
     write_csv(selective(probabilities, labels), out / "selective.csv")
 
 
-def _calibration(probabilities, labels) -> dict[str, float]:
-    """In the digits that another machine finds as well."""
+def _calibration(probabilities: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
+    """Compute the calibration errors, rounded to digits that are the same on every machine."""
     return {name: round(value, 6) for name, value in calibration(probabilities, labels).items()}
 
 
-def _spread(probabilities, labels, draws: int = 200) -> dict[str, list[float]]:
-    """Bootstrap 95 % intervals of the three. Drawing pictures anew can only add to the calibration error, which is
-    never below 0: its interval leans upwards, and `ece_of_chance` tells what perfect probabilities would show."""
+def _calibration_intervals(probabilities: torch.Tensor, labels: torch.Tensor, draws: int = 200) -> dict[str, Any]:
+    """Compute 95 % bootstrap intervals of the calibration errors, and the ECE expected of perfect probabilities.
+
+    Resampling increases the ECE, which cannot be negative, so its interval is biased upwards. `ece_if_calibrated`, the
+    mean ECE of simulated, perfectly calibrated answers, is the value to compare with.
+    """
     rng = np.random.default_rng(0)
     drawn = []
     for _ in range(draws):
         rows = torch.from_numpy(rng.integers(len(labels), size=len(labels)))
         drawn.append(calibration(probabilities[rows], labels[rows]))
-    sure = probabilities.max(1).values.numpy()
-    perfect = [ece(sure, rng.random(len(sure)) < sure) for _ in range(draws)]
-    spread = pd.DataFrame(drawn).quantile([0.025, 0.975])
-    told = {f"{name}_interval": spread[name].round(6).tolist() for name in spread}
-    return told | {"ece_of_chance": round(float(np.mean(perfect)), 6)}
+    confidence = probabilities.max(1).values.numpy()
+    perfect = [ece(confidence, rng.random(len(confidence)) < confidence) for _ in range(draws)]
+    quantiles = pd.DataFrame(drawn).quantile([0.025, 0.975])
+    intervals = {f"{name}_interval": quantiles[name].round(6).tolist() for name in quantiles}
+    return intervals | {"ece_if_calibrated": round(float(np.mean(perfect)), 6)}
 
 
 # Figures and the page ------------------------------------------------------------------------------------------------
 
 
 def redraw(out: Path) -> list[Path]:
-    """Draw every figure whose tables lie in `out`, write the page of all figures there, and return what was drawn.
+    """Draw all figures that have their tables in the folder `out`, and write the page.
 
-    Figures that show photos stay as they are. Raises TwinCarError where there is no table at all.
+    Figures with photos are not drawn again.
+
+    Args:
+        out: The folder of a report.
+
+    Returns:
+        The files of the figures that were drawn.
+
+    Raises:
+        TwinCarError: The folder contains no tables.
     """
     drawn = []
     for drawing in DRAWINGS:
@@ -188,38 +231,41 @@ def redraw(out: Path) -> list[Path]:
             if figure:
                 drawn.append(save(figure, out / "figures" / drawing.file))
     if not drawn:
-        raise TwinCarError(f"{out} holds no tables of a report: run `twincar report --model MODEL --data DATA` first.")
-    with atomic_write(out / "README.md") as beside:
-        beside.write_text(_page(out), encoding="utf-8")
+        raise TwinCarError(
+            f"{out} contains no tables of a report: run `twincar report --model MODEL --data DATA` first."
+        )
+    with atomic_write(out / "README.md") as temporary:
+        temporary.write_text(_page(out), encoding="utf-8")
     return drawn
 
 
-def _read(path: Path) -> pd.DataFrame | dict:
+def _read(path: Path) -> Any:
+    """Read a table: a DataFrame of a CSV, or the content of a JSON file."""
     if path.suffix == ".json":
         return json.loads(path.read_text(encoding="utf-8"))
-    words = ("class_name", "make", "true", "predicted")  # a class may be called "NA", or "2012"
-    table = pd.read_csv(path, keep_default_na=False, na_values={}, dtype=dict.fromkeys(words, str))
-    return table.apply(lambda column: column if column.name in words else pd.to_numeric(column, errors="coerce"))
+    texts = ("class_name", "make", "true", "predicted")  # a class may be named "NA" or "2012"
+    table = pd.read_csv(path, keep_default_na=False, na_values={}, dtype=dict.fromkeys(texts, str))
+    return table.apply(lambda column: column if column.name in texts else pd.to_numeric(column, errors="coerce"))
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Write a figure; the same figure gives the same file."""
-    options = {
+    """Write a figure to a .png, .svg or .jpg file, reproducibly, and return the path."""
+    options: dict[str, dict[str, Any]] = {
         ".png": {"metadata": {"Software": None}},
         ".svg": {"metadata": {"Date": None, "Creator": None}},
         ".jpg": {"pil_kwargs": {"quality": 72, "optimize": True}},
     }
-    with atomic_write(path) as beside:
-        figures.styled(figure.savefig)(beside, dpi=DOTS, **options[path.suffix])
-        if path.suffix == ".png":  # a chart has few colours: a palette makes the file less than half as large
-            with Image.open(beside) as image:
+    with atomic_write(path) as temporary:
+        figures.styled(figure.savefig)(temporary, dpi=DPI, **options[path.suffix])
+        if path.suffix == ".png":  # a chart has few colors: a palette makes the file less than half as large
+            with Image.open(temporary) as image:
                 chart = image.convert("RGB").quantize(128, dither=Image.Dither.NONE)
-            chart.save(beside, optimize=True)
+            chart.save(temporary, optimize=True)
     return path
 
 
-def photo_figures(predictor: Predictor, result: Evaluation, table: pd.DataFrame):
-    """Yield (file, figure) of the figures that show photos; those that have nothing to show are left out."""
+def photo_figures(predictor: Predictor, result: Evaluation, table: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
+    """Draw the figures with photos, and yield (file name, figure); those with nothing to show are left out."""
     rows = table.set_index("path")
     readable = table[~table["path"].isin([path for path, _ in result.unreadable])]
 
@@ -236,24 +282,32 @@ def photo_figures(predictor: Predictor, result: Evaluation, table: pd.DataFrame)
     if cards:
         yield "confused_pairs.jpg", photos.confused_pairs(cards)
 
-    chosen = [[evidence(predictor, photo(row["path"]), row) for row in some.to_dict("records")]
-              for some in tables.examples(predictions)]  # fmt: skip
-    if any(chosen):
-        yield "grad_cam.jpg", photos.grad_cam(*chosen)
+    right, wrong = (
+        [evidence(predictor, photo(row["path"]), row) for row in rows.to_dict("records")]
+        for rows in tables.examples(predictions)
+    )
+    if right or wrong:
+        yield "grad_cam.jpg", photos.grad_cam(right, wrong)
 
     known = {field.name for field in fields(Recipe)}
-    recipe = {name: value for name, value in predictor.config.get("recipe", {}).items() if name in known}
+    settings = {name: value for name, value in predictor.config.get("recipe", {}).items() if name in known}
     train = table[table["split"] == "train"].drop_duplicates("class_name")
-    if recipe and len(train):
+    if settings and len(train):
         paths = train["path"].iloc[np.unique(np.linspace(0, len(train) - 1, 6).round().astype(int))]
-        recipe = Recipe(**recipe)
+        recipe = Recipe(**settings)
         columns = [variants(photo(path), recipe, seed) for seed, path in enumerate(paths)]
         yield "augmentation.jpg", photos.augmentation(columns, recipe.name, bool(recipe.mix_probability))
 
 
 def evidence(predictor: Predictor, photo: Image.Image, row: dict) -> dict:
-    """A card of `photo_plots.grad_cam`: the photo, and what in it speaks for the answer and for the truth of `row`."""
-    answer = predictor(photo, refine=False)  # as the answers in `row` were given
+    """Make a card for `plots.photos.grad_cam`: a photo with overlays for the predicted and for the true class.
+
+    Args:
+        predictor: The model.
+        photo: The photo.
+        row: Its row of `predictions.csv`.
+    """
+    answer = predictor(photo, refine=False)  # as `evaluate` does
     of = {guess.class_name: guess.probability for guess in answer.top(len(answer.class_names))}
     card = {"photo": photo, "predicted": row["predicted"], "probability": of[row["predicted"]]}
     card |= {"evidence": answer.overlay(row["predicted"]), "true": row["class_name"]}
@@ -261,17 +315,24 @@ def evidence(predictor: Predictor, photo: Image.Image, row: dict) -> dict:
 
 
 def variants(photo: Image.Image, recipe: Recipe, seed: int, count: int = 4) -> list[Image.Image]:
-    """A column of `photo_plots.augmentation`: the photo, then `count` pictures as training would see it at last."""
+    """Make a column for `plots.photos.augmentation`: a photo, then augmented variants of it.
+
+    Args:
+        photo: The photo.
+        recipe: The recipe, whose last image size is used.
+        seed: Seed of the augmentation.
+        count: How many variants to make.
+    """
     picture = torch.from_numpy(squash(photo, CACHE_SIZE).copy()).permute(2, 0, 1)
     transform = augmentation(recipe, recipe.sizes[-1][1])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        seen = [transform(picture).permute(1, 2, 0).numpy() for _ in range(count)]
-    return [photo, *map(Image.fromarray, seen)]
+        augmented = [transform(picture).permute(1, 2, 0).numpy() for _ in range(count)]
+    return [photo, *map(Image.fromarray, augmented)]
 
 
 def _page(out: Path) -> str:
-    """The page in Markdown: scores, then every figure that lies in `out`, each under what it shows."""
+    """Return the page in Markdown: the scores, then each figure in the folder `out` below what it shows."""
     recipe = _read(out / "recipe.json") if (out / "recipe.json").is_file() else {}
     parts = [f"# {out.name}"]
     if recipe.get("summary"):
@@ -280,15 +341,15 @@ def _page(out: Path) -> str:
         scores = _read(out / "scores.json")
         parts.append(
             f"Measured on {scores['pictures']:,} {scores['split']} pictures, with 95 % bootstrap intervals. All "
-            "measures are in [scores.json](scores.json), the answers in [predictions.csv](predictions.csv)."
+            "scores are in [scores.json](scores.json), all predictions in [predictions.csv](predictions.csv)."
         )
-        parts.append(figures_table(scores))
+        parts.append(scores_table(scores))
     for drawing in DRAWINGS:
         if drawing.shows and (out / "figures" / drawing.file).is_file():
-            words = drawing.shows.split(";")[0].rstrip(".")
-            parts += [drawing.shows, f"![{words}](figures/{drawing.file})"]
+            title = drawing.shows.split(";")[0].rstrip(".")
+            parts += [drawing.shows, f"![{title}](figures/{drawing.file})"]
     parts.append(
-        "Written by `twincar report`. `twincar report --redraw` draws the figures again from the tables beside them, "
-        "but for those with photos, which need the model and the data."
+        "Written by `twincar report`. `twincar report --redraw` draws the figures again from the tables in this folder,"
+        " except those with photos, which need the model and the data."
     )
     return "\n\n".join(parts) + "\n"
