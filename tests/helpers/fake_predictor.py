@@ -5,7 +5,7 @@ import torch
 
 from tests.conftest import CLASSES
 from twincar import Predictor
-from twincar.modeling.detection.detector import Detector, cover
+from twincar.modeling.detection.detector import Detector, box_coverage
 from twincar.modeling.hub.model_folder import CarModel
 from twincar.modeling.open_set.open_set import OpenSet, Threshold
 
@@ -19,7 +19,7 @@ class FixedDetector(Detector):
 
     def forward(self, features):
         rows, columns = features.shape[2:]
-        covered = cover(np.array(self.boxes), rows, columns).sum(0) if self.boxes else np.zeros((rows, columns))
+        covered = box_coverage(np.array(self.boxes), rows, columns).sum(0) if self.boxes else np.zeros((rows, columns))
         return torch.from_numpy(covered).float().logit(eps=1e-6).expand(len(features), -1, -1)
 
 

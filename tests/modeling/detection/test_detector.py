@@ -1,4 +1,4 @@
-"""Boxes from coverage, cars laid on other photos, and a Locator that learns to find what was laid there."""
+"""Boxes from coverage, copy-paste scenes, and a detector trained to find the pasted cars."""
 
 import numpy as np
 import pytest
@@ -10,6 +10,7 @@ from tests.conftest import draw_car
 from twincar.features.copy_paste import INSET, Car, copy_paste
 from twincar.modeling.detection import detector
 from twincar.modeling.detection.boxes import WHOLE, Box, area, iou, with_margin
+from twincar.modeling.detection.detector import find_boxes
 
 sides = st.floats(0, 0.8)
 boxes = st.tuples(sides, sides, st.floats(0.15, 1), st.floats(0.15, 1)).map(
@@ -18,17 +19,17 @@ boxes = st.tuples(sides, sides, st.floats(0.15, 1), st.floats(0.15, 1)).map(
 
 
 @given(boxes, st.integers(6, 9), st.integers(6, 9))
-def test_the_nearest_box_to_a_box_is_that_box(box, rows, columns):
-    """Its own coverage tells where its edges are, to a part of a cell, when it reaches over several."""
+def test_the_box_fitted_to_the_coverage_of_a_box_is_that_box(box, rows, columns):
+    """To a fraction of a cell, for boxes that span several cells."""
     assume(min(box[2] - box[0], box[3] - box[1]) > 2.5 / 6)
-    found = detector.nearest_box(detector.cover(np.array([box]), rows, columns)[0])
-    step = np.array([1 / columns, 1 / rows] * 2) / detector.COARSE / detector.FINE
+    found = detector.fit_box(detector.box_coverage(np.array([box]), rows, columns)[0])
+    step = np.array([1 / columns, 1 / rows] * 2) / detector.COARSE_STEPS / detector.FINE_STEPS
     assert (np.abs(np.array(found) - box) <= step + 1e-6).all()
 
 
 @given(boxes, st.integers(1, 9), st.integers(1, 9))
 def test_coverage_adds_up_to_the_area(box, rows, columns):
-    coverage = detector.cover(np.array([box]), rows, columns)
+    coverage = detector.box_coverage(np.array([box]), rows, columns)
     assert coverage.shape == (1, rows, columns)
     assert coverage.min() >= 0
     assert coverage.max() <= 1 + 1e-9
@@ -43,8 +44,8 @@ def test_overlap_and_margin_of_known_cases():
     assert with_margin((0.0, 0.2, 1.0, 0.9), (0.1, 0.5)) == (0, 0, 1, 1)
 
 
-def test_a_composed_picture_shows_the_car_where_it_says():
-    """A red car on green ground: what is red lies in the box, and all around it is green."""
+def test_a_copy_paste_scene_shows_the_car_in_its_box():
+    """A red car on a green background: red inside the box, green around it."""
     red, green = np.full((90, 120, 3), (250, 0, 0), np.uint8), np.full((200, 300, 3), (0, 250, 0), np.uint8)
     rng = np.random.default_rng(0)
     for _ in range(30):
@@ -62,14 +63,14 @@ def test_a_composed_picture_shows_the_car_where_it_says():
 
 
 @pytest.fixture(scope="module")
-def located():
-    """A Locator for the plainest features there are: the picture itself, eight pixels a cell."""
+def trained():
+    """A detector on the simplest features: the picture itself, eight pixels a cell."""
     rng = np.random.default_rng(0)
-    pictures, truth = zip(*(_composed(rng) for _ in range(400)), strict=True)
+    pictures, truth = zip(*(_scene(rng) for _ in range(400)), strict=True)
     return detector.fit(_features(pictures), np.stack(truth), epochs=30), rng
 
 
-def _composed(rng):
+def _scene(rng):
     label = int(rng.integers(5))
     ground = rng.integers(90, 160, (64, 64, 3)).astype(np.uint8)
     return copy_paste(Car(np.asarray(draw_car(label, int(rng.integers(99)))), (0.15,) * 4, 1.5), ground, 64, rng)
@@ -83,15 +84,15 @@ def _features(pictures) -> torch.Tensor:
 
 def _found(detector, features) -> list[list[Box]]:
     with torch.no_grad():
-        return [detector.find_boxes(coverage) for coverage in detector(features).sigmoid().numpy()]
+        return [find_boxes(coverage) for coverage in detector(features).sigmoid().numpy()]
 
 
-def test_it_learns_where_the_cars_are(located):
-    """On pictures it has not seen, nearer than "the car fills the picture" comes."""
-    detector, rng = located
+def test_it_finds_the_cars(trained):
+    """On held-out scenes, better than a box of the whole picture."""
+    detector, rng = trained
     overlaps, whole = [], []
     for _ in range(60):
-        picture, box = _composed(rng)
+        picture, box = _scene(rng)
         (found,) = _found(detector, _features([picture]))
         overlaps.append(max((iou(one, tuple(box)) for one in found), default=0))
         whole.append(iou(WHOLE, tuple(box)))
@@ -99,14 +100,14 @@ def test_it_learns_where_the_cars_are(located):
     assert np.mean(overlaps) > np.mean(whole) + 0.1
 
 
-def test_nothing_is_found_on_bare_ground(located):
-    detector, rng = located
+def test_nothing_is_found_on_a_background_without_cars(trained):
+    detector, rng = trained
     ground = rng.integers(90, 160, (20, 64, 64, 3)).astype(np.uint8)
     assert sum(map(bool, _found(detector, _features(ground)))) <= 2
 
 
-def test_of_several_cars_the_largest_comes_first():
-    two = detector.cover(np.array([(0.05, 0.5, 0.3, 0.8), (0.45, 0.2, 0.95, 0.9)]), 8, 8).sum(0)
+def test_several_cars_are_sorted_by_size():
+    two = detector.box_coverage(np.array([(0.05, 0.5, 0.3, 0.8), (0.45, 0.2, 0.95, 0.9)]), 8, 8).sum(0)
     found = detector.find_boxes(two)
     assert len(found) == 2
     assert iou(found[0], (0.45, 0.2, 0.95, 0.9)) > 0.9

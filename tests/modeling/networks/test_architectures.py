@@ -121,18 +121,18 @@ def test_start_weights_of_timm_and_of_other_names_in_the_same_order(tmp_path):
     torch.save(renamed, tmp_path / "renamed.pth")
     for file in ("timm.safetensors", "renamed.pth"):
         network = architectures.build(name, 3)
-        weights.initialise(network, str(tmp_path / file), name)
+        weights.initialize(network, str(tmp_path / file), name)
         assert all(torch.equal(value, source[key]) for key, value in network.backbone.state_dict().items())
     torch.save(dict(list(renamed.items())[5:]), tmp_path / "short.pth")
     with pytest.raises(weights.WeightsError, match="do not fit"):
-        weights.initialise(architectures.build(name, 3), str(tmp_path / "short.pth"), name)
+        weights.initialize(architectures.build(name, 3), str(tmp_path / "short.pth"), name)
 
 
 def test_a_resnets_weights_start_the_trunk_of_the_bilinear_network(tmp_path):
     source = architectures.build("resnet18", 1000)
     save_file(source.state_dict(), tmp_path / "resnet18.safetensors")
     network = architectures.build("resnet18", 3, head="bilinear")
-    weights.initialise(network, str(tmp_path / "resnet18.safetensors"), "resnet18")
+    weights.initialize(network, str(tmp_path / "resnet18.safetensors"), "resnet18")
     assert torch.equal(network.backbone.layer4[1].conv2.weight, source.layer4[1].conv2.weight)
 
 
@@ -149,7 +149,7 @@ def test_start_weights_are_brought_to_the_scale_that_the_rates_are_made_for(name
     save_file(backbone.state_dict(), tmp_path / "start.safetensors")
     networks = [architectures.build(name, 3).eval() for _ in range(2)]
     for network, rms in zip(networks, (None, 0.2), strict=True):
-        weights.initialise(network, str(tmp_path / "start.safetensors"), name, rms)
+        weights.initialize(network, str(tmp_path / "start.safetensors"), name, rms)
     images = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         expected, features = (network.forward_features(images) for network in networks)

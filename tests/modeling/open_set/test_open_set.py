@@ -98,7 +98,7 @@ def test_alike_classes_are_told_with_their_confusion(taught):
 def test_a_changed_or_missing_file_is_refused(taught, tmp_path):
     copy = shutil.copytree(taught[0], tmp_path / "model")
     (copy / FILE).write_bytes((copy / FILE).read_bytes()[:-1] + b"\1")
-    with pytest.raises(ModelError, match="are not those that its config"):
+    with pytest.raises(ModelError, match="do not match its config"):
         Predictor.from_pretrained(copy)
     (copy / FILE).unlink()
     with pytest.raises(ModelError, match=FILE):
@@ -154,9 +154,9 @@ def test_a_box_by_hand_is_what_is_looked_at(scene):
     found = fake_predictor((0.5, 0.5, 1, 1))
     refine = found(scene)._passes[1]
     assert torch.allclose(by_hand._passes[0].logits, refine.logits, atol=0.2)
-    with pytest.raises(TwinCarError, match="does not lie in this photo of 640 by 480 pixels"):
+    with pytest.raises(TwinCarError, match="is not inside this photo of 640 by 480 pixels"):
         predictor(scene, box=(0, 0, 641, 480))
-    with pytest.raises(TwinCarError, match="left and top before right and bottom"):
+    with pytest.raises(TwinCarError, match="with left < right and top < bottom"):
         predictor(scene, box=(50, 50, 40, 90))
 
 

@@ -1,0 +1,1 @@
+"""Car detection on the features of a network."""

@@ -8,13 +8,13 @@ Box = tuple[float, float, float, float]  # x1, y1, x2, y2 in 0-1 of the photo's 
 Pixels = tuple[int, int, int, int]  # x1, y1, x2, y2 in a photo, x2 and y2 exclusive
 
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
-# What training pictures show around a box, as fractions of its width and height: the medians of 16 pixels over the
+# Context of training pictures around a box, as fractions of its width and height: the medians of 16 pixels over the
 # boxes of the devkit's 8,144 training photos.
 MARGIN = (0.032, 0.061)
 
 
 def area(box: Box) -> float:
-    """Share of the photo that a box takes, 0-1."""
+    """Fraction (0-1) of the photo that a box covers."""
     return max(box[2] - box[0], 0) * max(box[3] - box[1], 0)
 
 
@@ -25,7 +25,7 @@ def iou(one: Box, other: Box) -> float:
 
 
 def with_margin(box: Box, margin: tuple[float, float] = MARGIN) -> Box:
-    """The box with its own width and height times `margin` more on every side, as far as the photo goes."""
+    """Extend a box on every side by `margin` times its width and height, clipped to the photo."""
     x, y = margin[0] * (box[2] - box[0]), margin[1] * (box[3] - box[1])
     return max(box[0] - x, 0.0), max(box[1] - y, 0.0), min(box[2] + x, 1.0), min(box[3] + y, 1.0)
 
@@ -42,12 +42,12 @@ def to_fractions(box: Pixels, size: tuple[int, int]) -> Box:
     """Convert pixels of a photo of size = (width, height) to fractions.
 
     Raises:
-        TwinCarError: The box is empty or does not lie in the photo.
+        TwinCarError: The box is empty or reaches outside the photo.
     """
     x1, y1, x2, y2 = box
     if not (0 <= x1 < x2 <= size[0] and 0 <= y1 < y2 <= size[1]):
         raise TwinCarError(
-            f"The box {tuple(box)} does not lie in this photo of {size[0]} by {size[1]} pixels: it is x1, y1, x2, y2, "
-            "left and top before right and bottom."
+            f"The box {tuple(box)} is not inside this photo of {size[0]} by {size[1]} pixels: give x1, y1, x2, y2, "
+            "with left < right and top < bottom."
         )
     return x1 / size[0], y1 / size[1], x2 / size[0], y2 / size[1]

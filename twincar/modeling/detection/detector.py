@@ -1,8 +1,8 @@
-"""Where in a photo is the car? From the features of a look at all of it: a few small layers, no second network.
+"""A car detector on the features of a network: a few small layers, no second network.
 
-They tell of every cell of the features which share of it a car covers. `learn.py` trains them on pictures of cars laid
-on other photos (`compose.py`); the network below stays as it is. A box is then the one whose own coverage of the cells
-comes nearest to what was told, in least squares: its edges fall between cells, since a half-covered cell says so.
+They predict for every cell of the features the fraction of it that cars cover. `fit_detector.py` trains them on scenes
+with pasted cars (`copy_paste.py`); the network's own weights stay unchanged. A box is then fitted to this coverage in
+least squares. Its edges can fall inside a cell, since a partly covered cell has a coverage below 1.
 """
 
 from functools import lru_cache
@@ -20,36 +20,43 @@ from twincar.config import TwinCarError
 from twincar.files import atomic_write
 from twincar.modeling.detection.boxes import Box, area, iou
 
-WIDTH = 64
-COARSE, FINE = 2, 4  # places for an edge in a cell at first, and steps between two of them afterwards
-SMALLEST = 0.1  # least side of a box, as a share of the photo's
-DENSE = 0.5  # least mean coverage of a box that is taken for a car
-ALIKE = 0.3  # boxes that overlap more (IoU) are one car
+HIDDEN_CHANNELS = 64
+COARSE_STEPS = 2  # candidate positions of an edge in a cell, in the first search
+FINE_STEPS = 4  # positions between two of those, in the second search
+MIN_SIDE = 0.1  # shortest side of a box, as a fraction of the photo's
+MIN_COVERAGE = 0.5  # lowest mean coverage inside a box
+NMS_IOU = 0.3  # boxes that overlap more belong to one car
 FILE = "detector.safetensors"
 
 
 class Detector(nn.Module):
-    """Features (N, C, h, w) -> for every cell the log-odds that a point in it lies on a car, (N, h, w).
+    """Predicts the coverage of each cell: (N, C, h, w) features -> (N, h, w) logits.
 
-    Their sigmoid is the share of the cell that cars cover, of which `boxes_in` makes boxes.
+    Their sigmoid is the fraction of the cell that cars cover; `find_boxes` turns it into boxes.
+
+    Args:
+        channels: Number of channels C of the features.
     """
+
+    scale: Tensor
 
     def __init__(self, channels: int):
         super().__init__()
-        self.register_buffer("scale", torch.ones(()))  # mean square of a feature: backbones differ by orders
+        self.register_buffer("scale", torch.ones(()))  # mean square of the features: it differs by orders of magnitude
         self.layers = nn.Sequential(
             nn.Dropout2d(0.3),
-            nn.Conv2d(channels, WIDTH, 1),
+            nn.Conv2d(channels, HIDDEN_CHANNELS, 1),
             nn.GELU(),
-            nn.Conv2d(WIDTH, WIDTH, 3, padding=1),
+            nn.Conv2d(HIDDEN_CHANNELS, HIDDEN_CHANNELS, 3, padding=1),
             nn.GELU(),
-            nn.Conv2d(WIDTH, WIDTH, 3, padding=1),
+            nn.Conv2d(HIDDEN_CHANNELS, HIDDEN_CHANNELS, 3, padding=1),
             nn.GELU(),
             nn.Dropout2d(0.1),
-            nn.Conv2d(WIDTH, 1, 1),
+            nn.Conv2d(HIDDEN_CHANNELS, 1, 1),
         )
 
     def forward(self, features: Tensor) -> Tensor:
+        """(N, C, h, w) features -> (N, h, w) logits of the coverage."""
         return self.layers(features / self.scale.sqrt())[:, 0]
 
     def save(self, folder: str | Path) -> Path:
@@ -57,7 +64,7 @@ class Detector(nn.Module):
         path = Path(folder) / FILE
         with atomic_write(path) as temporary:
             save_file({key: value.half().contiguous() for key, value in self.state_dict().items()}, temporary)
-            temporary.chmod(0o644)  # safetensors writes for its owner alone; a server may run as somebody else
+            temporary.chmod(0o644)  # safetensors makes it readable by its owner only; a server may run as another user
         return path
 
     @classmethod
@@ -69,30 +76,34 @@ class Detector(nn.Module):
         """
         try:
             tensors = load_file(path)
-            prefix = (
-                "locator." if "locator.scale" in tensors else ""
-            )  # before 0.2.0, in one file with the open-set data
-            return cls.from_state(
-                {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-            )
+            # Before 0.2.0 it was in one file with the open-set data.
+            prefix = "locator." if "locator.scale" in tensors else ""
+            state = {
+                key.removeprefix(prefix): value.float() for key, value in tensors.items() if key.startswith(prefix)
+            }
+            detector = cls(state["layers.1.weight"].shape[1])
+            detector.load_state_dict(state)
+            return detector.eval().requires_grad_(False)
         except (SafetensorError, OSError, KeyError, RuntimeError) as error:
             raise TwinCarError(
                 f"{path} cannot be read: run `twincar fit-detector` again, or delete the file and the entry "
                 f"`detector` of config.json to do without ({error})."
             ) from error
 
-    @classmethod
-    def from_state(cls, state: dict[str, Tensor]) -> "Detector":
-        """A detector with the weights of a state dict, ready to run: in eval mode, without gradients."""
-        detector = cls(state["layers.1.weight"].shape[1])
-        detector.load_state_dict({key: value.float() for key, value in state.items()})
-        return detector.eval().requires_grad_(False)
-
 
 def fit(features: Tensor, boxes: np.ndarray, epochs: int = 24, batch_size: int = 64, seed: int = 0) -> Detector:
-    """Train a Locator on (N, C, h, w) features of pictures whose cars lie in `boxes`, (N, 4) as of `Box`."""
+    """Train a detector.
+
+    Args:
+        features: (N, C, h, w) features of N pictures with one car each.
+        boxes: (N, 4) box of each car, as of `Box`.
+        epochs: Number of passes over the pictures.
+        batch_size: Number of pictures in a step.
+        seed: Of the random numbers.
+    """
     torch.manual_seed(seed)
-    truth = torch.from_numpy(cover(boxes, *features.shape[2:])).float()
+    rows, columns = features.shape[2:]
+    target = torch.from_numpy(box_coverage(boxes, rows, columns)).float()
     detector = Detector(features.shape[1]).train()
     detector.scale.copy_(features.float().square().mean())
     optimizer = torch.optim.AdamW(detector.parameters(), weight_decay=0.05)
@@ -100,7 +111,7 @@ def fit(features: Tensor, boxes: np.ndarray, epochs: int = 24, batch_size: int =
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, steps)
     for _ in range(epochs):
         for batch in torch.randperm(len(features)).split(batch_size):
-            x, y = features[batch].float(), truth[batch]
+            x, y = features[batch].float(), target[batch]
             if torch.rand(()) < 0.5:
                 x, y = x.flip(3), y.flip(2)
             loss = functional.binary_cross_entropy_with_logits(detector(x), y)
@@ -112,47 +123,63 @@ def fit(features: Tensor, boxes: np.ndarray, epochs: int = 24, batch_size: int =
 
 
 def find_boxes(coverage: np.ndarray, limit: int = 4) -> list[Box]:
-    """The cars in one picture, whose cells they cover by the (h, w) shares in 0-1, the largest first; [] for none."""
-    left, found = coverage, []
+    """Find the cars in one picture, one after the other.
+
+    Args:
+        coverage: (h, w) fraction (0-1) of each cell that cars cover.
+        limit: Highest number of boxes.
+
+    Returns:
+        Their boxes, the largest first; an empty list for none.
+    """
+    left = coverage
+    found: list[Box] = []
     for _ in range(limit):
-        if left.max() < DENSE:  # no box can be denser
+        if left.max() < MIN_COVERAGE:  # no box can have a higher mean
             break
-        box = nearest_box(left)
-        covered = cover(np.array([box]), *left.shape)[0]
-        if float((left * covered).sum() / covered.sum()) < DENSE:
+        box = fit_box(left)
+        covered = box_coverage(np.array([box]), *left.shape)[0]
+        if float((left * covered).sum() / covered.sum()) < MIN_COVERAGE:
             break
-        if all(iou(box, other) < ALIKE for other in found):
+        if all(iou(box, other) < NMS_IOU for other in found):
             found.append(box)
         left = left * (1 - covered)
     return sorted(found, key=area, reverse=True)
 
 
-def cover(boxes: np.ndarray, rows: int, columns: int) -> np.ndarray:
-    """Which share of each cell every box covers: (N, 4) boxes -> (N, rows, columns) in 0-1."""
-    x, y = _along(boxes[:, 0], boxes[:, 2], columns), _along(boxes[:, 1], boxes[:, 3], rows)
+def box_coverage(boxes: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """(N, 4) boxes -> (N, rows, columns) fraction (0-1) of each cell that each box covers."""
+    x, y = _interval_coverage(boxes[:, 0], boxes[:, 2], columns), _interval_coverage(boxes[:, 1], boxes[:, 3], rows)
     return y[:, :, None] * x[:, None, :]
 
 
-def nearest_box(coverage: np.ndarray) -> Box:
-    """The box whose coverage of the cells is nearest to (h, w) `coverage`, in squares.
+def fit_box(coverage: np.ndarray) -> Box:
+    """The box whose own coverage is closest to (h, w) `coverage` in least squares.
 
-    Of all boxes with edges at every half of a cell, and then of all whose edges lie within half a cell of its own.
+    First among all boxes with edges on a grid of half cells, then among those with edges up to half a cell away.
     """
     rows, columns = coverage.shape
-    box = _nearest(coverage, _segments(columns), _segments(rows))
-    return _nearest(coverage, _refined_segments(box[0], box[2], columns), _refined_segments(box[1], box[3], rows))
+    box = _closest(coverage, _coarse_intervals(columns), _coarse_intervals(rows))
+    return _closest(coverage, _fine_intervals(box[0], box[2], columns), _fine_intervals(box[1], box[3], rows))
 
 
-class _Segments(NamedTuple):
-    """(N, 2) segments of 0-1, which share of each cell they cover, (N, cells), and the sums of its squares, (N,)."""
+class _Intervals(NamedTuple):
+    """Candidate intervals along one axis.
+
+    Attributes:
+        ends: (N, 2) start and end, in 0-1.
+        covered: (N, cells) fraction of each cell that they cover.
+        squares: (N,) sums of the squares of `covered`.
+    """
 
     ends: np.ndarray
     covered: np.ndarray
     squares: np.ndarray
 
 
-def _nearest(coverage: np.ndarray, across: _Segments, down: _Segments) -> Box:
-    # |cover - told|^2 = |cover|^2 - 2 cover.told + constant, for all pairs of a segment down and one across at once.
+def _closest(coverage: np.ndarray, across: _Intervals, down: _Intervals) -> Box:
+    """The box of one interval in x and one in y whose coverage is closest."""
+    # |c - coverage|^2 = |c|^2 - 2 c.coverage + constant, with c the outer product of an interval down and one across.
     distance = np.outer(down.squares, across.squares) - 2 * down.covered @ coverage @ across.covered.T
     row, column = np.unravel_index(distance.argmin(), distance.shape)
     (x1, x2), (y1, y2) = across.ends[column], down.ends[row]
@@ -160,29 +187,29 @@ def _nearest(coverage: np.ndarray, across: _Segments, down: _Segments) -> Box:
 
 
 @lru_cache(maxsize=8)
-def _segments(cells: int) -> _Segments:
-    """All segments with ends at the COARSE-th parts of a cell."""
-    places = np.arange(cells * COARSE + 1) / (cells * COARSE)
-    return _between(places, places, cells)
+def _coarse_intervals(cells: int) -> _Intervals:
+    """All intervals with ends on a grid of COARSE_STEPS a cell."""
+    grid = np.arange(cells * COARSE_STEPS + 1) / (cells * COARSE_STEPS)
+    return _intervals(grid, grid, cells)
 
 
-@lru_cache(maxsize=1024)  # of 7 cells there are 91 segments
-def _refined_segments(start: float, end: float, cells: int) -> _Segments:
-    """Segments with ends up to one step of `_segments` away, in FINE steps to either side."""
-    places = np.linspace(-1, 1, 2 * FINE + 1) / (cells * COARSE)
-    return _between((start + places).clip(0, 1), (end + places).clip(0, 1), cells)
+@lru_cache(maxsize=1024)  # 7 cells have 91 coarse intervals
+def _fine_intervals(start: float, end: float, cells: int) -> _Intervals:
+    """Intervals with ends up to one coarse step away from `start` and `end`, in FINE_STEPS to either side."""
+    offsets = np.linspace(-1, 1, 2 * FINE_STEPS + 1) / (cells * COARSE_STEPS)
+    return _intervals((start + offsets).clip(0, 1), (end + offsets).clip(0, 1), cells)
 
 
-def _between(starts: np.ndarray, ends: np.ndarray, cells: int) -> _Segments:
-    """All segments from one of the starts to one of the ends, but those that are too short."""
+def _intervals(starts: np.ndarray, ends: np.ndarray, cells: int) -> _Intervals:
+    """All intervals from one of the starts to one of the ends that are at least MIN_SIDE long."""
     pairs = np.stack(np.meshgrid(starts, ends, indexing="ij"), -1).reshape(-1, 2)
-    pairs = pairs[pairs[:, 1] - pairs[:, 0] >= SMALLEST - 1e-9]
-    covered = _along(*pairs.T, cells)
-    return _Segments(pairs, covered, (covered**2).sum(1))
+    pairs = pairs[pairs[:, 1] - pairs[:, 0] >= MIN_SIDE - 1e-9]
+    covered = _interval_coverage(pairs[:, 0], pairs[:, 1], cells)
+    return _Intervals(pairs, covered, (covered**2).sum(1))
 
 
-def _along(start: np.ndarray, end: np.ndarray, cells: int) -> np.ndarray:
-    """Which share of each of `cells` equal parts of 0-1 the segments from start to end cover: (N, cells)."""
+def _interval_coverage(start: np.ndarray, end: np.ndarray, cells: int) -> np.ndarray:
+    """(N,) starts and ends in 0-1 -> (N, cells) fraction of each of `cells` equal parts of 0-1 that is covered."""
     edges = np.arange(cells + 1) / cells
     length = np.minimum(end[:, None], edges[1:]) - np.maximum(start[:, None], edges[:-1])
     return length.clip(0) * cells

@@ -1,0 +1,1 @@
+"""Engines that run the backbone of a network: torch and OpenVINO."""

@@ -1,7 +1,7 @@
 """The part of a network that an engine runs: bytes -> features and the detector's coverage.
 
-The network's own backbone with the normalization of its pictures in front, so that bytes rather than floats are sent to
-a GPU or into OpenVINO, and with the detector behind it where the model has one.
+The network's backbone with the normalization in front, so that bytes rather than floats are sent to a GPU or to
+OpenVINO, and the model's detector, if any, behind it.
 """
 
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from twincar.features.transforms import normalize
+from twincar.modeling.networks.architectures import Network
 
 
 class BackboneOutput(NamedTuple):
@@ -34,14 +35,17 @@ class Backbone(nn.Module):
     """(N, size, size, 3) uint8 pictures -> the fields of `BackboneOutput`, as a plain tuple.
 
     Args:
-        network: Any network under the contract of `architectures.py`.
+        network: A network of `architectures.build`.
         mean: Mean of its pictures, one number in 0-1 a channel.
         std: Their standard deviation, likewise.
-        detector: A `Detector` on its features. It computes in float32, whatever the network computes in.
+        detector: A `Detector` on its features. It computes in float32, whatever the precision of the network.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(
-        self, network: nn.Module, mean: Sequence[float], std: Sequence[float], detector: nn.Module | None = None
+        self, network: Network, mean: Sequence[float], std: Sequence[float], detector: nn.Module | None = None
     ):
         super().__init__()
         self.network, self.detector = network, detector
@@ -49,6 +53,7 @@ class Backbone(nn.Module):
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32))
 
     def forward(self, pictures: Tensor) -> tuple[Tensor, ...]:
+        """(N, size, size, 3) uint8 pictures -> features, and coverage where there is a detector."""
         precision = next(self.network.parameters()).dtype
         images = normalize(pictures.permute(0, 3, 1, 2), self.mean, self.std).to(precision)
         features = self.network.forward_features(images).float()

@@ -1,4 +1,4 @@
-"""What an engine is: the protocol, its error, and the batching of calls from several threads."""
+"""The protocol of an engine, its error, and batching of calls from several threads."""
 
 from collections import deque
 from concurrent.futures import Future
@@ -15,26 +15,30 @@ MAX_BATCH = 16  # pictures in one run
 
 
 class EngineError(TwinCarError):
-    """An engine that was asked for and cannot be had, in one sentence."""
+    """The requested engine is not available; the message is one sentence for the user."""
 
 
 class Engine(Protocol):
-    """What `choose` gives. `name` says what runs, such as "openvino:bf16"; `device` is where it comes out."""
+    """Runs the backbone of a network.
+
+    Attributes:
+        name: Library and precision, such as "openvino:bf16".
+        device: Device of the output.
+    """
 
     name: str
     device: torch.device
 
     def run(self, pictures: Tensor) -> BackboneOutput:
-        """What the trunk tells of (N, size, size, 3) uint8 pictures, which lie in the memory of the CPU."""
+        """Run the backbone on (N, size, size, 3) uint8 pictures in CPU memory."""
         ...
 
 
 class BatchingEngine:
-    """An engine that is safe to call from several threads. Calls at the same time become one: whoever finds the
-    engine free runs all that wait.
+    """Makes an engine safe to call from several threads, and joins their calls into batches.
 
-    Nobody waits for others to come, so one caller alone is answered as fast as without this; under load pictures pass
-    through the network in as few runs as can be, MAX_BATCH at a time.
+    Calls that arrive while the engine is busy wait; the first of them then runs all of them as one batch of up to
+    MAX_BATCH pictures. No call waits for others to arrive, so a single caller is served as fast as without batching.
     """
 
     def __init__(self, engine: Engine):
@@ -43,6 +47,7 @@ class BatchingEngine:
         self._waiting: deque[tuple[Tensor, Future]] = deque()
 
     def run(self, pictures: Tensor) -> BackboneOutput:
+        """Run the backbone on (N, size, size, 3) uint8 pictures, in a batch with those of other threads."""
         mine: Future = Future()
         with self._lock:
             self._waiting.append((pictures, mine))
@@ -60,7 +65,7 @@ class BatchingEngine:
                     self._lock.notify_all()
 
     def _next_jobs(self) -> list[tuple[Tensor, Future]]:
-        """The calls that have waited longest: one, and those after it that fit into the same run."""
+        """Take the oldest waiting call, and those after it that fit into the same batch."""
         jobs = [self._waiting.popleft()]
         count = len(jobs[0][0])
         while self._waiting and count + len(self._waiting[0][0]) <= MAX_BATCH:
@@ -69,6 +74,7 @@ class BatchingEngine:
         return jobs
 
     def _run_jobs(self, jobs: list[tuple[Tensor, Future]]) -> None:
+        """Run several calls as one batch and set their results."""
         try:
             calls = [pictures for pictures, _ in jobs]
             output = self._engine.run(calls[0] if len(jobs) == 1 else torch.cat(calls))

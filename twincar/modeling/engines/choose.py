@@ -1,16 +1,16 @@
-"""Chooses the fastest engine for a network's backbone on this machine.
+"""Choice of the fastest engine for a network's backbone on this machine.
 
-    engine = choose(backbone, size=208)     # on CUDA or MPS torch in half precision; on a CPU OpenVINO, else torch
+    engine = choose(backbone, size=208)     # torch in half precision on CUDA and MPS; OpenVINO on CPUs
     output = engine.run(pictures)           # (N, 208, 208, 3) uint8 -> output.features, output.coverage
     choose(backbone, 208, engine="openvino:f32"); choose(backbone, 208, engine="torch")
     choose(backbone, 208, engine="openvino:int8", ranges=ranges)    # activation ranges, see `int8.py`
     TWINCAR_ENGINE=torch python app.py      # the same choice through the environment
 
-Only the backbone runs in an engine. The head stays in torch and in single precision: it takes about 1 % of the time, and
-Grad-CAM++ and the logits then come from the same layers.
+Only the backbone runs in an engine. The head stays in torch and in single precision: it takes about 1 % of the time,
+and Grad-CAM++ and the logits then come from the same layers.
 
-Answers are the same for every engine up to rounding; `benchmarks/engine_agreement.py` measures the differences. A network that
-OpenVINO compiled is compared with torch before its first use, and cached (`openvino_engine.py`).
+Results are the same for every engine up to rounding; `benchmarks/engine_agreement.py` measures the differences. A
+network compiled by OpenVINO is compared with torch before its first use, and cached (`openvino_engine.py`).
 """
 
 import logging
@@ -25,6 +25,7 @@ from twincar.modeling.engines.backbone import Backbone
 from twincar.modeling.engines.base import BatchingEngine, Engine, EngineError
 from twincar.modeling.engines.int8 import Ranges
 from twincar.modeling.engines.torch_engine import PRECISIONS, TorchEngine
+from twincar.modeling.networks.architectures import Network
 
 VARIABLE = "TWINCAR_ENGINE"
 
@@ -36,50 +37,56 @@ def choose(
     engine: str | None = None,
     ranges: Ranges | None = None,
 ) -> Engine:
-    """The engine for `trunk`, which reads `size` pixels. Its network itself, head and all, is moved to the engine's
-    device.
+    """Create the engine for a backbone.
 
-    device : a torch device; by default CUDA, else Apple's MPS, else the CPU.
-    engine : "torch" or "openvino", with a precision if need be ("torch:bf16", "openvino:f32", "openvino:int8"); by
-        default what TWINCAR_ENGINE names, else torch on a GPU, and on a CPU OpenVINO where it is installed.
-    ranges : of the network's convolutions, for computing them in 8 bits; without them nothing is.
+    Args:
+        backbone: The backbone. Its network, including the head, is moved to the engine's device.
+        size: Side of its pictures in pixels.
+        device: A torch device; by default CUDA, else Apple's MPS, else the CPU.
+        engine: "torch" or "openvino", optionally with a precision ("torch:bf16", "openvino:f32", "openvino:int8"); by
+            default that of TWINCAR_ENGINE, else torch on a GPU, and on a CPU OpenVINO where it is installed.
+        ranges: Activation ranges of the network's convolutions, see `int8.py`; without them int8 is not available.
 
-    Raises EngineError where an engine was asked for that there is not. One that was not asked for and does not work is
-    passed over with a warning.
+    Raises:
+        EngineError: The requested engine is unknown, not installed or fails. One that was not requested and fails is
+            skipped with a warning.
     """
     device = torch.device(device or best_device())
     wanted = engine or os.environ.get(VARIABLE) or ""
     name, _, precision = wanted.partition(":")
     if name not in ("", "torch", "openvino"):
-        raise EngineError(f"There is no engine {wanted!r}: choose torch or openvino, or leave it open.")
+        raise EngineError(f"There is no engine {wanted!r}: choose torch or openvino, or leave it unset.")
     if name == "openvino" and device.type != "cpu":
-        raise EngineError(f"OpenVINO runs on the CPU here, not on {device.type}: leave the device open or say cpu.")
+        raise EngineError(f"OpenVINO runs only on the CPU, not on {device.type}: choose device cpu or leave it unset.")
     if name != "torch" and device.type == "cpu":
         try:
             return BatchingEngine(openvino_engine.load(backbone.to(device), size, precision, ranges))
         except ImportError as error:
             if name:
                 raise EngineError("The engine openvino is not installed: pip install openvino.") from error
-        except Exception as error:  # a network that it cannot convert, a processor that it does not know
+        except Exception as error:  # such as a network it cannot convert, or a processor it does not support
             if name:
                 raise error if isinstance(error, TwinCarError) else EngineError(f"OpenVINO failed: {error}") from error
-            logging.getLogger(__name__).warning("OpenVINO cannot run this network, so torch does: %s", error)
+            logging.getLogger(__name__).warning("OpenVINO cannot run this network, using torch instead: %s", error)
     precision = precision or ("f32" if device.type == "cpu" else "f16")
     if precision not in PRECISIONS:
-        raise EngineError(f"torch has no precision {precision!r} here: choose from {', '.join(PRECISIONS)}.")
+        raise EngineError(f"The torch engine has no precision {precision!r}: choose from {', '.join(PRECISIONS)}.")
     return BatchingEngine(TorchEngine(backbone, device, precision))
 
 
 def best_device() -> str:
-    """torch's name of the fastest device: cuda, else mps, else cpu."""
+    """Name of the fastest torch device: cuda, else mps, else cpu."""
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def limit_threads(engine: Engine) -> None:
-    """For a process that answers and does not train: torch and OpenCV work in their caller's thread alone, where the
-    network has threads of its own. What is left for them is small, and pools that spin would take its cores."""
+    """Limit torch and OpenCV to one thread where the engine has threads of its own.
+
+    For processes that only run inference: little is left for torch and OpenCV, and their spinning thread pools would
+    take the engine's cores.
+    """
     if engine.name.startswith("openvino"):
         import cv2
 
@@ -88,16 +95,18 @@ def limit_threads(engine: Engine) -> None:
 
 
 @torch.no_grad()
-def release_weights(engine: Engine, network: nn.Module) -> None:
-    """For a process that answers and does nothing else: where the engine has the weights in a form of its own, torch's
-    are given up, but for those of the head. `network` cannot run from pictures any more, nor be saved."""
+def release_weights(engine: Engine, network: Network) -> None:
+    """Free torch's weights of the backbone where the engine has its own copy; those of the head stay.
+
+    For processes that only run inference: afterwards `network` can neither run on pictures nor be saved.
+    """
     if not engine.name.startswith("openvino"):
         return
-    of_head: set[nn.Module] = set()
-    hooks = [part.register_forward_pre_hook(lambda part, _: of_head.add(part)) for part in network.modules()]
+    head: set[nn.Module] = set()
+    hooks = [part.register_forward_pre_hook(lambda part, _: head.add(part)) for part in network.modules()]
     network.forward_head(torch.zeros(1, network.width, 7, 7))
     for hook in hooks:
         hook.remove()
     for part in network.modules():
-        if part not in of_head and not list(part.children()):
+        if part not in head and not list(part.children()):
             part.to("meta")

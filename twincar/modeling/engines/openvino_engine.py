@@ -1,10 +1,11 @@
-"""The trunk of a network, compiled by OpenVINO for the CPU: converted, held against torch, and kept for the next start.
+"""An engine that runs the backbone in OpenVINO on the CPU: converted, compared with torch, and cached on disk.
 
-    engine = load(backbone, size=208)                     # in what this processor runs fastest
-    engine = load(backbone, 208, "int8", ranges=ranges)   # the ranges of `int8.py`
+    engine = load(backbone, size=208)                     # in the precision that is fastest on this processor
+    engine = load(backbone, 208, "int8", ranges=ranges)   # with the activation ranges of `int8.py`
 
-A compiled network lies in the user's cache folder, or in TWINCAR_CACHE, under the hash of the weights, the versions and
-the processor: what is stale has another name. A file that is damaged is made again, by one process at a time.
+Compiled networks are cached in the user's cache folder, or in TWINCAR_CACHE. The file name is a hash of the weights,
+the versions and the processor, so an outdated file is never read. A damaged file is compiled again, by one process at a
+time.
 """
 
 import hashlib
@@ -27,23 +28,22 @@ from twincar import __version__
 from twincar.files import atomic_write, locked
 from twincar.modeling.engines.backbone import Backbone, BackboneOutput
 from twincar.modeling.engines.base import EngineError
-from twincar.modeling.engines.int8 import Ranges, round_graph
+from twincar.modeling.engines.int8 import Ranges, quantize_graph
 
 if TYPE_CHECKING:
     import openvino
 
-# Most that `_drift` may find: of features as a share of their length, of coverage in its own 0-1. Drawn shapes leave
-# the ranges of 8 bits more than photos do; a processor whose sums of bytes overflow, or ranges of another network, are
-# far beyond that.
+# Highest accepted `_deviation`. The random shapes exceed int8 ranges more often than photos do; a processor whose int8
+# sums overflow, or the ranges of another network, deviate far more.
 TOLERANCE = {"f32": 1e-3, "bf16": 5e-2, "int8": 0.2}
-NEEDS = {"bf16": "BF16", "int8": "INT8"}  # of OpenVINO's names of what a processor can do
-GAIN = 0.9  # what is less exact is taken where it takes less than this share of the time
-TURNS = 5  # of that measurement
-KEPT = 8  # compiled networks in the cache; the one that has not been used for longest goes first
+CAPABILITIES = {"bf16": "BF16", "int8": "INT8"}  # OpenVINO's names of what the processor must support
+MAX_TIME = 0.9  # a less exact precision is chosen if it takes less than this fraction of the time
+TIMING_RUNS = 5
+MAX_CACHED = 8  # compiled networks in the cache; the least recently used is deleted first
 
 
 class OpenVINOEngine:
-    """A trunk compiled by OpenVINO, for the CPU. For one thread at a time."""
+    """A backbone compiled by OpenVINO for the CPU. Not safe to call from several threads."""
 
     device = torch.device("cpu")
 
@@ -52,54 +52,65 @@ class OpenVINOEngine:
         self._request = compiled.create_infer_request()
 
     def run(self, pictures: Tensor) -> BackboneOutput:
+        """Run the backbone on (N, size, size, 3) uint8 pictures."""
         self._request.infer([np.ascontiguousarray(pictures.numpy())], share_inputs=True)
-        told = (tensor.data.copy() for tensor in self._request.output_tensors)  # the next call writes there again
-        return BackboneOutput(*map(torch.from_numpy, told))
+        outputs = (tensor.data.copy() for tensor in self._request.output_tensors)  # the next call reuses their memory
+        return BackboneOutput(*map(torch.from_numpy, outputs))
 
 
 def load(backbone: Backbone, size: int, precision: str = "", ranges: Ranges | None = None) -> OpenVINOEngine:
-    """Out of the cache, or compiled, checked and put there: once, however many processes ask.
+    """Load a compiled backbone from the cache, or compile, check and cache it. Several processes compile it once.
 
-    precision : "f32", "bf16", "int8", or "" for the fastest.
-    ranges : of the network's convolutions, as of `int8.py`; without them there is no "int8".
+    Args:
+        backbone: The backbone.
+        size: Side of its pictures in pixels.
+        precision: "f32", "bf16", "int8", or "" for the fastest.
+        ranges: Activation ranges of the network's convolutions, see `int8.py`; required for "int8".
 
-    Raises EngineError for another precision, or a trunk whose features are not torch's, and ImportError where
-    OpenVINO is not installed.
+    Raises:
+        EngineError: The precision is unknown, or the output differs from torch's.
+        ImportError: OpenVINO is not installed.
     """
     if precision not in ("", *TOLERANCE):
-        raise EngineError(f"OpenVINO has no precision {precision!r} here: choose from {', '.join(TOLERANCE)}.")
+        raise EngineError(f"The OpenVINO engine has no precision {precision!r}: choose from {', '.join(TOLERANCE)}.")
     if precision == "int8" and not ranges:
-        raise EngineError("This model has no ranges for 8 bits: `twincar quantise` measures them.")
+        raise EngineError("This model has no activation ranges for int8: run `twincar quantize` to measure them.")
     core = shared_core()
     file = _cache() / f"{_fingerprint(backbone, size, ranges, core)}-{precision or 'auto'}.openvino"
     with ExitStack() as stack:
         try:
             stack.enter_context(locked(file.with_suffix(".lock")))
-        except OSError as error:  # a cache that cannot be written only costs time
-            logging.getLogger(__name__).warning("Compiled networks cannot be kept in %s: %s", file.parent, error)
-        if (cached := _cached(file, core)) is None:
-            cached = _compiled(backbone, size, precision, ranges, core)
-            _keep(file, *cached)
-    return OpenVINOEngine(*cached)
+        except OSError as error:  # without a cache every start compiles the network
+            logging.getLogger(__name__).warning("Compiled networks cannot be cached in %s: %s", file.parent, error)
+        if (found := _read_cache(file, core)) is None:
+            found = _compile(backbone, size, precision, ranges, core)
+            _write_cache(file, *found)
+    return OpenVINOEngine(*found)
 
 
 @cache
 def shared_core() -> "openvino.Core":
-    """OpenVINO's Core: one a process, and never let go. Its CPU plugin gives the thread that loads it another stack for
-    signals, and takes that away with the last Core: the next signal that wants such a stack, such as a child's end,
-    would then end the process. Raises ImportError where OpenVINO is not installed."""
+    """The one OpenVINO Core of this process, which is never released.
+
+    OpenVINO's CPU plugin sets an alternate signal stack for the thread that loads it and frees that stack with the last
+    Core. The next signal on that stack, such as SIGCHLD, would then crash the process.
+
+    Raises:
+        ImportError: OpenVINO is not installed.
+    """
     import openvino
 
     return openvino.Core()
 
 
 def _cache() -> Path:
+    """Folder of the compiled networks."""
     user = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(os.environ.get("TWINCAR_CACHE") or Path(user) / "twincar") / "engines"
 
 
 def _fingerprint(backbone: Backbone, size: int, ranges: Ranges | None, core: "openvino.Core") -> str:
-    """The name of a compiled network: what it computes, versions, processor."""
+    """File name of a compiled network: a hash of what it computes, the versions and the processor."""
     import openvino
 
     about = [_hash(backbone, size), ranges, __version__, torch.__version__, openvino.__version__, os.cpu_count()]
@@ -108,7 +119,7 @@ def _fingerprint(backbone: Backbone, size: int, ranges: Ranges | None, core: "op
 
 
 def _hash(backbone: Backbone, size: int) -> str:
-    """SHA-256, in hexadecimal, of a trunk's weights and layers, and the size that it reads."""
+    """SHA-256, in hexadecimal, of a backbone's weights and layers and the size of its pictures."""
     found = hashlib.sha256(f"{size}{backbone}".encode())
     for name, value in backbone.state_dict().items():
         found.update(name.encode())
@@ -116,8 +127,8 @@ def _hash(backbone: Backbone, size: int) -> str:
     return found.hexdigest()
 
 
-def _cached(file: Path, core: "openvino.Core") -> tuple["openvino.CompiledModel", str] | None:
-    """What `_keep` wrote; None where there is nothing, or it is damaged."""
+def _read_cache(file: Path, core: "openvino.Core") -> tuple["openvino.CompiledModel", str] | None:
+    """(compiled network, precision) of a file of `_write_cache`; None if it is missing or damaged."""
     try:
         content = file.read_bytes()
         head, _, blob = content.partition(b"\n")
@@ -130,80 +141,85 @@ def _cached(file: Path, core: "openvino.Core") -> tuple["openvino.CompiledModel"
         return None
 
 
-def _keep(file: Path, compiled: "openvino.CompiledModel", precision: str) -> None:
-    """One line of JSON, then the compiled network; and room for it."""
+def _write_cache(file: Path, compiled: "openvino.CompiledModel", precision: str) -> None:
+    """Write one line of JSON, then the compiled network; delete the least recently used ones beyond MAX_CACHED."""
     blob = compiled.export_model().getvalue()
     about = {"precision": precision, "sha256": hashlib.sha256(blob).hexdigest()}
     try:
-        with atomic_write(file) as beside:
-            beside.write_bytes(json.dumps(about).encode() + b"\n" + blob)
-        for old in sorted(file.parent.glob("*.openvino"), key=lambda path: path.stat().st_mtime)[:-KEPT]:
+        with atomic_write(file) as temporary:
+            temporary.write_bytes(json.dumps(about).encode() + b"\n" + blob)
+        for old in sorted(file.parent.glob("*.openvino"), key=lambda path: path.stat().st_mtime)[:-MAX_CACHED]:
             old.unlink()
     except OSError:
-        pass  # the lock has said so, or the disk is full: it is compiled again next time
+        pass  # `load` warned about it, or the disk is full: the next start compiles it again
 
 
 def _options(precision: str) -> dict:
-    rest = "f32" if precision == "int8" else precision  # around integers bfloat16 is slower, and no better
+    rest = "f32" if precision == "int8" else precision  # between int8 layers bfloat16 is slower, and no more exact
     return {"INFERENCE_PRECISION_HINT": rest, "PERFORMANCE_HINT": "LATENCY"}
 
 
-def _compiled(backbone: Backbone, size: int, precision: str, ranges: Ranges | None, core: "openvino.Core") -> tuple:
-    """(compiled network, precision): as asked, else what this processor is clearly faster with."""
+def _compile(
+    backbone: Backbone, size: int, precision: str, ranges: Ranges | None, core: "openvino.Core"
+) -> tuple["openvino.CompiledModel", str]:
+    """(compiled network, precision): the requested precision, else the one that is clearly faster on this processor."""
     capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    able = [name for name in TOLERANCE if NEEDS.get(name, "FP32") in capabilities and (name != "int8" or ranges)]
-    converted = convert(backbone, size)
+    supported = [
+        name for name in TOLERANCE if CAPABILITIES.get(name, "FP32") in capabilities and (name != "int8" or ranges)
+    ]
+    graph = convert(backbone, size)
     engines = {}
-    for name in [precision] if precision else able:
+    for name in [precision] if precision else supported:
         try:
-            if name == "int8":  # the last of them: the graph is changed by it
-                round_graph(converted, ranges)
-            compiled = core.compile_model(converted, "CPU", _options(name))
-            drift = _deviation(backbone, size, OpenVINOEngine(compiled, name))
-            if drift > TOLERANCE[name]:
-                raise EngineError(f"in {name} its features, or its coverage, differ from torch's by {drift:.2g}.")
+            if name == "int8" and ranges:  # the last precision, since this changes the graph
+                quantize_graph(graph, ranges)
+            compiled = core.compile_model(graph, "CPU", _options(name))
+            deviation = _deviation(backbone, size, OpenVINOEngine(compiled, name))
+            if deviation > TOLERANCE[name]:
+                raise EngineError(f"In {name} OpenVINO's features or coverage differ from torch's by {deviation:.2g}.")
         except Exception:  # such as ranges of another network
             if precision or name == "f32":
                 raise
         else:
             engines[name] = compiled
-    return (compiled := engines[name := _fastest(engines, size)]), name
+    name = _fastest(engines, size)
+    return engines[name], name
 
 
 def _fastest(engines: dict, size: int) -> str:
-    """The name of the one to take, measured in turns. They come with the most exact first."""
+    """Name of the precision to use, by timing all of them in turns; `engines` is ordered from most to least exact."""
     if len(engines) == 1:
         return next(iter(engines))
     picture = torch.zeros(1, size, size, 3, dtype=torch.uint8)
     seconds: dict[str, list[float]] = {name: [] for name in engines}
-    runs = {name: OpenVINOEngine(compiled, name) for name, compiled in engines.items()}
-    for _ in range(TURNS):
-        for name, run in runs.items():
+    candidates = {name: OpenVINOEngine(compiled, name) for name, compiled in engines.items()}
+    for _ in range(TIMING_RUNS):
+        for name, engine in candidates.items():
             start = time.perf_counter()
-            run.look(picture)
+            engine.run(picture)
             seconds[name].append(time.perf_counter() - start)
     best, *others = seconds
     for name in others:
-        if statistics.median(seconds[name]) < GAIN * statistics.median(seconds[best]):
+        if statistics.median(seconds[name]) < MAX_TIME * statistics.median(seconds[best]):
             best = name
     return best
 
 
 def convert(backbone: Backbone, size: int) -> "openvino.Model":
-    """The trunk as OpenVINO's graph, of (N, size, size, 3) uint8 pictures; N is free.
+    """Convert the backbone to an OpenVINO graph for (N, size, size, 3) uint8 pictures with dynamic N.
 
-    By the frontend itself: `openvino.convert_model` would send telemetry. Traced and not exported (torch.export),
-    which takes eight times as long at a first start; what a trace might get wrong, `_drift` sees.
+    Calls the frontend directly, because `openvino.convert_model` sends telemetry. Uses a trace instead of torch.export,
+    which makes the first start eight times slower; errors of tracing show up in `_deviation`.
     """
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
     example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that TorchScript has had its day, and that shapes become constants
+        warnings.simplefilter("ignore")  # TorchScript is deprecated, and shapes become constants
         trace = torch.jit.trace(backbone.eval(), example, check_trace=False)
     frontend = FrontEndManager().load_by_framework("pytorch")
-    decoder = TorchScriptPythonDecoder(trace, example_input=example)  # has to outlive the conversion
+    decoder = TorchScriptPythonDecoder(trace, example_input=example)  # must outlive the conversion
     converted = frontend.convert(frontend.load(decoder))
     converted.reshape([-1, size, size, 3])
     return converted
@@ -211,15 +227,18 @@ def convert(backbone: Backbone, size: int) -> "openvino.Model":
 
 @torch.no_grad()
 def _deviation(backbone: Backbone, size: int, engine: OpenVINOEngine) -> float:
-    """The largest distance between an engine's features and torch's, as a share of their length, over batches of one
-    and of three pictures, soft random shapes; or between its coverage and that which torch tells from its features."""
+    """Largest deviation of an engine from torch, over a batch of one and a batch of three pictures of random shapes.
+
+    Of the features, the distance relative to their norm; of the coverage, the largest absolute difference to torch's
+    detector on the same features.
+    """
     rng = torch.Generator().manual_seed(0)
     worst = 0.0
     for count in (1, 3):
         coarse = 255 * torch.rand(count, 3, 12, 12, generator=rng)
         pictures = nn.functional.interpolate(coarse, size, mode="bicubic").clamp(0, 255).byte().permute(0, 2, 3, 1)
-        truth, seen = backbone(pictures)[0], engine.run(pictures)
-        worst = max(worst, float((seen.features - truth).norm() / truth.norm()))
-        if seen.coverage is not None:
-            worst = max(worst, float((seen.coverage - backbone.detector(seen.features).sigmoid()).abs().max()))
+        expected, output = backbone(pictures)[0], engine.run(pictures)
+        worst = max(worst, float((output.features - expected).norm() / expected.norm()))
+        if output.coverage is not None and backbone.detector is not None:
+            worst = max(worst, float((output.coverage - backbone.detector(output.features).sigmoid()).abs().max()))
     return worst

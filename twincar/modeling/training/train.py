@@ -99,7 +99,7 @@ def train(
             network = architectures.build(num_classes=len(names), **recipe.network())
         except ValueError as error:
             raise TwinCarError(str(error)) from error
-        weights.initialise(network, init, recipe.architecture, recipe.conv_rms)
+        weights.initialize(network, init, recipe.architecture, recipe.conv_rms)
         network = network.to(memory_format=torch.channels_last)
         task = CarClassifier(network, recipe, len(names), seed)
         data = CarData(table, recipe, Path(cache or out / "cache"), workers, seed)
