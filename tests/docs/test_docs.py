@@ -1,9 +1,9 @@
-"""What README and docs print is run as they print it: the shell, Python and JavaScript of every page, top to bottom.
+"""The snippets of README and docs are run as printed: shell, Python and JavaScript of every page, from top to bottom.
 
-pytest tests/test_docs.py
+pytest tests/docs
 
-Each page has a folder of its own, as a reader's would look. Names that stand for the reader's own, and what would take
-hours or the network, are exchanged: all of it in `INSTEAD` and `NOT_RUN`.
+Each page gets a folder like a reader's. Placeholders are replaced (`INSTEAD`), and commands that take hours or need the
+network are left out (`NOT_RUN`).
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from twincar.config import CHECKOUT
 from twincar.modeling.training import recipes
 
 PAGES = [*sorted(CHECKOUT.glob("*.md")), *sorted((CHECKOUT / "docs").glob("*.md"))]
-# Walked by hand, and tried in tests of their own: of the page, of cutting, which wants boxes, of clusters and 8 bits.
+# Tested elsewhere: the page, cropping (which needs boxes), Ray, 8 bits, fitting the detector and open-set data.
 NOT_RUN = ("pip install", "make ", "TWINCAR_", "twincar crop", "twincar predict s3", "twincar quantize", "twincar fit-")
 INSTEAD = (
     ("SOURCE", "photos"),
@@ -39,7 +39,7 @@ INSTEAD = (
     ('init="imagenet"', 'init="none"'),
     ("    epochs=12,\n", "    epochs=1, sizes=((0.0, 32),), eval_size=32, batch_size=8,\n"),
 )
-MADE = {  # what the commands of a page leave behind
+MADE = {  # files that the commands of a page write
     "speed.md": ("answers.csv",),
     "README.md": ("why.png", "predictions.csv", "runs/flagship/model/README.md", "models/copy/config.json", "car.onnx"),
     "calling.md": ("car.onnx",),
@@ -56,7 +56,7 @@ def address(tiny_model, tmp_path_factory):
 
 @pytest.fixture
 def here(tmp_path, tiny_model, car_photo, hub, monkeypatch) -> Path:
-    """The reader's folder: a checkout, some photos, and an account on the Hub."""
+    """A reader's folder: a checkout, some photos, and an account on the Hub."""
     folder = tmp_path / "here"
     (folder / "folder").mkdir(parents=True)
     (folder / "models").mkdir()
@@ -103,7 +103,7 @@ def shell(text: str) -> None:
 
 def javascript(text: str, here: Path) -> None:
     if not shutil.which("node") or not (CHECKOUT / "node_modules" / "@gradio" / "client").is_dir():
-        return  # `npm install @gradio/client` in the checkout has it run
+        return  # needs `npm install @gradio/client` in the checkout
     (here / "node_modules").symlink_to(CHECKOUT / "node_modules")
     (here / "identify.mjs").write_text(text)
     done = subprocess.run(["node", "identify.mjs"], capture_output=True, text=True, timeout=60)
@@ -112,7 +112,7 @@ def javascript(text: str, here: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_line_works_as_printed(page, here, address, capsys):
-    known: dict = {}  # one page's Python goes on from block to block
+    names: dict = {}  # the Python blocks of a page share their names
     for language, text in blocks(page):
         text = text.replace("http://127.0.0.1:7860", address)
         for word, instead in INSTEAD:
@@ -122,16 +122,26 @@ def test_every_line_works_as_printed(page, here, address, capsys):
         elif language == "js":
             javascript(text, here)
         elif language == "python":
-            exec(compile(text, page.name, "exec"), known)
+            exec(compile(text, page.name, "exec"), names)
     for name in MADE.get(page.name, ()):
         assert (here / name).exists(), name
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_lead_somewhere(page):
+def test_links_have_targets(page):
     for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8")):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), target
+
+
+def test_the_commands_of_the_reliability_report_select_tests():
+    report = (CHECKOUT / "reports" / "reliability.md").read_text(encoding="utf-8")
+    commands = re.findall(r'`pytest (\S+\.py)(?: -k (".*?"|\w+))?`', report)
+    assert len(commands) > 30
+    for file, keywords in commands:
+        tests = re.findall(r"^def (test_\w+)", (CHECKOUT / file).read_text(encoding="utf-8"), re.MULTILINE)
+        for keyword in keywords.strip('"').split(" or "):
+            assert any(keyword in test for test in tests), f"{file} -k {keyword}"
 
 
 def test_assistants_find_tools_with_names_and_descriptions(address):
