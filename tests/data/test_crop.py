@@ -71,7 +71,7 @@ def test_official_layout_is_cut_to_the_pixel(tmp_path):
         Image.open(tmp_path / "expected.jpg") as expected,
     ):
         assert car.format == "JPEG" and (np.asarray(car) == np.asarray(expected)).all()
-    assert "Cut 6 cars" in said and "official devkit; 3 classes" in said and rejected(tmp_path / "out") == {}
+    assert "Wrote 6 crops" in said and "official devkit; 3 classes" in said and rejected(tmp_path / "out") == {}
     assert RAM in said  # the name as it is written, not as a folder
 
 
@@ -99,7 +99,7 @@ def test_png_pixels_are_the_originals(tmp_path_factory, corners, margin):
     boxes = [(min(a, b), min(c, d), max(a, b) + 1, max(c, d) + 1) for a, b, c, d in corners]
     pictures = [put(folder / f"in/{i}.png", picture_bytes(kind="PNG", seed=i)) for i in range(len(boxes))]
     source = prepared(folder / "data", list(zip(pictures, boxes, strict=True)))
-    assert crop(source, folder / "out", margin=margin, samples=0, progress=False).cut == len(boxes)
+    assert crop(source, folder / "out", margin=margin, samples=0, progress=False).written == len(boxes)
     for path, (x1, y1, x2, y2) in zip(pictures, boxes, strict=True):
         with Image.open(path) as image, Image.open(folder / "out/train/kit" / path.name) as car:
             whole = np.asarray(image)
@@ -137,7 +137,7 @@ def test_two_files_of_one_name_both_survive(tmp_path):
     for path, original in zip(found, reversed(pictures), strict=True):
         assert (np.asarray(Image.open(path)) == np.asarray(Image.open(original))).all()
     again = cut(source, tmp_path / "out")
-    assert "Cut 0 cars" in again and "3 cars lay there already" in again
+    assert "Wrote 0 crops" in again and "3 cars kept from an earlier run" in again
 
 
 # Into prepare again --------------------------------------------------------------------------------------------------
@@ -156,7 +156,7 @@ def test_prepare_reads_the_cars_and_draws_the_same_validation_pictures(tmp_path,
     key = ["file", "label", "class_name", "split"]
     one, two = (t.assign(file=t["path"].map(lambda p: Path(p).name))[key].sort_values(key) for t in (one, two))
     assert one.to_numpy().tolist() == two.to_numpy().tolist() and RAM in set(two["class_name"])
-    assert "Cut 0 cars" in cut(".", "cropped_images", "--margin", 0)
+    assert "Wrote 0 crops" in cut(".", "cropped_images", "--margin", 0)
 
 
 def test_a_prepared_folder_keeps_its_splits(tmp_path):
@@ -206,10 +206,10 @@ def test_a_killed_run_goes_on_with_what_is_missing(tmp_path):
     put(out / Path(half).parent / ".00007.123.tmp.jpg", whole[half][:100])  # what a killed process leaves
     (out / marked).write_bytes(b"cut before")
     said = cut(source, out)
-    assert "Cut 2 cars" in said and "7 cars lay there already" in said
+    assert "Wrote 2 crops" in said and "7 cars kept from an earlier run" in said
     now = {name: data for name, data in cars(out).items() if not Path(name).name.startswith(".")}
     assert now == whole | {marked: b"cut before"} and now[kept] == whole[kept]
-    assert "Cut 9 cars" in cut(source, out, "--overwrite") and (out / marked).read_bytes() == whole[marked]
+    assert "Wrote 9 crops" in cut(source, out, "--overwrite") and (out / marked).read_bytes() == whole[marked]
 
 
 def test_other_options_want_overwrite(tmp_path):
@@ -225,7 +225,7 @@ def test_other_options_want_overwrite(tmp_path):
     assert {Image.open(p).size for p in out.glob("*/*/*.jpg")} == {(32, 32)}
     assert "margin 16 and size 32" in refused(*words)
     other = official(tmp_path / "other", n=3)
-    assert "holds the cars of" in refused("--root-dir", other, "--output-dir", out, "--size", 32, "--overwrite")
+    assert "holds the crops of" in refused("--root-dir", other, "--output-dir", out, "--size", 32, "--overwrite")
 
 
 def test_overwriting_killed_half_way_leaves_no_mixture(tmp_path, monkeypatch):
@@ -283,7 +283,7 @@ def test_a_folder_of_somebody_elses_is_left_alone(tmp_path):
     put(tmp_path / "file")
     assert "cannot be written" in refused("--root-dir", tmp_path / "cars", "--output-dir", tmp_path / "file")
     put(out / "crop.json", b"[]")
-    assert "is not what `twincar crop` wrote" in refused("--root-dir", tmp_path / "cars", "--output-dir", out)
+    assert "was not written by `twincar crop`" in refused("--root-dir", tmp_path / "cars", "--output-dir", out)
 
 
 # What cannot be cut --------------------------------------------------------------------------------------------------
@@ -304,7 +304,7 @@ def test_pictures_and_boxes_that_cannot_be_used_are_listed(tmp_path):
     assert reasons["00001.jpg"] == "unreadable: not a picture" and reasons["00002.jpg"] == "missing"
     assert "truncated" in reasons["00003.jpg"] and "upside down" in reasons["00004.jpg"]
     assert "cars_train_annos.mat row 5" in reasons["00005.jpg"] and "197" in reasons["00007.jpg"]
-    assert "Cut 3 cars" in said and "6 pictures rejected" in said and "2 box" in said and "rejected.csv" in said
+    assert "Wrote 3 crops" in said and "6 pictures rejected" in said and "2 box" in said and "rejected.csv" in said
     (over_the_edge,) = (tmp_path / "out").glob("train/*/00006.jpg")
     assert Image.open(over_the_edge).size == (60, 40)
 
@@ -336,6 +336,6 @@ def test_sources_that_cannot_be_cut(tmp_path):
     root = official(tmp_path / "cars", n=2)
     shutil.rmtree(root / "cars_train")
     put(root / "cars_train/other.jpg")
-    assert "could be cut (2 missing)" in refused("--root-dir", root, *out)
+    assert "could be cropped (2 missing)" in refused("--root-dir", root, *out)
     savemat(root / "devkit/cars_train_annos.mat", annotations(["a.jpg"]))
-    assert "could be cut" in refused("--root-dir", root, "--output-dir", tmp_path / "out2")
+    assert "could be cropped" in refused("--root-dir", root, "--output-dir", tmp_path / "out2")

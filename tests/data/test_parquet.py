@@ -135,7 +135,7 @@ def test_hub_errors_are_one_sentence(tmp_path, hub):
         ("someone/nothing", endpoint, "neither a folder someone/nothing here nor a dataset of that name"),
         ("someone/gated", endpoint, "accept its terms"),
         ("someone/texts", endpoint, "holds no .parquet files"),
-        ("someone/cars", nobody, "could not be fetched"),
+        ("someone/cars", nobody, "could not be downloaded"),
     ):
         with pytest.raises(DataError, match=says) as caught:
             prepare(source, tmp_path / "out", endpoint=at, progress=False)

@@ -1,4 +1,4 @@
-"""Per-image statistics: what is measured, on which pictures, and what is kept of it."""
+"""Image statistics: the measurements, the sample, and the published copy."""
 
 import cv2
 import numpy as np
@@ -26,7 +26,7 @@ def table(car_folders, tmp_path_factory) -> pd.DataFrame:
 def test_sharpness_is_the_variance_of_the_laplacian_of_the_grey_picture(blur):
     picture = np.asarray(draw_car(2, size=(90, 70)))
     picture = cv2.GaussianBlur(picture, (0, 0), blur) if blur else picture
-    grey = (picture @ (0.299, 0.587, 0.114)).round()  # ITU-R BT.601, as OpenCV has it
+    grey = (picture @ (0.299, 0.587, 0.114)).round()  # ITU-R BT.601, as in OpenCV
     padded = np.pad(grey, 1, mode="reflect")
     laplacian = padded[:-2, 1:-1] + padded[2:, 1:-1] + padded[1:-1, :-2] + padded[1:-1, 2:] - 4 * grey
     assert statistics.sharpness(picture) == pytest.approx(laplacian.var(), rel=0.02)
@@ -38,13 +38,13 @@ def test_blur_lowers_sharpness_and_a_flat_picture_has_none():
     assert statistics.sharpness(np.full((40, 40, 3), 128, np.uint8)) == 0
 
 
-def test_the_words_of_sharpness_begin_at_their_bounds():
+def test_sharpness_labels_include_their_lower_bounds():
     counts = statistics.sharpness_counts([0, 99.9, 100, 499.9, 500, 1e5])
     assert counts.to_dict() == {"very blurry": 2, "slightly blurry": 2, "sharp": 2}
     assert statistics.sharpness_counts([]).sum() == 0
 
 
-def test_it_measures_every_picture_as_it_lies_in_its_file(table):
+def test_every_picture_is_measured_at_full_size(table):
     found, unreadable = statistics.measure(table)
     assert unreadable == [] and list(found) == statistics.COLUMNS and len(found) == len(table)
     for row, path in zip(found.itertuples(), table["path"], strict=True):
@@ -56,38 +56,33 @@ def test_it_measures_every_picture_as_it_lies_in_its_file(table):
     assert found["box_width"].isna().all()
 
 
-def test_a_turned_photo_is_measured_upright_and_boxes_have_sizes(tmp_path):
+def test_a_rotated_photo_is_measured_upright_and_boxes_have_sizes(tmp_path):
     exif = Image.Exif()
     exif[274] = 6
-    draw_car(0).save(tmp_path / "turned.jpg", exif=exif)
-    row = {"path": str(tmp_path / "turned.jpg"), "class_name": "Lada Niva", "make": "Lada", "split": "train"}
+    draw_car(0).save(tmp_path / "rotated.jpg", exif=exif)
+    row = {"path": str(tmp_path / "rotated.jpg"), "class_name": "Lada Niva", "make": "Lada", "split": "train"}
     found, _ = statistics.measure(pd.DataFrame([row | {"x1": 10.0, "y1": 20.0, "x2": 70.0, "y2": 50.0}]))
     assert found.loc[0, ["width", "height", "box_width", "box_height"]].tolist() == [120, 160, 60, 30]
 
 
-def test_a_sample_is_drawn_with_its_seed_and_kept_in_the_tables_order(table):
-    one, other = (statistics.measure(table, 10, seed=7)[0] for _ in range(2))
-    pd.testing.assert_frame_equal(one, other)
-    assert len(one) == 10
-    order = [list(map(str, table["path"].str.rsplit("/").str[-1])).index(name) for name in one["path"]]
+def test_a_sample_depends_on_its_seed_and_keeps_the_tables_order(table):
+    first, second = (statistics.measure(table, 10, seed=7)[0] for _ in range(2))
+    pd.testing.assert_frame_equal(first, second)
+    assert len(first) == 10
+    order = [list(map(str, table["path"].str.rsplit("/").str[-1])).index(name) for name in first["path"]]
     assert order == sorted(order)
-    assert set(statistics.measure(table, 10, seed=8)[0]["path"]) != set(one["path"])
+    assert set(statistics.measure(table, 10, seed=8)[0]["path"]) != set(first["path"])
 
 
-def test_many_workers_find_what_one_finds(table):
-    one, many = (statistics.measure(table, workers=workers)[0] for workers in (1, 4))
-    pd.testing.assert_frame_equal(one, many)
-
-
-def test_an_unreadable_picture_is_left_out_and_named(table, tmp_path):
+def test_an_unreadable_picture_is_left_out_and_reported(table, tmp_path):
     broken = tmp_path / "broken.jpg"
     broken.write_text("no picture at all")
-    with pytest.raises(PhotoError) as sentence:
+    with pytest.raises(PhotoError) as error:
         load_photo(broken)
-    spoilt = table.copy()
-    spoilt.loc[3, "path"] = str(broken)
-    found, unreadable = statistics.measure(spoilt)
-    assert unreadable == [(str(broken), str(sentence.value))]
+    corrupted = table.copy()
+    corrupted.loc[3, "path"] = str(broken)
+    found, unreadable = statistics.measure(corrupted)
+    assert unreadable == [(str(broken), str(error.value))]
     pd.testing.assert_frame_equal(found, statistics.measure(table.drop(index=3))[0])
 
 
@@ -100,7 +95,7 @@ def test_the_distribution_counts_every_class_and_split(table):
         assert rows[split].sum() == (table["split"] == split).sum()
 
 
-def test_prepare_takes_statistics_and_keeps_a_copy(car_folders, tmp_path):
+def test_prepare_writes_statistics_and_a_copy(car_folders, tmp_path):
     words = ["prepare", str(car_folders), "--out", str(tmp_path / "data"), "--statistics", "--sample", "9"]
     answer = CliRunner().invoke(app, [*words, "--keep", str(tmp_path / "kept")])
     assert answer.exit_code == 0, answer.output
@@ -111,7 +106,7 @@ def test_prepare_takes_statistics_and_keeps_a_copy(car_folders, tmp_path):
     assert len(pd.read_csv(tmp_path / "kept" / "statistics.csv")) == 9
 
 
-def test_statistics_of_an_older_table_do_not_outlive_it(car_folders, tmp_path):
+def test_statistics_of_an_older_table_are_removed(car_folders, tmp_path):
     words = ["prepare", str(car_folders), "--out", str(tmp_path)]
     assert CliRunner().invoke(app, [*words, "--statistics"]).exit_code == 0
     assert (tmp_path / "statistics.csv").is_file()
@@ -119,6 +114,6 @@ def test_statistics_of_an_older_table_do_not_outlive_it(car_folders, tmp_path):
     assert not (tmp_path / "statistics.csv").exists()
 
 
-def test_keep_without_statistics_is_answered_with_a_sentence(car_folders, tmp_path):
+def test_keep_without_statistics_is_an_error(car_folders, tmp_path):
     answer = CliRunner().invoke(app, ["prepare", str(car_folders), "--out", str(tmp_path), "--keep", str(tmp_path)])
     assert answer.exit_code == 2 and "add `--statistics`" in answer.output

@@ -102,7 +102,10 @@ def test_a_photo_in_two_splits_or_under_two_names_is_reported(tmp_path):
     groups = {frozenset(Path(path).name for path in paths) for _, paths in found.groupby("photo")["path"]}
     assert groups == {frozenset({"0.png", "again.jpg", "scaled.png"}), frozenset({"1.png", "cut.png"})}
     assert list(found.columns) == ["photo", "path", "split", "class_name"]
-    assert "2 photos more than once (2 of them in train/test; 2 under different class names): see" in summary.describe()
+    assert (
+        "2 photos found more than once (2 of them in train/test; 2 under different class names): see"
+        in summary.describe()
+    )
 
 
 def test_without_copies_nothing_is_said(tmp_path):
@@ -217,7 +220,7 @@ def test_load_table_says_what_to_do(tmp_path, monkeypatch):
         (good.splitlines()[0] + "\n", "has no rows"),
         (good.replace("label,", "lable,", 1), "has no column label"),
         (good.replace(",train", ",dev", 1), "has the split 'dev'"),
-        (good.replace(",0,a", ",zero,a", 1), "text where a number belongs"),
+        (good.replace(",0,a", ",zero,a", 1), "text instead of a number"),
     ):
         Path("data/cars.csv").write_text(spoilt)
         with pytest.raises(DataError, match=says):

@@ -1,14 +1,14 @@
-"""Cuts cars out by their boxes, into picture files that anything can read.
+"""Crop cars to their boxes, as image files.
 
     twincar crop --root-dir SOURCE --output-dir cropped_images     # --margin 16 --size 224 --show-classes 20
 
-SOURCE is a folder with boxes that `twincar prepare` reads, or one that it wrote. The cars go to
-`cropped_images/<split>/<class>/<file>`, which is a source for `twincar prepare` again; beside them lie `rejected.csv`,
-`samples.jpg` and `crop.json`, the options they were cut with. From Python: `crop("SOURCE", "cropped_images")`.
+SOURCE is a folder with boxes that `twincar prepare` reads, or one that it wrote. The crops go to
+`cropped_images/<split>/<class>/<file>`, which is again a source for `twincar prepare`, together with `rejected.csv`,
+`samples.jpg` and `crop.json` (the options). From Python: `crop("SOURCE", "cropped_images")`.
 
-A box counts in the pixels as they are stored, whatever EXIF says of the camera's stand: annotators saw them so, and so
-training cuts (`features.cached_pictures`). The cut car is then turned upright and saved without EXIF, so that every
-program shows it as `photo.load_photo` would. Of a picture without such a tag the pixels are those training cuts.
+Boxes refer to the stored pixels, before the EXIF orientation is applied, as annotations do and as in training
+(`features.cache`). The crop is then turned upright and saved without EXIF, so that every program shows it as
+`load_photo` does. For pictures without an EXIF orientation, the pixels equal those of the training crops.
 """
 
 import json
@@ -21,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -31,42 +32,53 @@ from twincar.config import BOX_MARGIN, IMAGE_SUFFIXES, canonical_class_name
 from twincar.data.layouts import read_source
 from twincar.data.listing import BOX, CROP_FILE, DataError, folder_name
 from twincar.data.table import SPLITS, label_rows, load_table
-from twincar.data.validation import clip_box, read_sound
+from twincar.data.validation import clip_box, read_valid
 from twincar.features.photo import crop_box
 from twincar.features.transforms import squash
 from twincar.files import atomic_write, write_csv, write_json
 from twincar.text import count
 
-KEPT = IMAGE_SUFFIXES - {".gif", ".heic"}  # suffixes of crops: GIF has 256 colours, and HEIC cannot be written
-QUALITY = 95  # of JPEG and WebP: a second loss nobody sees
-TILE = (320, 280)  # pixels, width and height, of a car and its caption on the sheet
+OUTPUT_SUFFIXES = IMAGE_SUFFIXES - {".gif", ".heic"}  # GIF has only 256 colors, and HEIC cannot be written
+QUALITY = 95  # of JPEG and WebP; without visible loss
+TILE = (320, 280)  # width and height of a crop and its caption on the contact sheet, in pixels
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What `crop` found and did; `describe()` says it in sentences."""
+    """Result of `crop`.
+
+    Attributes:
+        folder: The output folder.
+        layout: Name of the source's layout.
+        written: Number of crops written by this run.
+        kept: Number of crops written by an earlier run.
+        rejected: Rejected pictures by reason (its first words).
+        classes: Crops by class name (most frequent first) and split.
+        sheet: Path of the contact sheet, if one was written.
+        notes: Sentences about what was left out.
+    """
 
     folder: Path
     layout: str
-    cut: int
-    kept: int  # cut by an earlier run
-    rejected: dict[str, int]  # pictures a reason (its first words)
-    classes: pd.DataFrame  # cars in the folder: class names, the most frequent first, by splits
+    written: int
+    kept: int
+    rejected: dict[str, int]
+    classes: pd.DataFrame
     sheet: Path | None
     notes: tuple[str, ...] = ()
 
     def describe(self) -> str:
-        """A few sentences for a person, one a line."""
-        there = f" {count(self.kept, 'car')} lay there already." if self.kept else ""
+        """Summarize in a few sentences, one per line."""
+        kept = f" {count(self.kept, 'car')} kept from an earlier run." if self.kept else ""
         lines = [
             f"Layout: {self.layout}; {count(len(self.classes), 'class', 'classes')}.",
-            f"Cut {count(self.cut, 'car')} into {self.folder}.{there}",
+            f"Wrote {count(self.written, 'crop')} to {self.folder}.{kept}",
         ]
         if rejected := sum(self.rejected.values()):
             reasons = ", ".join(f"{n:,} {reason}" for reason, n in self.rejected.items())
             lines.append(f"{count(rejected, 'picture')} rejected ({reasons}): see {self.folder / 'rejected.csv'}.")
         if self.sheet:
-            lines.append(f"One sample a class: {self.sheet}.")
+            lines.append(f"One sample per class: {self.sheet}.")
         return "\n".join([*lines, *self.notes])
 
 
@@ -80,55 +92,56 @@ def crop(
     overwrite: bool = False,
     progress: bool = True,
 ) -> Summary:
-    """Cut every car of `root_dir` out of its picture and write it below `output_dir`; no original is ever written to.
+    """Crop every car of `root_dir` to its box, into `output_dir`; the original files are never written to.
 
-    Parameters
-    ----------
-    root_dir : a folder in any layout of `layouts.py` that has boxes, or a folder that `prepare` wrote.
-    output_dir : a new folder, or one of an earlier run: cars that lie there are kept, what is missing is cut.
-    margin : pixels of context around the box, in the original picture.
-    size : squash the car to a square of this side in pixels, as training does; None keeps it as it is.
-    samples : how many classes the sheet `samples.jpg` shows, the most frequent first; 0 writes none.
-    overwrite : cut all again, also with other options than the earlier run's.
-    progress : show a progress bar.
+    Args:
+        root_dir: A folder in any layout of `layouts.py` that has boxes, or a folder that `prepare` wrote.
+        output_dir: A new folder, or that of an earlier run: existing crops are kept, missing ones are written.
+        margin: Pixels of context around the box, in the original picture.
+        size: Side of a square to squash the crop to, in pixels, as in training; None keeps the crop's size.
+        samples: Number of classes on the contact sheet `samples.jpg`, most frequent first; 0 writes none.
+        overwrite: Write all crops again, possibly with other options than the earlier run's.
+        progress: Whether to show a progress bar.
 
-    Raises
-    ------
-    DataError
-        One sentence: no layout fits, there are no boxes, no car could be cut, or `output_dir` is not to be written.
+    Raises:
+        DataError: No layout fits, there are no boxes, no car can be cropped, or `output_dir` cannot be used.
     """
     root, output = (Path(os.path.abspath(Path(folder).expanduser())) for folder in (root_dir, output_dir))
     layout, rows, notes = _read(root)
-    _keep_apart(root, output, rows)
+    _check_output(root, output, rows)
     rows["target"] = _targets(rows, output)
-    there = _already_there(rows)
-    _claim(output, {"source": str(root), "margin": margin, "size": size}, rows["target"][there], overwrite)
-    todo = rows[(rows["reason"] == "") & ~(there & (not overwrite))]
-    rows.loc[todo.index, "reason"] = _cut_all(todo, margin, size, progress)
+    exists = _existing(rows)
+    _write_options(output, {"source": str(root), "margin": margin, "size": size}, rows["target"][exists], overwrite)
+    todo = rows[(rows["reason"] == "") & ~(exists & (not overwrite))]
+    rows.loc[todo.index, "reason"] = _crop_all(todo, margin, size, progress)
 
     good, rejected = rows[rows["reason"] == ""], rows[rows["reason"] != ""]
     reasons = Counter(reason.split(":")[0] for reason in rejected["reason"])
     write_csv(rejected[["path", "reason"]], output / "rejected.csv")
     if good.empty:
         found = ", ".join(f"{n:,} {reason}" for reason, n in reasons.most_common()) or "none was listed"
-        raise DataError(f"No car in {root_dir} could be cut ({found}): see {output / 'rejected.csv'} for the reasons.")
+        raise DataError(
+            f"No car in {root_dir} could be cropped ({found}): see {output / 'rejected.csv'} for the reasons."
+        )
     classes = pd.crosstab(good["class_name"], good["split"])
     classes = classes[[split for split in SPLITS if split in classes]]
     classes = classes.loc[classes.sum(axis=1).sort_values(ascending=False, kind="stable").index]
     sheet = output / "samples.jpg" if samples else None
     if sheet:
         _draw_sheet(good, classes.sum(axis=1).head(samples), sheet)
-    cut = int((rows.loc[todo.index, "reason"] == "").sum())
-    return Summary(output, layout, cut, len(good) - cut, dict(reasons.most_common()), classes, sheet, tuple(notes))
+    written = int((rows.loc[todo.index, "reason"] == "").sum())
+    return Summary(
+        output, layout, written, len(good) - written, dict(reasons.most_common()), classes, sheet, tuple(notes)
+    )
 
 
-# What is cut, and where it goes --------------------------------------------------------------------------------------
+# Source and output folder --------------------------------------------------------------------------------------------
 
 
 def _read(root: Path) -> tuple[str, pd.DataFrame, list[str]]:
-    """The source's layout, its rows (listing.COLUMNS, reasons filled in where no car can be cut) and notes."""
+    """The source's layout, rows (listing.COLUMNS, with the reasons of those without a box) and notes."""
     if not root.is_dir():
-        raise DataError(f"There is no folder {root}: give one that holds pictures of cars and their boxes.")
+        raise DataError(f"There is no folder {root}: give a folder with pictures of cars and their boxes.")
     if (root / "cars.csv").is_file():
         rows = load_table(root)
         rows["path"] = rows["path"].map(Path)
@@ -141,15 +154,15 @@ def _read(root: Path) -> tuple[str, pd.DataFrame, list[str]]:
     boxless = rows[BOX].isna().all(axis=1)
     if boxless.all():
         raise DataError(
-            f"There are no boxes in {root} to cut by: give the folder that also holds devkit/cars_train_annos.mat or "
+            f"There are no boxes in {root}: give the folder that also holds devkit/cars_train_annos.mat or "
             "Kaggle's anno_train.csv."
         )
     rows.loc[boxless & (rows["reason"] == ""), "reason"] = "no box"
     return layout, rows, notes
 
 
-def _keep_apart(root: Path, output: Path, rows: pd.DataFrame) -> None:
-    """Raise DataError where crops would lie among the originals, by any name or link that leads there."""
+def _check_output(root: Path, output: Path, rows: pd.DataFrame) -> None:
+    """Raise DataError if the crops would be written among the originals, also through links."""
     by_class = [
         path.parent.name == canonical_class_name(name)
         for path, name in zip(rows["path"], rows["class_name"], strict=True)
@@ -160,15 +173,16 @@ def _keep_apart(root: Path, output: Path, rows: pd.DataFrame) -> None:
         pictures = Path(os.path.realpath(folder))
         if pictures.is_relative_to(real) or (folder in folders and real.is_relative_to(pictures)):
             raise DataError(
-                f"The crops would lie among the original pictures in {folder}: choose another --output-dir."
+                f"The crops would be written among the original pictures in {folder}: choose another --output-dir."
             )
 
 
 def _targets(rows: pd.DataFrame, output: Path) -> list[Path]:
-    """Where each car goes. No two go to one file, also where the disk takes "A.jpg" and "a.jpg" for the same."""
-    targets, taken = [], set()
+    """Path of each crop; all different, also on a case-insensitive file system."""
+    targets: list[Path] = []
+    taken = set()
     for split, class_name, path in rows[["split", "class_name", "path"]].itertuples(index=False):
-        suffix = path.suffix if path.suffix.lower() in KEPT else path.suffix + ".jpg"
+        suffix = path.suffix if path.suffix.lower() in OUTPUT_SUFFIXES else path.suffix + ".jpg"
         folder, name, number = output / split / folder_name(class_name), path.stem + suffix, 2
         while (key := str(folder / name).casefold()) in taken:
             name, number = f"{path.stem}-{number}{suffix}", number + 1
@@ -177,72 +191,77 @@ def _targets(rows: pd.DataFrame, output: Path) -> list[Path]:
     return targets
 
 
-def _already_there(rows: pd.DataFrame) -> np.ndarray:
-    """Which cars lie in the folder: files appear whole or not at all. Raises DataError where one is an original, as it
-    is through a linked folder: the file's number on the disk tells, whatever its path."""
+def _existing(rows: pd.DataFrame) -> np.ndarray:
+    """Which crops exist already (files are written atomically).
 
-    def number(path: Path) -> tuple[int, int] | None:
+    Raises DataError if one is an original picture, which is possible through a linked folder: files are compared by
+    device and inode, not by path.
+    """
+
+    def inode(path: Path) -> tuple[int, int] | None:
         try:
             found = path.stat()
         except OSError:
             return None
         return (found.st_dev, found.st_ino) if found.st_size else None
 
-    originals = {number(path) for path in rows["path"]} - {None}
-    targets = [number(path) for path in rows["target"]]
+    originals = {inode(path) for path in rows["path"]} - {None}
+    targets = [inode(path) for path in rows["target"]]
     for target, found in zip(rows["target"], targets, strict=True):
         if found in originals:
             raise DataError(f"{target} is an original picture and is not overwritten: choose another --output-dir.")
     return np.array([found is not None for found in targets], dtype=bool)
 
 
-def _claim(output: Path, options: dict, there: pd.Series, overwrite: bool) -> None:
-    """Note the options in the folder; raise DataError where it belongs to something else or was cut otherwise.
+def _write_options(output: Path, options: dict, existing: pd.Series, overwrite: bool) -> None:
+    """Write the options to the folder; raises DataError if its files are not crops or were made with other options.
 
-    To overwrite, what was cut is deleted before the new options are noted. So whenever a run is killed, the cars in
-    the folder are those of the options noted there.
+    To overwrite, existing crops are deleted before the new options are written. So, whenever a run is killed, the crops
+    in the folder were made with the options that are written there.
     """
-    notes = output / CROP_FILE
+    file = output / CROP_FILE
     try:
-        if notes.is_file():
-            before = json.loads(notes.read_text("utf-8"))
+        if file.is_file():
+            before = json.loads(file.read_text("utf-8"))
             if before["source"] != options["source"]:
-                raise DataError(f"{output} holds the cars of {before['source']}: choose another --output-dir.")
+                raise DataError(f"{output} holds the crops of {before['source']}: choose another --output-dir.")
             if before != options and not overwrite:
                 size = f"size {before['size']}" if before["size"] else "no size"
                 raise DataError(
-                    f"The cars in {output} were cut with margin {before['margin']} and {size}: give the same, choose "
-                    "another --output-dir, or cut them again with --overwrite."
+                    f"The crops in {output} were made with margin {before['margin']} and {size}: use the same "
+                    "options, choose another --output-dir, or make them again with --overwrite."
                 )
         elif output.is_dir() and any(not p.name.startswith(".") for p in output.iterdir()):
             raise DataError(f"{output} holds files that `twincar crop` did not write: choose a new --output-dir.")
         if overwrite:
-            for path in there:
+            for path in existing:
                 path.unlink()
-        write_json(options, notes)
+        write_json(options, file)
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise DataError(f"{notes} is not what `twincar crop` wrote: choose a new --output-dir.") from error
+        raise DataError(f"{file} was not written by `twincar crop`: choose a new --output-dir.") from error
     except OSError as error:
         raise DataError(f"{output} cannot be written ({error.strerror}): choose another --output-dir.") from error
 
 
-# Cutting -------------------------------------------------------------------------------------------------------------
+# Cropping ------------------------------------------------------------------------------------------------------------
 
 
-def _cut_all(rows: pd.DataFrame, margin: int, size: int | None, progress: bool) -> list[str]:
-    """Write the cars; "" or why there is none, a row. In threads: PIL lets go of Python's lock to decode and encode."""
+def _crop_all(rows: pd.DataFrame, margin: int, size: int | None, progress: bool) -> list[str]:
+    """Write the crops; returns "" or the reason of each row. In threads: PIL decodes and encodes without the GIL."""
     records = list(rows.to_dict("records"))
     pool = ThreadPoolExecutor(os.cpu_count())
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # PIL warns of huge pictures and odd EXIF; here they are rejected or fine
+        warnings.simplefilter("ignore")  # PIL's about huge pictures (rejected below) and odd EXIF (harmless)
         try:
-            found = pool.map(partial(_cut, margin=margin, size=size), records)
-            return list(track(found, "Cutting", total=len(records), disable=not (progress and records)))
+            found = pool.map(partial(_crop_one, margin=margin, size=size), records)
+            return list(track(found, "Cropping", total=len(records), disable=not (progress and records)))
         finally:
-            pool.shutdown(cancel_futures=True)  # Ctrl-C and a full disk end the run, not the queue
+            pool.shutdown(cancel_futures=True)  # on Ctrl-C or a full disk, do not finish the queue first
 
 
-def _cut(row: dict, margin: int, size: int | None) -> str:
+def _crop_one(row: dict, margin: int, size: int | None) -> str:
+    """Write one crop; returns "" or the reason why it cannot be made."""
+
     def read(image: Image.Image) -> Image.Image | str:
         where = f"{row['path'].name}, {row['where']}"
         box = clip_box([row[c] for c in BOX], *image.size, where)
@@ -254,29 +273,30 @@ def _cut(row: dict, margin: int, size: int | None) -> str:
         car.info = {"icc_profile": profile}
         return car
 
-    car = read_sound(row["path"], read)
+    car = read_valid(row["path"], read)
     if isinstance(car, str):
         return car
     try:
-        with atomic_write(row["target"]) as beside:
-            car.save(beside, quality=QUALITY, icc_profile=car.info["icc_profile"])
+        with atomic_write(row["target"]) as temporary:
+            car.save(temporary, quality=QUALITY, icc_profile=car.info["icc_profile"])
     except OSError as error:
         raise DataError(f"{row['target']} cannot be written ({error}): make room and start again.") from error
     return ""
 
 
 def _upright(image: Image.Image) -> Image.Image:
+    """Apply the EXIF orientation, if it can be read."""
     try:
         return ImageOps.exif_transpose(image)
-    except Exception:  # broken EXIF, of which PIL raises anything, says nothing about how the camera stood
+    except Exception:  # on broken EXIF, PIL raises exceptions of any kind
         return image
 
 
-# The sheet -----------------------------------------------------------------------------------------------------------
+# Contact sheet -------------------------------------------------------------------------------------------------------
 
 
 def _draw_sheet(cars: pd.DataFrame, counts: pd.Series, path: Path) -> None:
-    """One car of each class in `counts` (class name -> cars), five a row, each on a tile of 320 by 280 pixels."""
+    """Draw one crop of each class in `counts` (class name -> number of crops), five per row, on tiles of size TILE."""
     from matplotlib.figure import Figure
 
     columns = min(5, len(counts))
@@ -289,17 +309,18 @@ def _draw_sheet(cars: pd.DataFrame, counts: pd.Series, path: Path) -> None:
         if car := next(_readable(cars.loc[cars["class_name"] == name, "target"]), None):
             axes.imshow(ImageOps.pad(car, (602, 403), color="#f1f3f5"), aspect="auto")
         caption = textwrap.wrap(name, 36, max_lines=2, placeholder=" …")
-        style = {"transform": axes.transAxes, "va": "top", "size": 10, "linespacing": 1.15, "parse_math": False}
-        axes.text(0, -0.03, "\n".join(caption), **style)
+        style: dict[str, Any] = {"transform": axes.transAxes, "va": "top", "size": 10, "linespacing": 1.15}
+        axes.text(0, -0.03, "\n".join(caption), parse_math=False, **style)
         axes.text(0, -0.03 - 0.085 * len(caption), count(int(n), "car"), color="#868e96", **style)
-    with atomic_write(path) as beside:
-        figure.savefig(beside, pil_kwargs={"quality": QUALITY})
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, pil_kwargs={"quality": QUALITY})
 
 
 def _readable(paths: pd.Series) -> Iterator[Image.Image]:
+    """Open the images that can be read."""
     for path in paths:
         try:
             with Image.open(path) as image:
                 yield image.convert("RGB")
-        except OSError:  # somebody touched it
+        except OSError:  # changed since it was written
             continue

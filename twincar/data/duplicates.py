@@ -1,21 +1,21 @@
-"""Finds pictures that are the same photo: saved anew, scaled, cut a little differently, or under another class's name.
+"""Near-duplicate detection: the same photo re-encoded, resized, cropped differently, or under another class name.
 
-`twincar prepare` writes them to duplicates.csv. A photo that both trains and validates is learnt by heart and then
-counted as known; one under two names teaches both.
+`twincar prepare` writes them to duplicates.csv. A photo in both train and val inflates the validation accuracy; one
+under two class names is a wrong label.
 """
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 
-SIDE = 32  # of the thumbnails
+SIDE = 32  # of the thumbnails, in pixels
 MAX_DISTANCE = 10  # of 64 bits
 MIN_CORRELATION = 0.95
-BLOCK = 512  # pictures compared with all others at a time: memory grows with their number, not with its square
+BLOCK = 512  # pictures compared with all others at a time, so that memory grows linearly with their number
 
 
 def thumbnail(image: Image.Image) -> np.ndarray:
-    """A picture as (32, 32) uint8 grey; all zero where its mode knows no grey."""
+    """Reduce an image to (32, 32) uint8 gray; all zero if its mode cannot be converted to gray."""
     try:
         return np.asarray(image.convert("L").resize((SIDE, SIDE), Image.Resampling.BOX))
     except ValueError:
@@ -23,41 +23,56 @@ def thumbnail(image: Image.Image) -> np.ndarray:
 
 
 def perceptual_hash(thumbnails: np.ndarray) -> np.ndarray:
-    """(N, 32, 32) uint8 -> (N, 64) float32 of -1 and 1: whether each of the 8 by 8 lowest frequencies (DCT) is above
-    their median. Two hashes differ in (64 - their product) / 2 bits. (pHash: Zauner, 2010.)"""
+    """Compute perceptual hashes (pHash: Zauner, 2010).
+
+    Args:
+        thumbnails: (N, 32, 32) uint8.
+
+    Returns:
+        (N, 64) float32 of -1 and 1: whether each of the 8 by 8 lowest DCT frequencies is above their median. The
+        Hamming distance of two hashes is (64 - their dot product) / 2.
+    """
     from scipy.fft import dctn
 
     low = dctn(thumbnails.astype(np.float32), axes=(1, 2))[:, :8, :8].reshape(-1, 64)
     return np.where(low > np.median(low[:, 1:], axis=1, keepdims=True), 1, -1).astype(np.float32)
 
 
-def same_photo(thumbnails: np.ndarray) -> np.ndarray:
-    """(N, 32, 32) uint8 -> (N,) int: pictures of one photo share a number, counted from 0 in the order of the first of
-    each; -1 for a picture that comes once, or shows nothing but one tone.
+def duplicate_groups(thumbnails: np.ndarray) -> np.ndarray:
+    """Group near-duplicate pictures.
 
-    Perceptual hashes propose pairs, the correlation of the thumbnails decides. By the hash alone, two cars on the same
-    white studio floor are as near as one photo cut in two ways; by both, 16 pairs are found among the 8,144 training
-    pictures of Stanford Cars, cut to their boxes. All are right; the next would be wrong (two black cars, 0.945).
+    Perceptual hashes select candidate pairs, and the correlation of the thumbnails confirms them. By the hash alone,
+    two cars on the same white studio floor are as close as two crops of one photo. With both, 16 pairs are found among
+    the 8,144 training pictures of Stanford Cars, cropped to their boxes. All 16 are right; the next candidate would be
+    wrong (two black cars, correlation 0.945).
+
+    Args:
+        thumbnails: (N, 32, 32) uint8.
+
+    Returns:
+        (N,) int: the group of each picture, numbered from 0 in order of first appearance; -1 for pictures without a
+        duplicate and for pictures of a single tone.
     """
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
     flat = thumbnails.reshape(len(thumbnails), -1)
-    different, which = np.unique(flat, axis=0, return_inverse=True)  # copies of one file would be pairs without end
-    which = which.reshape(-1)
-    signal = different - different.mean(1, keepdims=True, dtype=np.float32)
-    norm = np.linalg.norm(signal, axis=1, keepdims=True)
-    signal /= np.maximum(norm, 1)
-    hashes = perceptual_hash(different.reshape(-1, SIDE, SIDE))
-    one, other = [], []
-    for start in range(0, len(different), BLOCK):
-        near = hashes[start : start + BLOCK] @ hashes.T >= 64 - 2 * MAX_DISTANCE
-        i, j = np.nonzero(np.triu(near, start + 1))
-        right = np.einsum("nd,nd->n", signal[i + start], signal[j]) >= MIN_CORRELATION
-        one.append(i[right] + start)
-        other.append(j[right])
-    one, other = np.concatenate(one), np.concatenate(other)
-    graph = coo_matrix((np.ones(len(one)), (one, other)), shape=(len(different), len(different)))
-    group = connected_components(graph, directed=False)[1][which]
-    locked = (np.bincount(group)[group] < 2) | (norm[which, 0] < 1)
-    return pd.factorize(np.where(locked, np.nan, group))[0]
+    # Exact copies are merged first: their number of pairs grows with the square.
+    unique, inverse = np.unique(flat, axis=0, return_inverse=True)
+    inverse = inverse.reshape(-1)
+    centered = unique - unique.mean(1, keepdims=True, dtype=np.float32)
+    norm = np.linalg.norm(centered, axis=1, keepdims=True)
+    centered /= np.maximum(norm, 1)
+    hashes = perceptual_hash(unique.reshape(-1, SIDE, SIDE))
+    pairs = []
+    for start in range(0, len(unique), BLOCK):
+        candidates = hashes[start : start + BLOCK] @ hashes.T >= 64 - 2 * MAX_DISTANCE
+        i, j = np.nonzero(np.triu(candidates, start + 1))
+        i += start
+        confirmed = np.einsum("nd,nd->n", centered[i], centered[j]) >= MIN_CORRELATION
+        pairs.append((i[confirmed], j[confirmed]))
+    rows, columns = (np.concatenate(indices) for indices in zip(*pairs, strict=True))
+    graph = coo_matrix((np.ones(len(rows)), (rows, columns)), shape=(len(unique), len(unique)))
+    group = connected_components(graph, directed=False)[1][inverse]
+    single = (np.bincount(group)[group] < 2) | (norm[inverse, 0] < 1)
+    return pd.factorize(np.where(single, np.nan, group))[0]

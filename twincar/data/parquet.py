@@ -1,9 +1,9 @@
-"""Reads pictures out of parquet files with the columns `image` and `label`, on disk or on the Hugging Face Hub.
+"""Read pictures from parquet files with the columns `image` and `label`, on disk or on the Hugging Face Hub.
 
     twincar prepare tanganke/stanford_cars --out data/
 
-`image` is the Hub's struct {bytes, path} or plain bytes; `label` is a ClassLabel, whose names stand in the file's
-schema, or text. Pictures are written out unchanged, a few at a time, and nothing is decoded here.
+`image` is the Hub's struct {bytes, path} or plain bytes; `label` is a ClassLabel, whose names are in the file's schema,
+or text. Pictures are written to disk unchanged, a few at a time, and not decoded here.
 """
 
 import json
@@ -14,20 +14,23 @@ import pandas as pd
 from rich.progress import track
 
 from twincar.config import IMAGE_SUFFIXES
-from twincar.data.listing import COLUMNS, SPLIT_NAMES, DataError, Listing, class_of, folder_name
+from twincar.data.listing import COLUMNS, SPLIT_NAMES, DataError, Listing, folder_name, lookup_class
 from twincar.files import atomic_write, remove_leftovers
 from twincar.text import count
 
 
 def _split_of(file: Path) -> str | None:
-    """The split that "data/train-00000-of-00003.parquet" or "default/train/0000.parquet" names, None if none."""
+    """The split in a name such as "data/train-00000-of-00003.parquet" or "default/train/0000.parquet", or None."""
     stem = re.sub(r"(-\d+-of-\d+.*|[-_.]?\d+)$", "", file.stem.lower())
     return next((SPLIT_NAMES[part] for part in (stem, *file.parts[-2::-1]) if part in SPLIT_NAMES), None)
 
 
 def _with_splits(files: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
-    """(file, split) of the files to read and a note. Where some files name a split, those that name something else
-    (corrupted variants, subsets) are left out: as training pictures they would repeat the test pictures."""
+    """(file, split) of the files to read, and notes.
+
+    If some files name a split, those that name something else (corrupted variants, subsets) are left out: as training
+    pictures they would repeat the test pictures.
+    """
     splits = [(f, _split_of(Path(f))) for f in sorted(files)]
     if not any(split for _, split in splits):
         return [(f, "train") for f, _ in splits], []
@@ -37,12 +40,24 @@ def _with_splits(files: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
 
 
 def download(repo: str, endpoint: str | None, progress: bool) -> tuple[Path, list[Path]]:
-    """The parquet files of a Hub dataset (in the Hub's cache) and the folder they lie in."""
+    """Download the parquet files of a Hub dataset.
+
+    Args:
+        repo: The dataset, "owner/name".
+        endpoint: Address of the Hub, if it is not huggingface.co.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        The dataset's folder in the Hub's cache, and the paths of its parquet files.
+
+    Raises:
+        DataError: The dataset does not exist, is gated, has no parquet files, or cannot be downloaded.
+    """
     from huggingface_hub import HfApi, hf_hub_download
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     try:
-        # not list_repo_files, which keeps trying for 20 s before it says that there is no network
+        # not list_repo_files, which retries for 20 s before it reports that there is no network
         listed = HfApi(endpoint=endpoint).dataset_info(repo).siblings or []
         files = [f.rfilename for f in listed if f.rfilename.endswith(".parquet")]
         files = [f for f in files if f.startswith("data/")] or files
@@ -63,7 +78,7 @@ def download(repo: str, endpoint: str | None, progress: bool) -> tuple[Path, lis
     except Exception as error:  # no network, a proxy's answer, a full disk: the client has dozens of exceptions
         why = (str(error).strip().splitlines() or [""])[0].rstrip(".")
         raise DataError(
-            f"There is no folder {repo} here, and the Hub dataset of that name could not be fetched "
+            f"There is no folder {repo} here, and the Hub dataset of that name could not be downloaded "
             f"({type(error).__name__}: {why}); check the network and try again."
         ) from error
     if not paths:
@@ -71,24 +86,38 @@ def download(repo: str, endpoint: str | None, progress: bool) -> tuple[Path, lis
     return paths[0].parents[wanted[0].count("/")], paths
 
 
-def read_parquet(layout: str, root: Path, files: list[Path], pictures: Path, progress: bool) -> Listing:
-    """Write the pictures in `files` to pictures/<split>/<class>/, unchanged, and list them in the files' order."""
+def read_parquet(layout: str, root: Path, files: list[Path], pictures: Path | None, progress: bool) -> Listing:
+    """Write the pictures of parquet files to `pictures`/<split>/<class>/, unchanged, and list them in the files' order.
+
+    Args:
+        layout: Name of the layout, for the listing.
+        root: Folder of the files.
+        files: The parquet files, below `root`.
+        pictures: Folder for the pictures; None raises.
+        progress: Whether to show progress bars.
+
+    Raises:
+        DataError: A file cannot be read or has other columns, or boxes are needed (`pictures` is None).
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    if pictures is None:
+        raise DataError(f"{root} holds parquet files, which have no boxes: give the devkit's or Kaggle's folder.")
     for folder in pictures.glob("*/*/"):
         remove_leftovers(folder)
     wanted, notes = _with_splits([f.relative_to(root).as_posix() for f in files])
-    rows, names, numbers, taken, unlabelled = [], {}, set(), set(), 0
+    rows, names, numbers, unlabeled = [], {}, set(), 0
+    taken: set[Path] = set()
     for file, split in wanted:
         try:
-            # Streamed in small batches: a split of full-size photos does not fit into memory.
+            # Read in small batches: a split of full-size photos does not fit into memory.
             with pq.ParquetFile(root / file, pre_buffer=False) as table:
                 columns = table.schema_arrow.names
                 if not {"image", "label"} <= set(columns):
                     raise DataError(f"{file} has the columns {', '.join(columns)}: image and label are needed.")
-                named = _label_names(table.schema_arrow.metadata)
-                names.update(dict.fromkeys(named))
+                label_names = _label_names(table.schema_arrow.metadata)
+                names.update(dict.fromkeys(label_names))
                 batches = table.iter_batches(batch_size=32, columns=["image", "label"])
                 total = -(-table.metadata.num_rows // 32)
                 number = 0
@@ -96,13 +125,13 @@ def read_parquet(layout: str, root: Path, files: list[Path], pictures: Path, pro
                     for image, label in zip(*(batch[c].to_pylist() for c in ("image", "label")), strict=True):
                         where, number = f"{file} row {number + 1}", number + 1
                         if label is None or label == -1:  # -1: the Hub's convention for hidden test labels
-                            unlabelled += 1
+                            unlabeled += 1
                             continue
                         class_name, reason = str(label), ""
                         if not isinstance(label, str):
                             numbers.add(label)
-                            if named:
-                                class_name, reason = class_of(label + 1, named, where)
+                            if label_names:
+                                class_name, reason = lookup_class(label + 1, label_names, where)
                         image = image if isinstance(image, dict) else {"bytes": image}
                         data = image.get("bytes")
                         name = _file_name(image.get("path") or f"{number:05d}", data)
@@ -118,14 +147,14 @@ def read_parquet(layout: str, root: Path, files: list[Path], pictures: Path, pro
         except (pa.ArrowException, OSError) as error:
             why = (str(error).splitlines() or [""])[0]
             raise DataError(f"{root / file} cannot be read ({why}): download it again.") from error
-    if unlabelled:
-        notes.append(f"{count(unlabelled, 'picture')} without label left out.")
-    order = list(names) or [str(number) for number in sorted(numbers)]  # by number: "10" comes after "9"
+    if unlabeled:
+        notes.append(f"{count(unlabeled, 'picture')} without label left out.")
+    order = list(names) or [str(number) for number in sorted(numbers)]  # in numeric order
     return Listing(layout, pd.DataFrame(rows, columns=COLUMNS), order or None, notes)
 
 
 def _label_names(metadata: dict | None) -> list[str]:
-    """The ClassLabel's names, which the `datasets` library leaves in the parquet schema; [] where there are none."""
+    """The ClassLabel's names, which the `datasets` library stores in the parquet schema; [] if there are none."""
     try:
         label = json.loads((metadata or {})[b"huggingface"])["info"]["features"]["label"]
         return [str(name) for name in label["names"]]
@@ -134,18 +163,19 @@ def _label_names(metadata: dict | None) -> list[str]:
 
 
 def _file_name(name: str, data: bytes | None) -> str:
+    """A safe file name from an untrusted one, with a suffix that fits the data."""
     path = Path(name.replace("\\", "/"))
     suffix = ".png" if (data or b"").startswith(b"\x89PNG") else ".jpg"
     return (path.stem.lstrip(".") or "picture") + (path.suffix if path.suffix.lower() in IMAGE_SUFFIXES else suffix)
 
 
 def _write_once(target: Path, data: bytes) -> None:
-    """A file of the same size is kept: a run that was killed goes on where it stopped."""
+    """Write a file unless it exists with the same size: a restarted run continues where it was killed."""
     if target.is_file() and target.stat().st_size == len(data):
         return
     try:
-        with atomic_write(target) as beside:
-            beside.write_bytes(data)
+        with atomic_write(target) as temporary:
+            temporary.write_bytes(data)
     except OSError as error:
         raise DataError(
             f"{target} cannot be written ({error.strerror}): make room or choose another folder."

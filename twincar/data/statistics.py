@@ -1,9 +1,9 @@
-"""What the pictures of a table are like: how large, how bright in each channel, how sharp; and how many a class has.
+"""Image statistics of a table (size, channel means, sharpness) and its class distribution.
 
     twincar prepare SOURCE --out data --statistics                        # of 400 pictures -> data/statistics.csv
-    twincar prepare SOURCE --out data --statistics --keep reports/data    # and a copy to show without them
+    twincar prepare SOURCE --out data --statistics --keep reports/data    # and a copy that does not need the pictures
 
-From Python: `found, unreadable = statistics.measure(load_table("data"))`.
+From Python: `rows, unreadable = statistics.measure(load_table("data"))`.
 """
 
 import os
@@ -25,26 +25,33 @@ COLUMNS = [
     "path", "class_name", "make", "split", "width", "height", "aspect_ratio", "box_width", "box_height",
     "red", "green", "blue", "sharpness",
 ]  # fmt: skip
-SHARPNESS = ((0, "very blurry"), (100, "slightly blurry"), (500, "sharp"))  # from this variance on -> the words
+SHARPNESS = ((0, "very blurry"), (100, "slightly blurry"), (500, "sharp"))  # (lower bound, label)
 FILES = ("statistics.csv", "class_distribution.csv")
 
 
 def measure(
-    table: pd.DataFrame, sample: int = 400, seed: int = 42, *, workers: int | None = None, progress: bool = False
+    table: pd.DataFrame, sample: int = 400, seed: int = 42, *, progress: bool = False
 ) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
-    """Measure `sample` pictures of a table, drawn with `seed` from all its splits; all of them where it has no more.
+    """Measure a random sample of a table's pictures.
 
-    Returns the measurements, a row a picture in the table's order, and (path, reason) of those that cannot be read.
+    Args:
+        table: Rows as of `load_table`.
+        sample: Number of pictures to measure, drawn from all splits; all pictures if the table has no more.
+        seed: Random seed of the sample.
+        progress: Whether to show a progress bar.
 
-    path : the file's name, without its folder, so that the table can be shown elsewhere.
-    width, height, aspect_ratio : of the upright picture as it lies in the file, in pixels; width over height.
-    box_width, box_height : of the car's box, in pixels; NaN where the table has none.
-    red, green, blue : mean of the channel over the whole picture, 0-255.
-    sharpness : `sharpness` of the whole picture.
+    Returns:
+        The measurements, in the table's order, and (path, reason) of the pictures that cannot be read. Columns:
+
+        * path: file name without its folder, so that the table can be published.
+        * width, height, aspect_ratio: of the upright picture, in pixels; width / height.
+        * box_width, box_height: of the car's box, in pixels; NaN if there is none.
+        * red, green, blue: mean of the channel, 0-255.
+        * sharpness: see `sharpness`.
     """
     rows = table if sample >= len(table) else table.sample(sample, random_state=seed).sort_index()
     records, unreadable = [], []
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:  # decoding and OpenCV run outside Python's lock
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding and OpenCV release the GIL
         found = pool.map(_measure, rows["path"])
         measured = track(found, "Measuring", total=len(rows), disable=not progress)
         for row, result in zip(rows.itertuples(), measured, strict=True):
@@ -58,23 +65,33 @@ def measure(
 
 
 def sharpness(picture: np.ndarray) -> float:
-    """The variance of the Laplacian of the grey picture; the more edges and the finer, the higher (0 where it is flat).
+    """Variance of the Laplacian of the gray picture: higher for more and finer edges, 0 for a flat picture.
 
-    picture : (H, W, 3) RGB, uint8. Source: Pech-Pacheco et al., "Diatom autofocusing in brightfield microscopy",
-    ICPR 2000. It depends on the picture's size: compare pictures of one size.
+    It depends on the picture's size: compare only pictures of one size. Reference: Pech-Pacheco et al., "Diatom
+    autofocusing in brightfield microscopy", ICPR 2000.
+
+    Args:
+        picture: (H, W, 3) RGB, uint8.
     """
     return float(cv2.Laplacian(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), cv2.CV_64F).var())
 
 
 def sharpness_counts(values: Sequence[float]) -> pd.Series:
-    """How many of the values fall to each of the words of SHARPNESS, in their order."""
-    bounds, words = zip(*SHARPNESS, strict=True)
-    return pd.cut(pd.Series(values), [*bounds, np.inf], right=False, labels=words).value_counts().reindex(words)
+    """Number of values for each label of SHARPNESS, in their order."""
+    bounds, labels = zip(*SHARPNESS, strict=True)
+    return pd.cut(pd.Series(values), [*bounds, np.inf], right=False, labels=labels).value_counts().reindex(labels)
 
 
 def distribution(table: pd.DataFrame, names: Sequence[str] | None = None) -> pd.DataFrame:
-    """Pictures a class and split: class_name, make and a column of counts for each of SPLITS, in the order of `names`,
-    by default that of the table's labels."""
+    """Count the pictures of each class and split.
+
+    Args:
+        table: Rows as of `load_table`.
+        names: Class names, in the order of the result's rows; by default those of the table, in label order.
+
+    Returns:
+        class_name, make and a column of counts for each of SPLITS.
+    """
     names = list(names or class_names(table))
     counts = pd.crosstab(table["class_name"], table["split"]).reindex(names, columns=SPLITS, fill_value=0)
     makes = [parse_class_name(name).make for name in names]
@@ -92,7 +109,7 @@ def save(folder: str | Path, table: pd.DataFrame, found: pd.DataFrame) -> None:
 
 
 def _measure(path: str) -> dict[str, float] | str:
-    """The measurements of one picture, or why it has none."""
+    """The measurements of one picture, or the reason why it cannot be read."""
     try:
         picture = np.asarray(load_photo(path))
     except PhotoError as error:

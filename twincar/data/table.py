@@ -1,13 +1,13 @@
-"""Turns any layout of Stanford Cars, or of your own cars, into one table that everything else reads.
+"""Prepare a data set: any layout of Stanford Cars, or of your own cars, becomes one table.
 
     twincar prepare SOURCE --out data/      # SOURCE: a folder, parquet files, or owner/name on the Hugging Face Hub
 
-writes `data/cars.csv` (one row a usable picture, COLUMNS below), `data/rejected.csv` (the others, with a reason) and
-`data/duplicates.csv` (which of the usable ones are the same photo).
+writes `data/cars.csv` (one row for each usable picture, with COLUMNS), `data/rejected.csv` (the other pictures, with
+the reason) and `data/duplicates.csv` (usable pictures that show the same photo).
 From Python: `prepare("tanganke/stanford_cars", "data")`, then `load_table("data")`.
 
-The validation pictures are drawn from all annotated training pictures, in the devkit's order, before any is rejected.
-So every layout of Stanford Cars gives the same 7,329 / 815 pictures, also where files are missing.
+The validation split is drawn from all annotated training pictures, in the devkit's order, before any is rejected. So
+every layout of Stanford Cars gives the same 7,329 / 815 pictures, even if files are missing.
 """
 
 import math
@@ -24,10 +24,10 @@ import pandas as pd
 from rich.progress import track
 
 from twincar.config import IMAGE_SUFFIXES, STANFORD_CARS, canonical_class_name, parse_class_name
-from twincar.data.duplicates import SIDE, same_photo
+from twincar.data.duplicates import SIDE, duplicate_groups
 from twincar.data.layouts import read_source
 from twincar.data.listing import BOX, DataError, Listing
-from twincar.data.validation import clip_box, read_sound, read_thumbnail
+from twincar.data.validation import clip_box, read_thumbnail, read_valid
 from twincar.files import atomic_write, locked, remove_leftovers
 from twincar.text import count
 
@@ -39,21 +39,32 @@ SPLITS = ("train", "val", "test", "holdout")
 
 @dataclass(frozen=True)
 class Summary:
-    """What `prepare` found and wrote; `describe()` says it in sentences."""
+    """Result of `prepare`.
+
+    Attributes:
+        table: Path of cars.csv.
+        layout: Name of the source's layout.
+        n_classes: Number of classes.
+        is_stanford_cars: Whether the classes, and so the labels, are those of Stanford Cars.
+        splits: Usable pictures of each split.
+        rejected: Rejected pictures by reason (its first words).
+        boxes: Usable pictures that have a box.
+        notes: Sentences about what was left out.
+    """
 
     table: Path
     layout: str
     n_classes: int
     is_stanford_cars: bool
-    splits: dict[str, int]  # usable pictures a split
-    rejected: dict[str, int]  # pictures a reason (its first words)
-    boxes: int  # usable pictures that have a box
+    splits: dict[str, int]
+    rejected: dict[str, int]
+    boxes: int
     notes: tuple[str, ...] = ()
 
     def describe(self) -> str:
-        """A few sentences for a person, one a line."""
+        """Summarize in a few sentences, one per line."""
         usable, rejected = sum(self.splits.values()), sum(self.rejected.values())
-        classes = "Stanford Cars, labels in the devkit's order" if self.is_stanford_cars else "labels by this data set"
+        classes = "Stanford Cars, labels in the devkit's order" if self.is_stanford_cars else "labels of this data set"
         lines = [
             f"Layout: {self.layout}; {count(self.n_classes, 'class', 'classes')} ({classes}).",
             f"{count(usable, 'picture')}: " + ", ".join(f"{n:,} {s}" for s, n in self.splits.items() if n) + ".",
@@ -78,27 +89,30 @@ def prepare(
     progress: bool = True,
     endpoint: str | None = None,
 ) -> Summary:
-    """Write `out`/cars.csv, `out`/rejected.csv and `out`/duplicates.csv from `source`.
+    """Prepare a data set: write `out`/cars.csv, `out`/rejected.csv and `out`/duplicates.csv.
 
-    Parameters
-    ----------
-    source : a folder in any of the layouts of `layouts.py`, a parquet file, or a Hub dataset "owner/name".
-    out : folder for the tables; pictures out of parquet files go to `out`/pictures. A run that was killed can be
-        started again: tables appear whole or not at all, pictures already written are kept.
-    seed, val_size : of the split, `val_size` in [0, 1); unused where the source has its own validation pictures.
-    holdout : a folder of pictures, or a text file with one file name a line. Training pictures of these names get the
-        split "holdout", so that they are left out of training; validation and test pictures stay what they are.
-    keep_test : False leaves the test pictures out of the table.
-    progress : show progress bars.
-    endpoint : address of the Hub, if it is not huggingface.co.
+    A run that was killed can be started again: tables are written atomically, and pictures that are already written
+    are kept.
 
-    Raises
-    ------
-    DataError
-        One sentence: no layout fits, a file cannot be read, the Hub cannot be reached, no picture is usable.
+    Args:
+        source: A folder in any layout of `layouts.py`, a parquet file, or a Hub dataset "owner/name".
+        out: Folder for the tables; pictures from parquet files go to `out`/pictures.
+        seed: Random seed of the split.
+        val_size: Fraction of the training pictures to validate on, in [0, 1). Unused, as is `seed`, if the source has
+            validation pictures of its own.
+        holdout: A folder of pictures, or a text file with one file name per line. Training pictures with these names
+            get the split "holdout" and are not trained on; validation and test pictures are unchanged.
+        keep_test: Whether the table includes the test pictures.
+        progress: Whether to show progress bars.
+        endpoint: Address of the Hub, if it is not huggingface.co.
+
+    Raises:
+        DataError: No layout fits, a file cannot be read or written, the Hub cannot be reached, or no picture is usable.
     """
     if not 0 <= val_size < 1:
-        raise DataError(f"val_size is {val_size}: it is a share of the training pictures, from 0 up to but not 1.")
+        raise DataError(
+            f"val_size is {val_size}: it is a fraction of the training pictures, at least 0 and less than 1."
+        )
     held_out = _holdout_names(holdout)
     out = Path(os.path.abspath(Path(out).expanduser()))
     listing = read_source(source, out / "pictures", endpoint, progress)
@@ -107,30 +121,30 @@ def prepare(
         rows = rows[rows["split"] != "test"].reset_index(drop=True)
     rows["class_name"], rows["label"], is_stanford_cars = label_rows(listing, rows["class_name"])
 
-    # The split comes first: which pictures validate must not depend on which files are damaged or missing.
+    # The split is drawn first, so that it does not depend on which files are damaged or missing.
     if (rows["split"] == "val").any():
         notes.append("The source's own validation pictures are used.")
     else:
-        drawn = rows.index[(rows["split"] == "train") & (rows["label"] >= 0)]
-        rows.loc[drawn[stratified_split(rows.loc[drawn, "label"], val_size, seed)], "split"] = "val"
+        candidates = rows.index[(rows["split"] == "train") & (rows["label"] >= 0)]
+        is_val = stratified_split(rows.loc[candidates, "label"], val_size, seed)
+        rows.loc[candidates[is_val], "split"] = "val"
     if held_out:
-        named = pd.Series([Path(p).name in held_out for p in rows["path"]], index=rows.index, dtype=bool)
-        rows.loc[named & (rows["split"] == "train"), "split"] = "holdout"
+        is_named = pd.Series([Path(p).name in held_out for p in rows["path"]], index=rows.index, dtype=bool)
+        rows.loc[is_named & (rows["split"] == "train"), "split"] = "holdout"
 
-    thumbnails = _check(rows, progress)
+    thumbnails = _validate(rows, progress)
     usable = rows[rows["reason"] == ""].copy()
     rejected = rows[rows["reason"] != ""]
     if held_out:
-        counts = usable.loc[named[usable.index], "split"].value_counts()
+        counts = usable.loc[is_named[usable.index], "split"].value_counts()
         notes.append(
             f"Of {count(len(held_out), 'file name')} to hold out, {counts.get('holdout', 0):,} are held out and "
             f"{counts.get('val', 0):,} stay validation pictures."
         )
-    if not is_stanford_cars and len(usable):  # labels without a gap, also where a class lost all its pictures
-        gone = sorted(set(rows["class_name"]) - set(usable["class_name"]) - {""})
-        if gone:
+    if not is_stanford_cars and len(usable):  # labels stay consecutive if a class has no usable picture
+        if lost := sorted(set(rows["class_name"]) - set(usable["class_name"]) - {""}):
             notes.append(
-                f"{count(len(gone), 'class', 'classes')} without a usable picture left out: {', '.join(gone)}."
+                f"{count(len(lost), 'class', 'classes')} without a usable picture left out: {', '.join(lost)}."
             )
         usable["label"] = usable["label"].rank(method="dense").astype(int) - 1
 
@@ -145,9 +159,9 @@ def prepare(
         usable[column] = pd.Series([getattr(car, column) for car in cars], index=usable.index, dtype=object)
     usable["path"] = _relative(usable["path"], out)
     usable[BOX] = usable[BOX].round().astype("Int64")
-    photo = same_photo(thumbnails[usable.index])
+    photo = duplicate_groups(thumbnails[usable.index])
     copies = usable[["path", "split", "class_name"]].assign(photo=photo)[photo >= 0].sort_values("photo", kind="stable")
-    notes += _about(copies, out)
+    notes += _duplicate_notes(copies, out)
     _write(copies[["photo", "path", "split", "class_name"]], out / "duplicates.csv")
     _write(usable[COLUMNS], out / "cars.csv")
     return Summary(
@@ -162,25 +176,35 @@ def prepare(
     )
 
 
-def stratified_split(labels: Sequence[int], val_size: float = 0.1, seed: int = 42) -> np.ndarray:
-    """Draw validation pictures: an array of bool, True for validation.
+def stratified_split(
+    labels: Sequence[int] | np.ndarray | pd.Series, val_size: float = 0.1, seed: int = 42
+) -> np.ndarray:
+    """Draw a stratified validation split.
 
-    With enough pictures it is `sklearn.model_selection.train_test_split(..., test_size=val_size, stratify=labels,
-    random_state=seed)` to the picture. Where that is impossible (a class of one picture, more classes than validation
-    pictures) it comes as near as it can; no class ever loses its last training picture.
+    Equal to `sklearn.model_selection.train_test_split(..., test_size=val_size, stratify=labels, random_state=seed)`
+    where that is possible. Otherwise (a class of one picture, more classes than validation pictures) it is an
+    approximation. Every class keeps at least one training picture.
+
+    Args:
+        labels: (N,) labels.
+        val_size: Fraction to draw, in [0, 1).
+        seed: Random seed.
+
+    Returns:
+        (N,) bool, True for validation.
     """
     from sklearn.model_selection import train_test_split
 
-    labels = np.asarray(labels)
-    is_val = np.zeros(len(labels), dtype=bool)
-    _, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    targets = np.asarray(labels)
+    is_val = np.zeros(len(targets), dtype=bool)
+    _, inverse, counts = np.unique(targets, return_inverse=True, return_counts=True)
     eligible = np.flatnonzero(counts[inverse] >= 2)
     n_classes = int((counts >= 2).sum())
     n_val = math.ceil(len(eligible) * val_size)  # sklearn rounds up too
     if n_val == 0:
         return is_val
     if n_classes <= n_val <= len(eligible) - n_classes:
-        _, val = train_test_split(eligible, test_size=val_size, stratify=labels[eligible], random_state=seed)
+        _, val = train_test_split(eligible, test_size=val_size, stratify=targets[eligible], random_state=seed)
         is_val[val] = True
         return is_val
     left = counts.copy()
@@ -192,38 +216,49 @@ def stratified_split(labels: Sequence[int], val_size: float = 0.1, seed: int = 4
 
 
 def load_table(data_dir: str | Path) -> pd.DataFrame:
-    """Read the table that `prepare` wrote to `data_dir`: COLUMNS, paths absolute (str), label int, year Int64 (NA where
-    the name tells none), box in pixels as float, 0-based, x2 and y2 exclusive, NaN where there is none.
+    """Read the table that `prepare` wrote to `data_dir`.
 
-    Raises DataError where there is no table or it is not one of `prepare`'s.
+    Returns:
+        COLUMNS: absolute paths as str, `label` as int, `year` as Int64 (NA if the class name has none), and the box in
+        pixels as float, 0-based, x2 and y2 exclusive (NaN if there is none).
+
+    Raises:
+        DataError: The table does not exist or was not written by `prepare`.
     """
-    table, again = Path(data_dir) / "cars.csv", f"run `twincar prepare SOURCE --out {data_dir}` "
+    table, command = Path(data_dir) / "cars.csv", f"run `twincar prepare SOURCE --out {data_dir}`"
     if not table.is_file():
-        raise DataError(f"There is no {table}: {again}first.")
+        raise DataError(f"There is no {table}: {command} first.")
     try:
-        rows = pd.read_csv(table, dtype=str, keep_default_na=False)  # a model called "NA" stays a name
+        rows = pd.read_csv(table, dtype=str, keep_default_na=False)  # a class called "NA" must stay a string
     except (ValueError, OSError) as error:
-        raise DataError(f"{table} cannot be read ({str(error).strip()}): {again}again.") from error
+        raise DataError(f"{table} cannot be read ({str(error).strip()}): {command} again.") from error
     if missing := [c for c in COLUMNS if c not in rows.columns]:
-        raise DataError(f"{table} has no column {', '.join(missing)}: {again}again.")
+        raise DataError(f"{table} has no column {', '.join(missing)}: {command} again.")
     rows = rows[COLUMNS]
     if rows.empty:
-        raise DataError(f"{table} has no rows: {again}again.")
+        raise DataError(f"{table} has no rows: {command} again.")
     if wrong := sorted(set(rows["split"]) - set(SPLITS)):
-        raise DataError(f"{table} has the split {wrong[0]!r}, which is none of {', '.join(SPLITS)}: {again}again.")
+        raise DataError(
+            f"{table} has the split {wrong[0]!r}, which is not one of {', '.join(SPLITS)}: {command} again."
+        )
     try:
         numbers = rows[["year", *BOX]].replace("", None).apply(pd.to_numeric)
         rows = rows.assign(label=rows["label"].astype(int), year=numbers["year"].astype("Int64"))
         rows[BOX] = numbers[BOX].astype(float)
     except (ValueError, TypeError) as error:
-        raise DataError(f"{table} has text where a number belongs ({error}): {again}again.") from error
+        raise DataError(f"{table} has text instead of a number ({error}): {command} again.") from error
     base = os.path.abspath(data_dir)
     return rows.assign(path=[os.path.normpath(os.path.join(base, p)) for p in rows["path"]])
 
 
 def class_names(table: pd.DataFrame) -> tuple[str, ...]:
-    """The class names in label order: name i is label i. For Stanford Cars always all 196, in the devkit's order, also
-    where a class has no picture in `table`. Raises DataError where labels and names do not fit together."""
+    """Return a table's class names in label order: name i belongs to label i.
+
+    For Stanford Cars these are always all 196, in the devkit's order, even if a class has no picture in `table`.
+
+    Raises:
+        DataError: Labels and names do not match.
+    """
     pairs = table[["label", "class_name"]].drop_duplicates().sort_values("label")
     labels, names = pairs["label"].tolist(), tuple(pairs["class_name"])
     n = len(STANFORD_CARS)
@@ -237,8 +272,18 @@ def class_names(table: pd.DataFrame) -> tuple[str, ...]:
 
 
 def label_rows(listing: Listing, found: pd.Series) -> tuple[list[str], list[int], bool]:
-    """(class name, label) of every row, and whether this is Stanford Cars. "/" and "-" in a name are the same; the
-    spelling is the devkit's, else the one met first. A row without a class gets label -1."""
+    """Assign class names and labels to the rows of a listing.
+
+    "/" and "-" in a name are equal. The spelling is the devkit's, else that of the first occurrence.
+
+    Args:
+        listing: The source's listing, for its class names.
+        found: The class name of each row, as found.
+
+    Returns:
+        The class name of each row, the label of each row (-1 for a row without a class), and whether the classes are
+        those of Stanford Cars.
+    """
     stanford = {canonical_class_name(name): name for name in STANFORD_CARS}
     spelling = {canonical_class_name(name): name for name in reversed([*(listing.names or []), *found]) if name}
     is_stanford_cars = bool(spelling) and set(spelling) <= set(stanford)
@@ -254,6 +299,7 @@ def label_rows(listing: Listing, found: pd.Series) -> tuple[list[str], list[int]
 
 
 def _holdout_names(holdout: str | Path | None) -> set[str]:
+    """File names in a folder, or in a text file with one name per line."""
     if holdout is None:
         return set()
     path = Path(holdout).expanduser()
@@ -263,7 +309,7 @@ def _holdout_names(holdout: str | Path | None) -> set[str]:
         try:
             names = {Path(line.strip()).name for line in path.read_text("utf-8-sig").splitlines() if line.strip()}
         except UnicodeDecodeError as error:
-            raise DataError(f"{holdout} is not a text file: give one file name a line, or a folder.") from error
+            raise DataError(f"{holdout} is not a text file: give one file name per line, or a folder.") from error
     else:
         raise DataError(f"There is no {holdout}: holdout is a folder of pictures or a text file of file names.")
     if not names:
@@ -271,18 +317,17 @@ def _holdout_names(holdout: str | Path | None) -> set[str]:
     return names
 
 
-# Checking pictures ---------------------------------------------------------------------------------------------------
+# Validation ----------------------------------------------------------------------------------------------------------
 
 
-def _check(rows: pd.DataFrame, progress: bool) -> np.ndarray:
-    """Fill `rows.reason` where a picture or its box is unusable, and clip the boxes that are. Gives the thumbnails of
-    all rows, zero where there is none."""
+def _validate(rows: pd.DataFrame, progress: bool) -> np.ndarray:
+    """Set `reason` of unusable rows and clip the boxes of the others, in place. Returns all rows' thumbnails."""
     todo = np.flatnonzero(rows["reason"] == "")
     thumbnails = np.zeros((len(rows), SIDE, SIDE), np.uint8)
     boxes, reasons = rows[BOX].to_numpy(dtype=float, copy=True), rows["reason"].tolist()
     with warnings.catch_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        warnings.simplefilter("ignore")  # PIL warns of huge pictures and odd EXIF; here they are rejected or fine
-        found = pool.map(lambda path: read_sound(path, read_thumbnail), rows["path"].iloc[todo])
+        warnings.simplefilter("ignore")  # PIL's about huge pictures (rejected below) and odd EXIF (harmless)
+        found = pool.map(lambda path: read_valid(path, read_thumbnail), rows["path"].iloc[todo])
         for i, result in zip(todo, track(found, "Checking", total=len(todo), disable=not progress), strict=True):
             if isinstance(result, str):
                 reasons[i] = result
@@ -298,17 +343,17 @@ def _check(rows: pd.DataFrame, progress: bool) -> np.ndarray:
     return thumbnails
 
 
-def _about(copies: pd.DataFrame, out: Path) -> list[str]:
-    """What to know of photos that come more than once: a sentence, or none where there are none."""
+def _duplicate_notes(copies: pd.DataFrame, out: Path) -> list[str]:
+    """A sentence about duplicates, if there are any."""
     photos = copies.groupby("photo")
     if not len(photos):
         return []
     across = photos["split"].agg(lambda splits: "/".join(s for s in SPLITS if s in set(splits)))
     leaks = across[across.str.contains("/")].value_counts()
-    told = ", ".join(f"{n:,} of them in {splits}" for splits, n in leaks.items()) or "none across splits"
+    leak_text = ", ".join(f"{n:,} of them in {splits}" for splits, n in leaks.items()) or "none across splits"
     names = int((photos["class_name"].nunique() > 1).sum())
     return [
-        f"{count(len(photos), 'photo')} more than once ({told}; {names:,} under different class names): "
+        f"{count(len(photos), 'photo')} found more than once ({leak_text}; {names:,} under different class names): "
         f"see {out / 'duplicates.csv'}."
     ]
 
@@ -317,15 +362,16 @@ def _about(copies: pd.DataFrame, out: Path) -> list[str]:
 
 
 def _relative(paths: Sequence[Path], out: Path) -> list[str]:
-    """Relative to `out` where the picture lies inside it, so that the folder can be moved; absolute otherwise."""
+    """Relative paths for pictures inside `out`, so that the folder can be moved; absolute paths for others."""
     return [p.relative_to(out).as_posix() if p.is_relative_to(out) else str(p) for p in map(Path, paths)]
 
 
 def _write(rows: pd.DataFrame, path: Path) -> None:
+    """Write a table atomically, one process at a time."""
     try:
         with locked(path.with_name(".lock")):
             remove_leftovers(path.parent, path.name)
-            with atomic_write(path) as beside:
-                rows.to_csv(beside, index=False, encoding="utf-8")
+            with atomic_write(path) as temporary:
+                rows.to_csv(temporary, index=False, encoding="utf-8")
     except OSError as error:
         raise DataError(f"{path} cannot be written ({error.strerror}): choose another folder.") from error

@@ -1,4 +1,4 @@
-"""Which pictures and boxes can be used: one set of rules for `twincar prepare` and `twincar crop`."""
+"""Validation of pictures and boxes, shared by `twincar prepare` and `twincar crop`."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -10,15 +10,15 @@ from PIL import Image, UnidentifiedImageError
 
 from twincar.data.duplicates import SIDE, thumbnail
 
-MIN_SIDE = 16  # pixels: less shows no car
-MAX_ASPECT = 8.0  # long side / short side: a banner or a broken export
-MAX_OVERHANG = 0.1  # of the picture's side: annotators draw boxes a little over the edge, not far
+MIN_SIDE = 16  # pixels; a smaller picture shows no recognizable car
+MAX_ASPECT = 8.0  # long side / short side; beyond it are banners and broken exports
+MAX_OVERHANG = 0.1  # of the picture's side: annotated boxes may reach a little over the edge
 
 T = TypeVar("T")
 
 
-def read_sound(path: Path, read: Callable[[Image.Image], T]) -> T | str:
-    """read(the opened picture) of a sound picture, else why it is none."""
+def read_valid(path: Path, read: Callable[[Image.Image], T]) -> T | str:
+    """Open a picture and return `read(image)`, or the reason why the picture cannot be used."""
     try:
         with Image.open(path) as image:
             width, height = image.size
@@ -36,25 +36,34 @@ def read_sound(path: Path, read: Callable[[Image.Image], T]) -> T | str:
 
 
 def read_thumbnail(image: Image.Image) -> tuple[tuple[int, int], np.ndarray]:
-    """(width, height) and a thumbnail (`duplicates.py`), after reading every byte; of a large JPEG one pixel in 64 is
-    decoded."""
-    size = image.size
-    image.draft("RGB", tuple(max(2 * SIDE, side // 8) for side in size))
+    """Return an opened image's (width, height) and its thumbnail (see `duplicates.py`).
+
+    All bytes are read, so that truncated files raise; a large JPEG is decoded at 1/8 scale.
+    """
+    width, height = image.size
+    image.draft("RGB", (max(2 * SIDE, width // 8), max(2 * SIDE, height // 8)))
     image.load()
-    return size, thumbnail(image)
+    return (width, height), thumbnail(image)
 
 
 def clip_box(box: Sequence[float], width: int, height: int, where: str) -> list[float] | str:
-    """The box inside the picture (0-based pixels, x2 and y2 exclusive), else why it is no box; `where` it was found."""
+    """Clip a box to its picture, or return the reason why it cannot be used.
+
+    Args:
+        box: x1, y1, x2, y2 in pixels, 0-based, x2 and y2 exclusive.
+        width: Width of the picture.
+        height: Height of the picture.
+        where: File and row of the annotation, for the reason.
+    """
     x1, y1, x2, y2 = box
-    shown = f"{x1:g},{y1:g},{x2:g},{y2:g}"
+    text = f"{x1:g},{y1:g},{x2:g},{y2:g}"
     if not all(math.isfinite(v) for v in box):
-        return f"box: {shown} is not four numbers ({where})"
+        return f"box: {text} is not four numbers ({where})"
     if x2 <= x1 or y2 <= y1:
-        return f"box: {shown} is empty or upside down ({where})"
+        return f"box: {text} is empty or upside down ({where})"
     over_x, over_y = max(-x1, x2 - width), max(-y1, y2 - height)
     clipped = [max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height))]
     inside = clipped[2] - clipped[0] >= 1 and clipped[3] - clipped[1] >= 1
     if not inside or over_x > MAX_OVERHANG * width or over_y > MAX_OVERHANG * height:
-        return f"box: {shown} reaches out of the {width}x{height} picture ({where})"
+        return f"box: {text} reaches out of the {width}x{height} picture ({where})"
     return clipped
