@@ -1,11 +1,11 @@
-"""Scores a folder of photos with a published model and writes the table.
+"""Predict a folder of photos with a published model, write a table and compute metrics.
 
     python twin_car_testing.py photos/ --out predictions.csv
     python twin_car_testing.py photos/ --labels labels.csv --scores scores.json --model user/repo
 
-A photo is labelled by the subfolder it lies in, where that is named like a class ("BMW M3 Coupe 2012/1.jpg", "/"
-written as "-"), or by a CSV with the columns file (below the folder) and class_name. Every metric is counted over the
-labelled ones; the others are only named. A photo that cannot be read is a row with its reason.
+Labels are the names of the subfolders, if they are class names ("BMW M3 Coupe 2012/1.jpg", "/" written as "-"), or come
+from a CSV with the columns file (relative to the folder) and class_name. Metrics are computed from the labelled photos;
+the others are only predicted. A photo that cannot be read is a row with an error.
 """
 
 import os
@@ -26,15 +26,24 @@ from twincar.text import count
 
 
 def utf8(path: Path) -> str:
-    """A path as a table can hold it: on Linux a name may be any bytes, and those that are no UTF-8 become "\\xff".
-    A carriage return, which would end the row for some readers, becomes "\\r"."""
+    r"""Return a path as UTF-8 text for a table: other bytes become "\xff", a carriage return becomes "\r".
+
+    File names on Linux can be any bytes, and some CSV readers end a row at a carriage return.
+    """
     return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace").replace("\r", "\\r")
 
 
 def labels_of(files: list[Path], folder: Path, labels: Path | None, names: tuple[str, ...]) -> list[str | None]:
-    """The class name of each file, out of the CSV `labels`, else by its subfolder; None where none is known.
+    """Return the class name of each file, None if it has no label.
 
-    Raises TwinCarError when the CSV cannot be read, or names files that are not there or classes not among `names`.
+    Args:
+        files: The photos.
+        folder: The folder of all photos.
+        labels: A CSV with the columns file and class_name; None takes the names of the subfolders.
+        names: The class names of the model.
+
+    Raises:
+        TwinCarError: The CSV cannot be read, or contains unknown files or classes.
     """
     spelling = {canonical_class_name(name): name for name in names}
     if labels is None:
@@ -49,33 +58,33 @@ def labels_of(files: list[Path], folder: Path, labels: Path | None, names: tuple
     known = rows["class_name"].map(canonical_class_name).map(spelling)
     if known.isna().any():
         strange = rows.loc[known.isna(), "class_name"]
-        words = count(strange.nunique(), "class", "classes")
-        raise TwinCarError(f"{labels} names {words} that the model does not know, such as {strange.iloc[0]!r}.")
+        number = count(strange.nunique(), "class", "classes")
+        raise TwinCarError(f"{labels} contains {number} that the model does not have, such as {strange.iloc[0]!r}.")
     label_of = dict(zip((Path(file).as_posix() for file in rows["file"]), known, strict=True))
     here = [file.relative_to(folder).as_posix() for file in files]
     if missing := [file for file in label_of if file not in set(here)]:
-        words = count(len(missing), "photo")
-        raise TwinCarError(f"{labels} names {words} that {folder} does not hold, such as {missing[0]}.")
+        number = count(len(missing), "photo")
+        raise TwinCarError(f"{labels} contains {number} that {folder} does not have, such as {missing[0]}.")
     return [label_of.get(file) for file in here]
 
 
 def main(
-    folder: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="A folder of photos.")],
+    folder: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="Folder of photos.")],
     model: Model = str(PUBLISHED),
     labels: Annotated[
-        Path | None, typer.Option(help="A CSV of file,class_name  [default: subfolders are classes]")
+        Path | None, typer.Option(help="CSV with file,class_name  [default: subfolders are classes]")
     ] = None,
-    out: Annotated[Path, typer.Option(help="Where the table goes.")] = Path("predictions.csv"),
-    scores: Annotated[Path | None, typer.Option(help="Where the metrics go, as JSON, too.")] = None,
+    out: Annotated[Path, typer.Option(help="CSV file to write.")] = Path("predictions.csv"),
+    scores: Annotated[Path | None, typer.Option(help="JSON file to write the metrics to.")] = None,
 ) -> None:
-    """Score a folder of photos with a published model and write the table."""
+    """Predict a folder of photos with a published model, write a table and compute metrics."""
     with user_errors():
         predictor = Predictor.from_pretrained(model)
         files = list(find_photos([folder]))
         classes = labels_of(files, folder, labels, predictor.class_names)
         if scores and not any(classes):
             raise TwinCarError(
-                f"No photo in {folder} has a label to score by: name subfolders like classes, or give --labels."
+                f"No photo in {folder} has a label: name the subfolders after classes, or pass --labels."
             )
         names = [utf8(file) for file in files]
         result = score(predictor, names, classes, files, progress=sys.stdout.isatty())
@@ -83,8 +92,8 @@ def main(
     table = pd.DataFrame({"path": names, "class_name": classes})
     table = table.merge(result.predictions.drop(columns="class_name"), how="left").merge(unreadable, how="left")
     table.insert(0, "file", [utf8(file.relative_to(folder)) for file in files])
-    with atomic_write(out) as beside:
-        table.drop(columns="path").to_csv(beside, index=False, float_format="%.4f")
+    with atomic_write(out) as temporary:
+        table.drop(columns="path").to_csv(temporary, index=False, float_format="%.4f")
     print(f"{count(len(table), 'photo')}, {len(unreadable):,} of them unreadable: {out}")
     if result.scores:
         print(f"{result.scores['pictures']:,} labelled:")

@@ -1,4 +1,4 @@
-"""The command line, as its user runs it."""
+"""The command line."""
 
 import json
 import os
@@ -33,17 +33,17 @@ def folder(tmp_path, car_photo):
     return photos
 
 
-def test_help_lists_every_verb():
-    words = twincar("--help").output
-    verbs = "prepare crop train publish evaluate compare report predict explain push pull space export"
-    for verb in verbs.split():
-        assert verb in words
-        assert "--" in twincar(verb, "--help").output
+def test_help_lists_every_command():
+    text = twincar("--help").output
+    commands = "prepare crop train publish evaluate compare report predict explain push pull space export"
+    for command in commands.split():
+        assert command in text
+        assert "--" in twincar(command, "--help").output
 
 
-def test_predict_json_is_one_object_a_line(folder, tiny_model):
+def test_predict_json_is_one_object_per_line(folder, tiny_model):
     done = twincar("predict", folder, "--model", tiny_model, "--top", 3, "--json")
-    assert done.exit_code == 1  # one could not be answered
+    assert done.exit_code == 1  # one could not be read
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert [line["file"] for line in lines] == [str(folder / name) for name in ("a.jpg", "b.jpg", "more/größe 1.png")]
     assert "not a picture" in lines[1]["error"]
@@ -54,14 +54,14 @@ def test_predict_json_is_one_object_a_line(folder, tiny_model):
         assert line["top"][0]["probability"] >= line["top"][1]["probability"]
 
 
-def test_predict_for_people(car_photo, tiny_model):
+def test_predict_prints_text(car_photo, tiny_model):
     done = twincar("predict", car_photo, "--model", tiny_model)
     assert done.exit_code == 0
     assert str(car_photo) in done.stdout
     assert sum(name in done.stdout for name in CLASSES) == 5
 
 
-def test_explain_draws_the_class_asked_for(car_photo, tiny_model, tmp_path):
+def test_explain_draws_the_given_class(car_photo, tiny_model, tmp_path):
     for name in (CLASSES[0], CLASSES[1]):
         done = twincar(
             "explain", car_photo, "--model", tiny_model, "--out", tmp_path / "new" / f"{name}.png", "--class", name
@@ -70,11 +70,11 @@ def test_explain_draws_the_class_asked_for(car_photo, tiny_model, tmp_path):
     first, second = (np.asarray(Image.open(tmp_path / "new" / f"{name}.png")) for name in CLASSES[:2])
     assert first.shape == (240, 320, 3)
     assert (first != second).any()
-    assert len(list((tmp_path / "new").iterdir())) == 2  # nothing half-written is left
+    assert len(list((tmp_path / "new").iterdir())) == 2  # no temporary files are left
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("arguments", "message"),
     [
         (["predict", "{photo}", "--model", "nowhere/at all"], "neither a folder nor the name of a Hub repo"),
         (["predict", "{empty}", "--model", "{model}"], "no pictures in the folder"),
@@ -86,13 +86,13 @@ def test_explain_draws_the_class_asked_for(car_photo, tiny_model, tmp_path):
         (["prepare", "{empty}", "--out", "{empty}"], "No cars were found"),
     ],
 )
-def test_mistakes_get_one_sentence(words, says, car_photo, tiny_model, tmp_path, monkeypatch):
+def test_user_errors_are_one_sentence(arguments, message, car_photo, tiny_model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
-    filled = [word.format(photo=car_photo, model=tiny_model, empty=tmp_path / "empty") for word in words]
+    filled = [text.format(photo=car_photo, model=tiny_model, empty=tmp_path / "empty") for text in arguments]
     done = twincar(*filled)
     assert done.exit_code == 2
-    assert says in done.output.replace("\n", " ")
+    assert message in done.output.replace("\n", " ")
     assert "Traceback" not in done.output
     assert not (tmp_path / "x.png").exists()
 
@@ -119,14 +119,14 @@ def test_prepare_and_evaluate(car_folders, tmp_path):
     assert f"{scores['top1']:.4f}" in done.output
 
 
-def test_a_model_of_other_classes_is_refused(car_folders, tiny_model, tmp_path):
+def test_evaluate_rejects_a_model_of_other_classes(car_folders, tiny_model, tmp_path):
     prepare(car_folders, tmp_path, val_size=0.25, progress=False)
     done = twincar("evaluate", "--model", tiny_model, "--data", tmp_path)
     assert done.exit_code == 2
-    assert "does not know 3 classes" in done.output
+    assert "lacks 3 classes" in done.output
 
 
-def test_as_a_module_into_a_closed_pipe(car_photo, tiny_model):
+def test_python_m_twincar_with_a_closed_pipe(car_photo, tiny_model):
     command = [sys.executable, "-m", "twincar", "predict", *[str(car_photo)] * 40, "--model", str(tiny_model), "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ) as process:
         json.loads(process.stdout.readline())

@@ -1,4 +1,4 @@
-"""`python twin_car_testing.py`, as its user runs it: a folder of photos and a model in, predictions and metrics out."""
+"""`python twin_car_testing.py`: a folder of photos and a model in, predictions and metrics out."""
 
 import json
 import subprocess
@@ -13,7 +13,7 @@ from twincar.data.table import prepare
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory, car_photo):
-    """Three classes in subfolders, three photos each; one photo without a class, and one that cannot be read."""
+    """Three classes in subfolders with three photos each, a photo without a label and one that cannot be read."""
     photos = tmp_path_factory.mktemp("scored") / "photos"
     for label, name in enumerate(CLASSES[:3]):
         folder = photos / name.replace("/", "-")
@@ -30,7 +30,7 @@ def score(*words):
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
-def test_subfolders_are_labels_and_every_metric_comes_out(photos, tiny_model, tmp_path):
+def test_subfolders_are_labels_and_all_metrics_are_written(photos, tiny_model, tmp_path):
     done = score(photos, "--model", tiny_model, "--out", tmp_path / "table.csv", "--scores", tmp_path / "scores.json")
     assert done.returncode == 0, done.stderr
     table = pd.read_csv(tmp_path / "table.csv")
@@ -49,7 +49,7 @@ def test_subfolders_are_labels_and_every_metric_comes_out(photos, tiny_model, tm
     assert {"f1_macro", "mcc", "kappa", "top5", "top1_interval"} <= set(scores)
 
 
-def test_a_csv_labels_the_same_and_counts_as_evaluate_does(photos, tiny_model, tmp_path):
+def test_labels_from_a_csv_give_the_scores_of_evaluate(photos, tiny_model, tmp_path):
     files = sorted(path.relative_to(photos).as_posix() for path in photos.rglob("*.png"))
     rows = pd.DataFrame({"file": files, "class_name": [file.split("/")[0] for file in files]})
     rows.to_csv(tmp_path / "labels.csv", index=False)
@@ -72,16 +72,16 @@ def test_a_csv_labels_the_same_and_counts_as_evaluate_does(photos, tiny_model, t
 
 
 @pytest.mark.parametrize(
-    ("rows", "says"),
+    ("rows", "message"),
     [
-        ("file,class_name\nnowhere.jpg,BMW M3 Coupe 2012\n", "names 1 photo that"),
-        ("file,class_name\nunknown.jpg,Lada Niva SUV 1977\n", "names 1 class that the model does not know"),
+        ("file,class_name\nnowhere.jpg,BMW M3 Coupe 2012\n", "contains 1 photo that"),
+        ("file,class_name\nunknown.jpg,Lada Niva SUV 1977\n", "contains 1 class that the model does not have"),
         ("name,label\nunknown.jpg,Lada\n", "needs the columns file and class_name"),
         ("file,class_name\nunknown.jpg,\n", "No photo in"),
         (None, "cannot be read as CSV"),
     ],
 )
-def test_labels_that_do_not_fit_get_one_sentence(rows, says, photos, tiny_model, tmp_path, monkeypatch):
+def test_wrong_labels_are_one_sentence(rows, message, photos, tiny_model, tmp_path, monkeypatch):
     from typer import Typer
     from typer.testing import CliRunner
 
@@ -96,12 +96,12 @@ def test_labels_that_do_not_fit_get_one_sentence(rows, says, photos, tiny_model,
     words = [photos, "--model", tiny_model, "--labels", labels, "--scores", "scores.json"]
     done = CliRunner().invoke(app, [str(word) for word in words], env={"COLUMNS": "200", "TERM": "dumb"})
     assert done.exit_code == 2
-    assert says in done.output.replace("\n", " ")
+    assert message in done.output.replace("\n", " ")
     assert "Traceback" not in done.output
     assert not (tmp_path / "predictions.csv").exists()
 
 
-def test_a_folder_that_is_not_there(tmp_path):
+def test_missing_folder(tmp_path):
     done = score(tmp_path / "nowhere")
     assert done.returncode == 2
     assert "Traceback" not in done.stderr

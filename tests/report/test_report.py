@@ -142,7 +142,7 @@ def test_a_model_without_recipe_and_log(data, tmp_path):
     ("arguments", "message"),
     [
         (["--run", "{empty}", "--data", "{data}", "--model", "{model}"], "contains no metrics.csv"),
-        (["--redraw"], "leave out `--redraw`"),
+        (["--redraw"], "run without `--redraw`"),
         (["--data", "{data}", "--model", "{model}", "--split", "test"], "no test pictures"),
     ],
 )

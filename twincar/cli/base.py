@@ -1,10 +1,10 @@
-"""What the verbs of the command line share: the app, its two voices, common options, and errors as sentences."""
+"""Shared parts of the command line: the Typer app, consoles, common options and error handling."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -13,24 +13,29 @@ from rich.table import Table
 
 from twincar.config import TwinCarError
 
+if TYPE_CHECKING:
+    from twincar.modeling.evaluation.evaluate import Evaluation
+
 app = typer.Typer(
-    help="Show it a photo of a car: it tells make, model and year, how sure it is, and what made it say so.",
+    help="Identify make, model and year of the car in a photo, with the probability and the evidence for it.",
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
 )
 out, err = Console(), Console(stderr=True)
-echo = partial(out.print, markup=False, highlight=False, soft_wrap=True)  # as it is: paths may hold brackets
+echo = partial(out.print, markup=False, highlight=False, soft_wrap=True)  # no markup: paths can contain brackets
 
 Model = Annotated[
-    str, typer.Option(help="A model folder, a Hub repo (user/repo[@revision]), or an original .pth checkpoint.")
+    str, typer.Option(help="Model folder, Hub repo (user/repo[@revision]) or .pth checkpoint of an original system.")
 ]
-Data = Annotated[Path, typer.Option(help="The folder that `twincar prepare` wrote.")]
+Data = Annotated[Path, typer.Option(help="Folder that `twincar prepare` wrote.")]
 
 
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """What a person can mend becomes one sentence and exit code 2, what they stop one and 130, as shells have it; a
-    defect keeps its traceback."""
+    """Turn errors into exit codes: a TwinCarError prints its message and exits with 2, Ctrl-C exits with 130.
+
+    Other exceptions are bugs and keep their traceback.
+    """
     try:
         yield
     except KeyboardInterrupt as stop:
@@ -41,8 +46,8 @@ def user_errors() -> Iterator[None]:
         raise typer.Exit(2) from error
 
 
-def show_scores(result) -> None:
-    """Print the scores of an Evaluation as a table, and the photos that could not be read."""
+def show_scores(result: "Evaluation") -> None:
+    """Print the scores of an evaluation as a table, and the photos that could not be read."""
     table = Table(title=f"{result.scores['pictures']} {result.scores['split']} pictures")
     for heading in ("measure", "value", "95 % interval"):
         table.add_column(heading, justify="left" if heading == "measure" else "right")
@@ -52,4 +57,4 @@ def show_scores(result) -> None:
             table.add_row(name, f"{value:.4f}", "" if low is None else f"{low:.4f} to {high:.4f}")
     out.print(table)
     for path, reason in result.unreadable:
-        err.print(f"left out: {path}: {reason}", highlight=False, soft_wrap=True)
+        err.print(f"skipped: {path}: {reason}", highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""Verbs that make data ready: prepare, crop."""
+"""Commands for data: prepare, crop."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,30 +16,32 @@ if TYPE_CHECKING:
 
 @app.command()
 def prepare(
-    source: Annotated[str, typer.Argument(help="A folder in any layout of Stanford Cars, parquet, or a Hub dataset.")],
-    out_folder: Annotated[Path, typer.Option("--out", help="Where the table goes.")] = Path("data"),
-    val_size: Annotated[float, typer.Option(help="Share of the training pictures to validate on, 0 to 1.")] = 0.1,
-    seed: int = 42,
+    source: Annotated[
+        str, typer.Argument(help="Folder in any layout of Stanford Cars, parquet files, or a Hub dataset.")
+    ],
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder to write the table to.")] = Path("data"),
+    val_size: Annotated[float, typer.Option(help="Fraction of the training pictures for validation, 0 to 1.")] = 0.1,
+    seed: Annotated[int, typer.Option(help="Random seed of the split and of the sample.")] = 42,
     holdout: Annotated[
-        Path | None, typer.Option(help="A folder of photos or a list of file names to leave out of training.")
+        Path | None, typer.Option(help="Folder of photos, or list of file names, to exclude from training.")
     ] = None,
     statistics: Annotated[
-        bool, typer.Option("--statistics", help="Also measure a sample: sizes, colours, sharpness -> statistics.csv.")
+        bool, typer.Option("--statistics", help="Also measure sizes, colors and sharpness of a sample: statistics.csv.")
     ] = False,
-    sample: Annotated[int, typer.Option(min=1, help="How many pictures to measure.")] = 400,
+    sample: Annotated[int, typer.Option(min=1, help="Number of pictures to measure.")] = 400,
     keep: Annotated[
-        Path | None, typer.Option(help="Also write the statistics there, for a page that has no pictures.")
+        Path | None, typer.Option(help="Second folder to write the statistics to, for a page without pictures.")
     ] = None,
 ) -> None:
-    """Turn pictures in any layout into one table, and say what was found."""
+    """Read pictures in any layout, write one table and print a summary."""
     from twincar.data.table import prepare as prepare_table
 
     with user_errors():
         if keep and not statistics:
-            raise TwinCarError("`--keep` says where statistics go: add `--statistics` to take them.")
+            raise TwinCarError("`--keep` is a folder for statistics: add `--statistics` to measure them.")
         summary = prepare_table(source, out_folder, seed=seed, val_size=val_size, holdout=holdout)
         out.print(summary.describe(), highlight=False, soft_wrap=True)
-        (out_folder / "statistics.csv").unlink(missing_ok=True)  # of a table that has been written anew
+        (out_folder / "statistics.csv").unlink(missing_ok=True)  # they belong to the previous table
         if statistics:
             _take_statistics(out_folder, sample, seed, keep)
 
@@ -51,7 +53,7 @@ def _take_statistics(data: Path, sample: int, seed: int, keep: Path | None) -> N
     table = load_table(data)
     found, unreadable = statistics.measure(table, sample, seed, progress=err.is_terminal)
     for path, reason in unreadable:
-        err.print(f"left out: {path}: {reason}", highlight=False, soft_wrap=True)
+        err.print(f"skipped: {path}: {reason}", highlight=False, soft_wrap=True)
     for folder in (data, keep):
         if folder:
             statistics.save(folder, table, found)
@@ -60,18 +62,18 @@ def _take_statistics(data: Path, sample: int, seed: int, keep: Path | None) -> N
 
 @app.command()
 def crop(
-    root_dir: Annotated[Path, typer.Option(help="A folder of pictures with boxes, as `prepare` reads or wrote it.")],
-    output_dir: Annotated[Path, typer.Option(help="Where the cars go, by split and class.")] = Path("cropped_images"),
+    root_dir: Annotated[Path, typer.Option(help="Folder of pictures with boxes, as `prepare` reads or writes it.")],
+    output_dir: Annotated[Path, typer.Option(help="Folder to write to, by split and class.")] = Path("cropped_images"),
     show_classes: Annotated[
-        int, typer.Option(min=0, max=400, help="Count and show so many classes, the most frequent first; 0: none.")
+        int, typer.Option(min=0, max=400, help="Number of classes to list, the most frequent first; 0 for none.")
     ] = 20,
     margin: Annotated[int, typer.Option(min=0, help="Pixels of context around the box.")] = BOX_MARGIN,
     size: Annotated[
-        int | None, typer.Option(min=16, max=4096, help="Squash to a square of this side  [default: as it is]")
+        int | None, typer.Option(min=16, max=4096, help="Resize to a square of this side  [default: no resize]")
     ] = None,
-    overwrite: Annotated[bool, typer.Option(help="Cut all again. Originals are never overwritten.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Crop all again. Originals are never overwritten.")] = False,
 ) -> None:
-    """Cut the cars out by their boxes. A run that was killed goes on where it stopped."""
+    """Crop the cars out of pictures by their boxes. An interrupted run resumes when started again."""
     from twincar.data import crop as cropping
 
     with user_errors():
@@ -82,7 +84,7 @@ def crop(
 
 
 def _class_table(classes: "pd.DataFrame", n: int) -> Table:
-    """The `n` most frequent classes, and below them up to three of the smallest."""
+    """Make a table of the `n` most frequent and up to three of the least frequent classes."""
     columns = ["cars", *classes.columns] if len(classes.columns) > 1 else ["cars"]
     table = Table("class", box=None, footer_style="bold", show_footer=True)
     table.columns[0].footer = f"{len(classes):,} classes"

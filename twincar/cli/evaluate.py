@@ -1,4 +1,4 @@
-"""Commands that measure a model: evaluate, compare, report."""
+"""Commands for evaluation: evaluate, compare, report."""
 
 from pathlib import Path
 from typing import Annotated
@@ -15,10 +15,10 @@ def evaluate(
     data: Data = Path("data"),
     split: Annotated[str, typer.Option(help="train, val, test or holdout.")] = "val",
     out_folder: Annotated[
-        Path | None, typer.Option("--out", help="Also write scores.json, predictions.csv and per_class.csv there.")
+        Path | None, typer.Option("--out", help="Folder to write scores.json, predictions.csv and per_class.csv to.")
     ] = None,
 ) -> None:
-    """Score a published model on a split, with 95 % bootstrap intervals."""
+    """Evaluate a published model on a split, with 95 % bootstrap intervals."""
     from twincar.data.table import load_table
     from twincar.modeling.evaluation import evaluate as evaluation
     from twincar.modeling.inference.predictor import REFERENCE, Predictor
@@ -33,9 +33,9 @@ def evaluate(
 
 @app.command()
 def compare(
-    reports: Annotated[Path, typer.Option(help="The folder with a folder for each recipe.")] = Path("reports"),
+    reports: Annotated[Path, typer.Option(help="Folder with a folder for each recipe.")] = Path("reports"),
 ) -> None:
-    """Put the measured recipes beside each other: REPORTS/recipes.csv, and the table of the README."""
+    """Compare the measured recipes: write REPORTS/recipes.csv and print it as Markdown."""
     from twincar.report import comparison
 
     with user_errors():
@@ -46,22 +46,25 @@ def compare(
 def report(
     model: Model = str(PUBLISHED),
     data: Data = Path("data"),
-    out_folder: Annotated[Path, typer.Option("--out", help="Gets a folder named like the recipe.")] = Path("reports"),
-    run: Annotated[Path | None, typer.Option(help="The run whose training log belongs to the model.")] = None,
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder of all reports, one per recipe.")] = Path("reports"),
+    run: Annotated[Path | None, typer.Option(help="Folder of the training run, to copy its log.")] = None,
     split: Annotated[str, typer.Option(help="train, val, test or holdout.")] = "val",
     redraw: Annotated[
-        bool, typer.Option("--redraw", help="Only draw again what the tables in OUT give; no model, no data.")
+        bool,
+        typer.Option("--redraw", help="Only draw figures and pages from the tables in OUT, without model and data."),
     ] = False,
 ) -> None:
-    """Measure a published model and write every table and figure about it, and a page that shows them; then what lies
-    beside: the recipes' comparison and the data's statistics."""
+    """Evaluate a published model and write its report: tables, figures and a page.
+
+    Also updates the comparison of the recipes and the statistics of the data.
+    """
     from twincar.report import report as reporting
 
     with user_errors():
         if redraw:
             folders = sorted(path.parent for path in out_folder.glob("*/per_class.csv"))
             if not folders:
-                raise TwinCarError(f"{out_folder} holds no folder with the tables of a report: leave out `--redraw`.")
+                raise TwinCarError(f"{out_folder} contains no report to redraw: run without `--redraw` first.")
             for folder in folders:
                 figures = reporting.redraw(folder)
                 echo(f"{len(figures)} figures drawn in {folder}.")

@@ -9,9 +9,9 @@ from rich.table import Table
 from twincar.cli.base import Data, app, echo, out, user_errors
 from twincar.config import PUBLISHED
 
-Published = Annotated[Path, typer.Option("--model", help="A model folder; the result is written into it.")]
-NotCars = Annotated[Path, typer.Option(help="A folder of 20 or more photos without cars.")]
-Scenes = Annotated[int, typer.Option(min=20, help="How many cars to paste onto those photos.")]
+Published = Annotated[Path, typer.Option("--model", help="Model folder; the result is written into it.")]
+NotCars = Annotated[Path, typer.Option(help="Folder of 20 or more photos without cars.")]
+Scenes = Annotated[int, typer.Option(min=20, help="Number of training scenes: cars pasted onto those photos.")]
 
 
 @app.command("fit-detector")
@@ -21,7 +21,7 @@ def fit_detector(
     data: Data = Path("data"),
     scenes: Scenes = 2400,
 ) -> None:
-    """Fit the detector, which finds the cars in a photo. Answers for pictures cropped to the car do not change."""
+    """Fit the detector, which finds the cars in a photo. Predictions for cropped pictures do not change."""
     from twincar.data.table import load_table
     from twincar.modeling.hub import model_folder
     from twincar.modeling.inference.predictor import Predictor
@@ -33,8 +33,8 @@ def fit_detector(
         published.config["detector"] = figures
         model_folder.save(published.cpu(), model)
         echo(
-            f"Of {figures['val_scenes']} cars in scenes of val pictures {figures['found']:.1%} were found, with a mean "
-            f"IoU of {figures['mean_iou']:.3f}. The detector is in {model}."
+            f"{figures['found']:.1%} of {figures['val_scenes']} cars in scenes of val pictures were detected, with a "
+            f"mean IoU of {figures['mean_iou']:.3f}. The detector is in {model}."
         )
 
 
@@ -45,7 +45,7 @@ def fit_open_set(
     data: Data = Path("data"),
     scenes: Scenes = 2400,
 ) -> None:
-    """Fit what rejects photos without a car and cars of unknown classes. Probabilities do not change."""
+    """Fit the rejection of photos without a car and of unknown classes. Probabilities do not change."""
     from twincar.data.table import load_table
     from twincar.modeling.hub import model_folder
     from twincar.modeling.inference.predictor import Predictor

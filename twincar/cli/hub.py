@@ -1,4 +1,4 @@
-"""Verbs that bring a model to others: push, pull, space, export."""
+"""Commands that share a model: push, pull, space, export."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -10,31 +10,33 @@ from rich.table import Table
 from twincar.cli.base import Model, app, echo, out, user_errors
 from twincar.config import PUBLISHED
 
-Repo = Annotated[str, typer.Argument(help="Its name on the Hub: user/repo.")]
-Private = Annotated[bool, typer.Option("--private", help="For your eyes alone; counts when the repo is made.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would go, and send nothing.")]
-Message = Annotated[str | None, typer.Option(help="The commit's message.")]
+Repo = Annotated[str, typer.Argument(help="Name of the repo on the Hub: user/repo.")]
+Private = Annotated[bool, typer.Option("--private", help="Create the repo as private; no effect on an existing repo.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="List the files that would be uploaded, and upload nothing.")]
+Message = Annotated[str | None, typer.Option(help="Commit message.")]
 
 Engine = StrEnum("Engine", ["onnx", "openvino", "torchscript"])
 
 
 @app.command()
 def push(
-    folder: Annotated[Path, typer.Argument(help="A model folder.")],
+    folder: Annotated[Path, typer.Argument(help="Model folder.")],
     repo: Repo,
     private: Private = False,
-    revision: Annotated[str | None, typer.Option(help="A branch, made when there is none  [default: main]")] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, created if missing  [default: main]")] = None,
     message: Message = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Send a model folder to the Hugging Face Hub, in one commit."""
+    """Upload a model folder to the Hugging Face Hub, in one commit."""
     from twincar.modeling.publishing import push_pull
 
     with user_errors():
         if dry_run:
-            files = push_pull.parcel(folder, repo)
-            _show(f"Would go to {repo}", {path: push_pull.size(content) for path, content in files.items()})
-            for line in push_pull.results(files["README.md"].decode()):
+            files = push_pull.collect_files(folder, repo)
+            _show(f"Would be uploaded to {repo}", {path: push_pull.size(content) for path, content in files.items()})
+            card = files["README.md"]
+            assert isinstance(card, bytes)  # generated, not a file
+            for line in push_pull.model_index(card.decode()):
                 echo(f"  {line}")
             return
         commit = push_pull.push(folder, repo, private=private, revision=revision, message=message)
@@ -43,27 +45,29 @@ def push(
 
 @app.command()
 def pull(
-    name: Annotated[str, typer.Argument(help="user/repo, or user/repo@revision: a branch, a tag or a commit.")],
-    out_folder: Annotated[Path | None, typer.Option("--out", help="The model folder  [default: models/<repo>]")] = None,
+    name: Annotated[str, typer.Argument(help="user/repo or user/repo@revision (a branch, a tag or a commit).")],
+    out_folder: Annotated[
+        Path | None, typer.Option("--out", help="Model folder to write  [default: models/<repo>]")
+    ] = None,
 ) -> None:
-    """Fetch a model from the Hugging Face Hub into a folder."""
+    """Download a model from the Hugging Face Hub into a folder."""
     from twincar.modeling.publishing import push_pull
 
     with user_errors():
-        echo(f"{name} lies in {push_pull.pull(name, out_folder)}.")
+        echo(f"{name} is in {push_pull.pull(name, out_folder)}.")
 
 
 @app.command()
 def space(
-    name: Annotated[str, typer.Argument(metavar="SPACE", help="Its name on the Hub: user/space.")],
+    name: Annotated[str, typer.Argument(metavar="SPACE", help="Name of the Space on the Hub: user/space.")],
     model: Annotated[
-        str | None, typer.Option(help="Answer with this Hub model, pinned to a commit  [default: models/twincar]")
+        str | None, typer.Option(help="Hub model to serve, pinned to its current commit  [default: models/twincar]")
     ] = None,
     private: Private = False,
     message: Message = None,
     dry_run: DryRun = False,
     out_folder: Annotated[
-        Path | None, typer.Option("--out", help="With --dry-run: also write the Space's folder here.")
+        Path | None, typer.Option("--out", help="With --dry-run: folder to write the files of the Space to.")
     ] = None,
 ) -> None:
     """Create or update a Hugging Face Space that serves the page, in one commit."""
@@ -72,10 +76,10 @@ def space(
 
     with user_errors():
         if dry_run:
-            files = spaces.parcel(name, model and spaces.pin(model))
-            _show(f"Would go to {name}", {path: push_pull.size(content) for path, content in files.items()})
+            files = spaces.collect_files(name, model and spaces.pin(model))
+            _show(f"Would be uploaded to {name}", {path: push_pull.size(content) for path, content in files.items()})
             if out_folder:
-                echo(f"It lies in {spaces.write(files, out_folder)}.")
+                echo(f"The files are in {spaces.write(files, out_folder)}.")
             return
         commit = spaces.publish(name, model=model, private=private, message=message)
         echo(f"Published as https://huggingface.co/spaces/{name} ({commit})")
@@ -92,13 +96,13 @@ def _show(title: str, sizes: dict[str, int]) -> None:
 
 @app.command()
 def export(
-    to: Annotated[Engine, typer.Option(help="For which engine.")],
+    to: Annotated[Engine, typer.Option(help="Target engine.")],
     model: Model = str(PUBLISHED),
     out_file: Annotated[
-        Path | None, typer.Option("--out", help="The file  [default: twincar.onnx, .xml or .pt]")
+        Path | None, typer.Option("--out", help="File to write  [default: twincar.onnx, .xml or .pt]")
     ] = None,
 ) -> None:
-    """Write a model for ONNX Runtime, OpenVINO or TorchScript, and hold its answers against this one's."""
+    """Export a model to ONNX Runtime, OpenVINO or TorchScript, and compare its results with torch."""
     from twincar.modeling.hub import model_folder
     from twincar.modeling.publishing import export as exporting
 
@@ -106,6 +110,6 @@ def export(
         out_file = out_file or Path("twincar").with_suffix(exporting.SUFFIXES[to.value])
         parity = exporting.export(model_folder.load(model), to.value, out_file)
         echo(
-            f"{out_file}: on {parity.pictures} pictures its probabilities differ by {parity.largest_difference:.1e} at "
-            f"most, and the best class is {'the same' if parity.same_best else 'NOT the same'}."
+            f"{out_file}: on {parity.pictures} pictures the probabilities differ by at most "
+            f"{parity.largest_difference:.1e}; the top class is {'the same' if parity.same_best else 'NOT the same'}."
         )

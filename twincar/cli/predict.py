@@ -1,4 +1,4 @@
-"""Verbs that answer about photos: predict, explain."""
+"""Commands for photos: predict, explain."""
 
 from collections.abc import Container, Iterator
 from contextlib import nullcontext
@@ -22,24 +22,26 @@ from twincar.text import count, printable
 
 @app.command()
 def predict(
-    photos: Annotated[list[str], typer.Argument(help="Photos, or folders of photos; with `--engine ray` also s3://…")],
+    photos: Annotated[list[str], typer.Argument(help="Photos or folders of photos; with `--engine ray` also s3://…")],
     model: Model = str(PUBLISHED),
-    top: Annotated[int, typer.Option(min=1, help="How many answers a photo.")] = 5,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    top: Annotated[int, typer.Option(min=1, help="Number of classes per photo.")] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
     out_file: Annotated[
-        Path | None, typer.Option("--out", help="Write answers there, as they come: .jsonl, or .csv of the best ones.")
+        Path | None, typer.Option("--out", help="File to write results to: .jsonl, or .csv with the top class only.")
     ] = None,
-    resume: Annotated[bool, typer.Option(help="Go on with OUT: leave out the photos that it has.")] = False,
+    resume: Annotated[bool, typer.Option(help="Append to OUT and skip the photos that are already in it.")] = False,
     engine: Annotated[
         str | None,
-        typer.Option(help="torch or openvino, with a precision (openvino:f32); or ray  [default: the fastest here]"),
+        typer.Option(
+            help="torch or openvino, optionally with a precision (openvino:f32), or ray  [default: the fastest]"
+        ),
     ] = None,
 ) -> None:
-    """Name the cars in photos. Ends with exit code 1 when a photo could not be answered."""
+    """Identify the cars in photos. Exits with 1 if a photo could not be read."""
     done = failed = 0
     with user_errors():
         if resume and not out_file:
-            raise TwinCarError("`--resume` goes on with a file: name it with `--out`.")
+            raise TwinCarError("`--resume` needs the results file: add `--out`.")
         with open_results(out_file, resume) if out_file else nullcontext() as answers, _progress(out_file) as progress:
             task = progress.add_task("")
             work = _on_ray if engine == "ray" else _here
@@ -51,19 +53,18 @@ def predict(
                 elif as_json:
                     print(line_of(file, answer), flush=True)
                 else:
-                    _say(file, answer)
+                    _print_answer(file, answer)
             if answers is not None:
-                before = f" ({len(answers):,} were there before)" if len(answers) else ""
-                words = f"{count(done, 'photo')}, {failed:,} of them unreadable: {out_file}{before}"
-                echo(words)
+                before = f" ({len(answers):,} from earlier runs)" if len(answers) else ""
+                echo(f"{count(done, 'photo')}, {failed:,} of them unreadable: {out_file}{before}")
     if failed:
         raise typer.Exit(1)
 
 
 def _here(photos: list[str], model: str, top: int, engine: str | None, done: Container[str]) -> Iterator[tuple]:
-    """(file, its answer as of `saying.as_dict` or the reason why there is none) of each photo not `done`, in order."""
-    files = (file for file in find_photos(map(Path, photos)) if str(file) not in done)
-    if (first := next(files, None)) is None:  # also, an empty folder is told of before a model is loaded
+    """Yield each photo not in `done`, in order, with its answer (`describe.as_dict`) or its error message."""
+    pending = (file for file in find_photos(map(Path, photos)) if str(file) not in done)
+    if (first := next(pending, None)) is None:  # raises for an empty folder before the model is loaded
         return
     from twincar import PhotoError, Predictor
     from twincar.modeling.engines.choose import limit_threads
@@ -71,47 +72,52 @@ def _here(photos: list[str], model: str, top: int, engine: str | None, done: Con
     predictor = Predictor.from_pretrained(model, engine=engine)
     limit_threads(predictor.engine)
     at_once = 16 if predictor.engine.device.type == "cpu" else 128
-    names, files = tee(chain([first], files))
+    names, files = tee(chain([first], pending))
     for file, answer in zip(names, predictor.stream(files, at_once, full_size=False), strict=True):
         yield str(file), str(answer) if isinstance(answer, PhotoError) else as_dict(answer, top)
 
 
-def _on_ray(photos: list[str], model: str, top: int, engine: str, done: Container[str]) -> Iterator[tuple]:
+def _on_ray(photos: list[str], model: str, top: int, engine: str | None, done: Container[str]) -> Iterator[tuple]:
+    """Do the work of `_here` on a Ray cluster."""
     from twincar.batch import ray_batch
 
-    return ray_batch.answer(photos, model, top, done)
+    return ray_batch.predict_files(photos, model, top, done)
 
 
 def _progress(out_file: Path | None) -> Progress:
-    """A count on a person's terminal, while the answers themselves go to a file."""
+    """Show the number of photos done, if results go to a file and stderr is a terminal."""
     columns = (SpinnerColumn(), TextColumn("{task.completed:,} photos"), TimeElapsedColumn())
     return Progress(*columns, console=err, disable=out_file is None or not err.is_terminal, transient=True)
 
 
-def _say(file: str, answer: dict | str) -> None:
-    voice = err if isinstance(answer, str) else out
-    voice.print(Text(printable(file), "bold"), soft_wrap=True)
+def _print_answer(file: str, answer: dict | str) -> None:
+    console = err if isinstance(answer, str) else out
+    console.print(Text(printable(file), "bold"), soft_wrap=True)
     if isinstance(answer, str):
-        voice.print(f"  {escape(answer)}", highlight=False, soft_wrap=True)
+        console.print(f"  {escape(answer)}", highlight=False, soft_wrap=True)
         return
-    voice.print(f"  {escape(answer['said'])}", highlight=False, soft_wrap=True)
+    console.print(f"  {escape(answer['said'])}", highlight=False, soft_wrap=True)
     for guess in answer["top"]:
-        voice.print(f"  {guess['probability']:6.1%}  {escape(guess['class_name'])}", highlight=False)
+        console.print(f"  {guess['probability']:6.1%}  {escape(guess['class_name'])}", highlight=False)
 
 
 @app.command()
 def explain(
     photo: Path,
-    out_file: Annotated[Path, typer.Option("--out", help="Where the overlay goes, as PNG or JPEG.")],
+    out_file: Annotated[Path, typer.Option("--out", help="Picture file to write: .png, .jpg or .webp.")],
     class_name: Annotated[
-        str | None, typer.Option("--class", help="The evidence for this class  [default: the best]")
+        str | None, typer.Option("--class", help="Class to draw the evidence for  [default: the most probable]")
     ] = None,
     method: Annotated[
-        str, typer.Option(help="Grad-CAM++, or HiResCAM, which keeps to what counts for this class.")
+        str,
+        typer.Option(
+            help="Grad-CAM++, HiResCAM (more specific to the class), Grad-CAM, XGrad-CAM, Layer-CAM, Finer-CAM, "
+            "Eigen-CAM, Eigen-Grad-CAM, Ablation-CAM or Score-CAM."
+        ),
     ] = "Grad-CAM++",
     model: Model = str(PUBLISHED),
 ) -> None:
-    """Draw what in the photo speaks for a class."""
+    """Draw a heatmap of the evidence for a class over the photo."""
     from twincar import Predictor
 
     with user_errors():
@@ -119,7 +125,7 @@ def explain(
             raise TwinCarError(f"{out_file} does not end in .png, .jpg or .webp: name a picture file with `--out`.")
         answer = Predictor.from_pretrained(model)(photo)
         picture = answer.overlay(class_name, method)
-        with atomic_write(out_file) as beside:
-            picture.save(beside)
+        with atomic_write(out_file) as temporary:
+            picture.save(temporary)
         done = f"{class_name or answer.top(1)[0].class_name}: {out_file}"
         out.print(escape(done), highlight=False, soft_wrap=True)

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -11,43 +11,51 @@ from twincar.cli.base import Data, app, echo, err, out, show_scores, user_errors
 from twincar.config import PUBLISHED
 from twincar.modeling.training.recipes import RECIPES
 
-RecipeName = StrEnum("RecipeName", {name: name for name in RECIPES})
+RecipeName = StrEnum("RecipeName", {name: name for name in RECIPES})  # type: ignore[misc]  # needs literals
+DEFAULT = RecipeName("twincar")
 
 
 @app.command()
 def train(
-    recipe: Annotated[RecipeName, typer.Option(help="Which recipe.")] = RecipeName.twincar,
+    recipe: Annotated[RecipeName, typer.Option(help="Recipe to train.")] = DEFAULT,
     data: Data = Path("data"),
-    init: Annotated[str, typer.Option(help="Start weights: imagenet (downloaded), a file, or none.")] = "imagenet",
-    out_folder: Annotated[Path | None, typer.Option("--out", help="The run's folder  [default: runs/RECIPE]")] = None,
+    init: Annotated[str, typer.Option(help="Initial weights: imagenet (downloaded), a file, or none.")] = "imagenet",
+    out_folder: Annotated[Path | None, typer.Option("--out", help="Folder of the run  [default: runs/RECIPE]")] = None,
     resume: Annotated[
-        bool, typer.Option(help="Go on after the last whole epoch of the run in this folder, or refuse the folder.")
+        bool, typer.Option(help="Resume a run in this folder after its last complete epoch; otherwise it is an error.")
     ] = True,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None,
-    size: Annotated[int | None, typer.Option(min=32, help="Picture size throughout, instead of the recipe's.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None,
-    backbone: Annotated[str | None, typer.Option(help="A backbone of timm, such as vit_small_patch16_224.")] = None,
-    attention_heads: Annotated[int | None, typer.Option(min=1, help="Of the bilinear network's attention.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Number of epochs  [default: the recipe's]")] = None,
+    size: Annotated[int | None, typer.Option(min=32, help="Image size in all epochs  [default: the recipe's]")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Batch size  [default: the recipe's]")] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="timm backbone, such as vit_small_patch16_224  [default: the recipe's]")
+    ] = None,
+    attention_heads: Annotated[int | None, typer.Option(min=1, help="Attention heads of the bilinear network.")] = None,
     margin: Annotated[
         float | None, typer.Option(min=0.0, max=1.5, help="Train a cosine head with this angular margin (ArcFace).")
     ] = None,
-    seed: int = 42,
-    workers: Annotated[int, typer.Option(min=0, help="Processes that read pictures.")] = 1,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 42,
+    workers: Annotated[int, typer.Option(min=0, help="Number of data loading processes.")] = 1,
     accelerator: Annotated[str, typer.Option(help="auto, cpu, gpu or mps.")] = "auto",
-    devices: Annotated[str, typer.Option(help="How many devices of a host, or auto.")] = "auto",
-    nodes: Annotated[int, typer.Option(min=1, help="How many hosts.")] = 1,
+    devices: Annotated[str, typer.Option(help="Devices per host, or auto.")] = "auto",
+    nodes: Annotated[int, typer.Option(min=1, help="Number of hosts.")] = 1,
     precision: Annotated[
-        str | None, typer.Option(help="Lightning's word, such as bf16-mixed  [default: what suits]")
+        str | None, typer.Option(help="Lightning precision, such as bf16-mixed  [default: by hardware]")
     ] = None,
 ) -> None:
-    """Train a recipe and publish the best epoch into OUT/model."""
+    """Train a recipe and publish its best epoch into OUT/model."""
     from twincar.data.table import load_table
     from twincar.modeling.publishing import publish as publishing
     from twincar.modeling.training import run_folder
     from twincar.modeling.training import train as training
 
     chosen = RECIPES[recipe.value]
-    changes = {"epochs": epochs, "batch_size": batch_size, "attention_heads": attention_heads, "margin": margin}
+    changes: dict[str, Any] = {
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "attention_heads": attention_heads,
+        "margin": margin,
+    }
     changes |= {"architecture": f"timm/{backbone}"} if backbone else {}
     changes |= {"head": "cosine"} if margin else {}
     changes |= {"sizes": ((0.0, size),), "eval_size": size} if size else {}
@@ -70,7 +78,7 @@ def train(
             precision=precision,
             progress=err.is_terminal,
         )
-        if training.is_first_process():
+        if run_folder.is_first_process():
             with run_folder.lock_run(run):
                 show_scores(publishing.publish(run, table, run / "model"))
             out.print(f"Published in {run / 'model'}.", highlight=False)
@@ -78,14 +86,14 @@ def train(
 
 @app.command()
 def publish(
-    run: Annotated[Path, typer.Argument(help="A folder that `twincar train` wrote.")],
+    run: Annotated[Path, typer.Argument(help="Folder that `twincar train` wrote.")],
     data: Data = Path("data"),
-    out_folder: Annotated[Path, typer.Option("--out", help="The model folder.")] = PUBLISHED,
-    name: Annotated[str, typer.Option(help="What the model card calls it.")] = "TwinCar",
-    size: Annotated[int | None, typer.Option(help="Side at which photos are read  [default: the recipe's]")] = None,
-    flip: Annotated[bool | None, typer.Option(help="Read the mirror image too  [default: the recipe's]")] = None,
+    out_folder: Annotated[Path, typer.Option("--out", help="Model folder to write.")] = PUBLISHED,
+    name: Annotated[str, typer.Option(help="Name of the model, for its card.")] = "TwinCar",
+    size: Annotated[int | None, typer.Option(help="Image size at inference  [default: the recipe's]")] = None,
+    flip: Annotated[bool | None, typer.Option(help="Also process the mirror image  [default: the recipe's]")] = None,
 ) -> None:
-    """Measure the best epoch of a run on the val pictures and write its model folder."""
+    """Evaluate the best epoch of a run on the val pictures and write its model folder."""
     from twincar.data.table import load_table
     from twincar.modeling.publishing import publish as publishing
 
@@ -96,20 +104,20 @@ def publish(
 
 @app.command()
 def quantize(
-    model: Annotated[Path, typer.Option(help="A published model's folder; the ranges are put into it.")] = PUBLISHED,
+    model: Annotated[Path, typer.Option(help="Model folder; the ranges are written into it.")] = PUBLISHED,
     data: Data = Path("data"),
 ) -> None:
-    """Measure in what ranges a published model's network can be computed in 8 bits, and what that costs. `publish` does
-    so by itself."""
+    """Calibrate the 8-bit ranges of a published model and measure the accuracy in 8 bits. Part of `publish`."""
     from twincar.data.table import load_table
     from twincar.modeling.hub import model_folder
-    from twincar.modeling.publishing import quantize as quantising
+    from twincar.modeling.publishing import quantize as quantizing
 
     with user_errors():
         published = model_folder.load(model)
-        found = quantising.quantize(published, load_table(data))
+        found = quantizing.quantize(published, load_table(data))
         model_folder.save(published, model)
         echo(
-            f"In 8 bits top-1 is {found['top1']:.2%} on {found['pictures']} val pictures, {found['top1_before']:.2%} "
-            f"before, and {found['same']:.2%} of the best classes are the same; the ranges are kept in {model}."
+            f"Top-1 accuracy on {found['pictures']} val pictures: {found['top1']:.2%} in 8 bits, "
+            f"{found['top1_before']:.2%} before; {found['same']:.2%} of the top classes are the same. "
+            f"The ranges are in {model}."
         )
