@@ -1,4 +1,4 @@
-"""The class names and how they are read."""
+"""Class names and their parsing."""
 
 import pytest
 from hypothesis import given
@@ -7,19 +7,19 @@ from hypothesis import strategies as st
 from twincar.config import BODIES, STANFORD_CARS, canonical_class_name, parse_class_name
 
 
-def test_there_are_196_different_names_also_as_folders():
+def test_stanford_cars_has_196_distinct_names_also_as_folders():
     assert len(STANFORD_CARS) == 196
     assert len({canonical_class_name(name) for name in STANFORD_CARS}) == 196
     assert not any("/" in canonical_class_name(name) for name in STANFORD_CARS)
 
 
 @pytest.mark.parametrize("name", STANFORD_CARS)
-def test_every_name_reassembles(name):
+def test_every_name_equals_its_joined_parts(name):
     car = parse_class_name(name)
     assert car.class_name == name
     assert car.make and car.model and 1990 <= car.year <= 2013
     with_body = f"{car.make} {car.model} {car.body} {car.year}"
-    body_in_model = f"{car.make} {car.model} {car.year}"  # "Infiniti G Coupe IPL 2012", and names that tell no body
+    body_in_model = f"{car.make} {car.model} {car.year}"  # "Infiniti G Coupe IPL 2012", and names without a body
     assert name == with_body or (name == body_in_model and (not car.body or car.body in car.model))
 
 
@@ -50,7 +50,7 @@ def test_any_text_can_be_parsed(text):
 
 
 @given(st.text())
-def test_canonical_names_stay_what_they_are(text):
+def test_canonical_names_are_idempotent(text):
     once = canonical_class_name(text)
     assert "/" not in once
     assert canonical_class_name(once) == once

@@ -1,4 +1,4 @@
-"""The wheel works alone: built from the checkout, unpacked beside nothing, run from an empty folder."""
+"""The wheel works without the checkout: built from it, unpacked elsewhere, run from an empty folder."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ from twincar.config import CHECKOUT
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory) -> Path:
-    """A folder with what the wheel holds, and nothing else of the project."""
+    """A folder with the wheel's files only."""
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
     for name in ("pyproject.toml", "requirements.txt", "README.md", "LICENSE"):
         shutil.copy(CHECKOUT / name, source)
@@ -38,7 +38,7 @@ def twincar(installed: Path, folder: Path, *words):
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
 
 
-def test_it_holds_every_file_of_the_package(installed):
+def test_the_wheel_has_every_file_of_the_package(installed):
     def files(root: Path) -> set[str]:
         return {
             path.relative_to(root).as_posix()
@@ -48,18 +48,18 @@ def test_it_holds_every_file_of_the_package(installed):
 
     assert files(installed) == files(CHECKOUT)
     assert "twincar/py.typed" in files(installed)
-    told = next(installed.glob("*.dist-info")).joinpath("METADATA").read_text()
-    assert "\nRequires-Dist: torch" in told and "\nProvides-Extra: export" in told
+    metadata = next(installed.glob("*.dist-info")).joinpath("METADATA").read_text()
+    assert "\nRequires-Dist: torch" in metadata and "\nProvides-Extra: export" in metadata
 
 
-def test_it_answers_from_an_empty_folder(installed, tiny_model, car_photo, tmp_path):
+def test_predict_works_from_an_empty_folder(installed, tiny_model, car_photo, tmp_path):
     done = twincar(installed, tmp_path, "predict", car_photo, "--model", tiny_model, "--top", 1)
     assert done.returncode == 0, done.stderr
     assert any(name in done.stdout for name in CLASSES)
 
     done = twincar(installed, tmp_path, "predict", car_photo)
     assert done.returncode == 2
-    assert "There is no model in models/twincar: name a folder or a repo on the Hub" in done.stderr
+    assert "There is no model in models/twincar: pass a folder or a Hub repo" in done.stderr
 
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "twincar").symlink_to(tiny_model)  # as `twincar pull user/repo --out models/twincar` would

@@ -137,7 +137,7 @@ def test_two_files_of_one_name_both_survive(tmp_path):
     for path, original in zip(found, reversed(pictures), strict=True):
         assert (np.asarray(Image.open(path)) == np.asarray(Image.open(original))).all()
     again = cut(source, tmp_path / "out")
-    assert "Wrote 0 crops" in again and "3 cars kept from an earlier run" in again
+    assert "Wrote 0 crops" in again and "3 crops kept from an earlier run" in again
 
 
 # Into prepare again --------------------------------------------------------------------------------------------------
@@ -206,7 +206,7 @@ def test_a_killed_run_goes_on_with_what_is_missing(tmp_path):
     put(out / Path(half).parent / ".00007.123.tmp.jpg", whole[half][:100])  # what a killed process leaves
     (out / marked).write_bytes(b"cut before")
     said = cut(source, out)
-    assert "Wrote 2 crops" in said and "7 cars kept from an earlier run" in said
+    assert "Wrote 2 crops" in said and "7 crops kept from an earlier run" in said
     now = {name: data for name, data in cars(out).items() if not Path(name).name.startswith(".")}
     assert now == whole | {marked: b"cut before"} and now[kept] == whole[kept]
     assert "Wrote 9 crops" in cut(source, out, "--overwrite") and (out / marked).read_bytes() == whole[marked]

@@ -69,7 +69,7 @@ class Summary:
 
     def describe(self) -> str:
         """Summarize in a few sentences, one per line."""
-        kept = f" {count(self.kept, 'car')} kept from an earlier run." if self.kept else ""
+        kept = f" {count(self.kept, 'crop')} kept from an earlier run." if self.kept else ""
         lines = [
             f"Layout: {self.layout}; {count(len(self.classes), 'class', 'classes')}.",
             f"Wrote {count(self.written, 'crop')} to {self.folder}.{kept}",

@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from twincar.data.duplicates import SIDE, thumbnail
+from twincar.features.photo import MIN_SIDE
 
-MIN_SIDE = 16  # pixels; a smaller picture shows no recognizable car
 MAX_ASPECT = 8.0  # long side / short side; beyond it are banners and broken exports
 MAX_OVERHANG = 0.1  # of the picture's side: annotated boxes may reach a little over the edge
 
