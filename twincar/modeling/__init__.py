@@ -1,0 +1,1 @@
+"""Everything about the model: networks, detection, open set, engines, inference, training and publishing."""

@@ -33,7 +33,7 @@ from twincar.modeling.hub.card import scores_table
 from twincar.modeling.inference.calibration import calibration, cross_fitted, ece, reliability, selective
 from twincar.modeling.inference.predictor import Predictor
 from twincar.modeling.training.data_module import CACHE_SIZE
-from twincar.modeling.training.recipes import RECIPES, Recipe, best_is
+from twincar.modeling.training.recipes import RECIPES, Recipe, monitor_mode
 from twincar.plots import confusion, figures, photos
 from twincar.report import comparison, tables
 
@@ -67,7 +67,7 @@ def _f1_all(per_class: pd.DataFrame) -> Figure:
 
 
 def _with_monitor(draw: Callable[..., Figure]) -> Callable[[pd.DataFrame, dict], Figure]:
-    return lambda log, recipe: draw(log, recipe["monitor"], best_is(recipe["monitor"]))
+    return lambda log, recipe: draw(log, recipe["monitor"], monitor_mode(recipe["monitor"]))
 
 
 DRAWINGS = (

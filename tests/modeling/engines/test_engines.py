@@ -1,4 +1,4 @@
-"""Engines give torch's answers, are made once and kept, and stand in for each other; calls at once become one run."""
+"""Engines agree with torch, are cached, fall back to torch, and batch the calls of several threads."""
 
 import logging
 import subprocess
@@ -27,7 +27,7 @@ from twincar.modeling.hub import model_folder
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch) -> Path:
-    """An empty cache of this test's own."""
+    """An empty cache."""
     monkeypatch.setenv("TWINCAR_CACHE", str(tmp_path))
     return tmp_path / "engines"
 
@@ -64,8 +64,8 @@ def test_openvino_answers_as_torch_does(architecture, flip, cache):
 
 
 @pytest.fixture
-def locating() -> model_folder.CarModel:
-    """A model whose locator has weights by chance."""
+def model_with_detector() -> model_folder.CarModel:
+    """A model whose detector has random weights."""
     model = model_of({"name": "resnet18", "head": "linear"}, flip=True)
     model.open_set = fake_predictor().open_set
     model.detector = Detector(model.network.width).eval().requires_grad_(False)
@@ -73,29 +73,30 @@ def locating() -> model_folder.CarModel:
     return model
 
 
-def test_openvino_sees_the_car_where_torch_does(locating, cache):
+def test_openvino_predicts_the_coverage_of_torch(model_with_detector, cache):
     pictures = [squash(draw_car(label), 64) for label in range(3)]
-    truth, seen = (
-        Predictor(locating, "cpu", engine).run(pictures)[0].coverage.numpy() for engine in ("torch", "openvino:f32")
+    truth, output = (
+        Predictor(model_with_detector, "cpu", engine).run(pictures)[0].coverage.numpy()
+        for engine in ("torch", "openvino:f32")
     )
-    assert seen.shape == (3, 2, 2)
+    assert output.shape == (3, 2, 2)
     assert np.ptp(truth) > 0.1
-    np.testing.assert_allclose(seen, truth, atol=1e-3)
+    np.testing.assert_allclose(output, truth, atol=1e-3)
 
 
-def test_a_locator_that_was_compiled_wrong_is_not_taken(locating, cache, monkeypatch):
-    convert, other = openvino_engine.convert, Detector(locating.network.width).eval()
+def test_a_wrongly_compiled_detector_is_rejected(model_with_detector, cache, monkeypatch):
+    convert, other = openvino_engine.convert, Detector(model_with_detector.network.width).eval()
 
     def wrong(backbone: Backbone, size: int):
         return convert(Backbone(backbone.network, IMAGENET_MEAN, IMAGENET_STD, other), size)
 
     monkeypatch.setattr(openvino_engine, "convert", wrong)
     with pytest.raises(EngineError, match="differ from torch's"):
-        Predictor(locating, "cpu", "openvino:f32")
+        Predictor(model_with_detector, "cpu", "openvino:f32")
 
 
 @pytest.mark.parametrize("wanted", ["torch:bf16", "openvino:bf16"])
-def test_half_precision_is_near(wanted, tiny_model, car_photo, cache):
+def test_half_precision_is_close(wanted, tiny_model, car_photo, cache):
     answer = Predictor.from_pretrained(tiny_model, engine=wanted)(car_photo)
     truth = Predictor.from_pretrained(tiny_model, engine="torch:f32")(car_photo)
     np.testing.assert_allclose(answer.probabilities, truth.probabilities, atol=0.02)
@@ -104,7 +105,7 @@ def test_half_precision_is_near(wanted, tiny_model, car_photo, cache):
 
 def count_conversions(monkeypatch) -> list:
     made, convert = [], openvino_engine.convert
-    monkeypatch.setattr(openvino_engine, "convert", lambda *words: made.append(words) or convert(*words))
+    monkeypatch.setattr(openvino_engine, "convert", lambda *arguments: made.append(arguments) or convert(*arguments))
     return made
 
 
@@ -115,7 +116,7 @@ def test_the_second_start_compiles_nothing(tiny_model, car_photo, cache, monkeyp
     assert (first(car_photo).probabilities == again(car_photo).probabilities).all()
     other = model_folder.load(tiny_model)
     with torch.no_grad():
-        other.network.conv1.weight[0, 0, 0, 0] += 1e-3  # stale is whatever was compiled from other weights
+        other.network.conv1.weight[0, 0, 0, 0] += 1e-3  # other weights are another cache entry
     Predictor(other, engine="openvino:f32")
     assert len(made) == len(list(cache.glob("*.openvino"))) == 2
 
@@ -140,7 +141,7 @@ def test_a_damaged_cache_is_built_again(tiny_model, car_photo, cache, monkeypatc
         monkeypatch.undo()
         monkeypatch.setenv("TWINCAR_CACHE", str(cache.parent))
         head, _, blob = file.read_bytes().partition(b"\n")
-        assert b"f32" in head and len(blob) > 10_000_000  # and it is whole again
+        assert b"f32" in head and len(blob) > 10_000_000  # complete again
 
 
 RACE = """
@@ -148,15 +149,15 @@ import sys
 from twincar import Predictor
 from twincar.modeling.engines import openvino_engine
 convert = openvino_engine.convert
-def told(*words):
+def logged(*arguments):
     print("converted")
-    return convert(*words)
-openvino_engine.convert = told
+    return convert(*arguments)
+openvino_engine.convert = logged
 Predictor.from_pretrained(sys.argv[1], engine="openvino:f32")
 """
 
 
-def test_processes_that_start_together_convert_once(tiny_model, cache):
+def test_processes_that_start_at_once_convert_once(tiny_model, cache):
     command = [sys.executable, "-c", RACE, str(tiny_model)]
     running = [subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     said = [process.communicate(timeout=300)[0].split() for process in running]
@@ -173,7 +174,7 @@ def test_a_cache_that_cannot_be_written_costs_only_time(tiny_model, car_photo, t
     assert "cannot be cached" in caplog.text
 
 
-def test_the_cache_keeps_only_the_last(cache, monkeypatch):
+def test_the_cache_keeps_the_most_recently_used(cache, monkeypatch):
     monkeypatch.setattr(openvino_engine, "MAX_CACHED", 2)
     for name in ("resnet18", "resnet34", "resnet18"):
         Predictor(model_of({"name": name, "head": "linear"}), engine="openvino:f32")
@@ -181,12 +182,12 @@ def test_the_cache_keeps_only_the_last(cache, monkeypatch):
     Predictor(model_of({"name": "timm/resnet10t", "head": "linear"}), engine="openvino:f32")
     left = set(cache.glob("*.openvino"))
     assert len(kept) == len(left) == 2
-    assert len(kept & left) == 1  # of the two, the ResNet-18 was used last
+    assert len(kept & left) == 1  # the ResNet-18, the last one used
 
 
-def test_torch_stands_in_where_openvino_does_not_work(tiny_model, cache, monkeypatch, caplog):
+def test_torch_is_the_fallback_where_openvino_does_not_work(tiny_model, cache, monkeypatch, caplog):
     monkeypatch.delenv("TWINCAR_ENGINE")
-    monkeypatch.setattr(openvino_engine, "TOLERANCE", {"f32": -1.0, "bf16": -1.0})  # nothing is near enough
+    monkeypatch.setattr(openvino_engine, "TOLERANCE", {"f32": -1.0, "bf16": -1.0})  # every deviation is too large
     with caplog.at_level(logging.WARNING):
         assert Predictor.from_pretrained(tiny_model, device="cpu").engine.name == "torch:f32"
     assert "using torch instead" in caplog.text
@@ -196,7 +197,7 @@ def test_torch_stands_in_where_openvino_does_not_work(tiny_model, cache, monkeyp
         Predictor.from_pretrained(tiny_model, device="cpu", engine="openvino")
 
 
-def test_bf16_is_left_where_it_strays(tiny_model, cache, monkeypatch):
+def test_bf16_is_not_used_where_it_deviates(tiny_model, cache, monkeypatch):
     monkeypatch.delenv("TWINCAR_ENGINE")
     monkeypatch.setattr(openvino_engine, "TOLERANCE", openvino_engine.TOLERANCE | {"bf16": 0.0})
     assert Predictor.from_pretrained(tiny_model, device="cpu").engine.name == "openvino:f32"
@@ -220,7 +221,7 @@ def test_an_unknown_engine_is_one_sentence(wanted, says, tiny_model, car_photo, 
 
 
 class Slow:
-    """Adds one; waits in each run until it is let go, and remembers how many pictures the run had."""
+    """Adds one; each run waits for `go` and records its number of pictures."""
 
     name, device = "slow", torch.device("cpu")
 
@@ -236,13 +237,13 @@ class Slow:
         return BackboneOutput(pictures + 1, pictures + 2)
 
 
-def at_once(together: BatchingEngine, slow: Slow, calls: list[torch.Tensor]) -> dict:
-    """What each call gave, all of them made while the first one runs."""
+def at_once(batching: BatchingEngine, slow: Slow, calls: list[torch.Tensor]) -> dict:
+    """Results of all calls; those after the first are made while it runs."""
     given: dict = {}
 
     def ask(place: int) -> None:
         try:
-            given[place] = together.run(calls[place])
+            given[place] = batching.run(calls[place])
         except ValueError as error:
             given[place] = error
 
@@ -251,7 +252,7 @@ def at_once(together: BatchingEngine, slow: Slow, calls: list[torch.Tensor]) -> 
     assert slow.started.acquire(timeout=20)
     for thread in threads[1:]:
         thread.start()
-    while len(together._waiting) < len(calls) - 1:
+    while len(batching._waiting) < len(calls) - 1:
         pass
     slow.go.release(len(calls))
     for thread in threads:
@@ -259,28 +260,28 @@ def at_once(together: BatchingEngine, slow: Slow, calls: list[torch.Tensor]) -> 
     return given
 
 
-def test_calls_that_arrive_together_are_one_run_and_get_their_own_answers():
+def test_simultaneous_calls_are_batched_and_get_their_own_results():
     slow = Slow()
     calls = [torch.full((count, 3), 10.0 * place) for place, count in enumerate((1, 1, 3, 1, 1, 8, 4))]
     given = at_once(BatchingEngine(slow), slow, calls)
     for place, call in enumerate(calls):
         assert torch.equal(given[place].features, call + 1)
         assert torch.equal(given[place].coverage, call + 2)
-    assert slow.runs[0] == 1 and len(slow.runs) == 3  # the first alone, then 18 pictures in two
+    assert slow.runs[0] == 1 and len(slow.runs) == 3  # the first call, then 18 pictures in two batches
     assert sum(slow.runs) == 19 and max(slow.runs) <= MAX_BATCH
 
 
-def test_a_run_that_fails_fails_for_those_in_it_and_for_nobody_after():
+def test_a_failed_run_fails_only_for_the_calls_in_it():
     slow = Slow()
-    together = BatchingEngine(slow)
-    given = at_once(together, slow, [torch.zeros(1), -torch.ones(1), torch.zeros(2)])
+    batching = BatchingEngine(slow)
+    given = at_once(batching, slow, [torch.zeros(1), -torch.ones(1), torch.zeros(2)])
     assert (given[0].features == 1).all()
     assert [type(given[place]) for place in (1, 2)] == [ValueError, ValueError]
     slow.go.release()
-    assert (together.run(torch.zeros(1)).features == 1).all()
+    assert (batching.run(torch.zeros(1)).features == 1).all()
 
 
-def test_many_threads_get_the_answers_that_one_gets(tiny_model, cache):
+def test_many_threads_get_the_results_of_one(tiny_model, cache):
     predictor = Predictor.from_pretrained(tiny_model, engine="openvino:f32")
     photos = [draw_car(label, seed) for label in range(5) for seed in range(4)]
     truth = [predictor(photo).probabilities for photo in photos]

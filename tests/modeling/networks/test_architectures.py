@@ -1,4 +1,4 @@
-"""Every network keeps timm's contract: one pass, features then logits, whatever stands below."""
+"""Every network follows timm's contract: one pass, features, then logits."""
 
 import math
 
@@ -19,7 +19,7 @@ from twincar.modeling.training.lightning_module import CarClassifier
 from twincar.modeling.training.recipes import RECIPES, Recipe
 
 # A torchvision network, and small backbones of timm: a ResNet, an EfficientNet, a ResNeSt, a network with layers
-# between pooling and classifier, a transformer with a class token, one whose features come channels-last.
+# between pooling and classifier, a transformer with a class token, one with channels-last features.
 BACKBONES = {
     "resnet18": 512,
     "timm/resnet10t": 512,
@@ -41,28 +41,28 @@ def test_the_contract(name):
         logits = network.forward_head(features)
         assert torch.equal(network(images), logits)
     assert features.shape[:2] == (2, BACKBONES[name])
-    assert features.ndim == 4 and features.shape[2] < features.shape[3], "the map keeps rows and columns apart"
+    assert features.ndim == 4 and features.shape[2] < features.shape[3], "rows and columns are not swapped"
     assert logits.shape == (2, 7)
     features.requires_grad_(True)
     network.forward_head(features)[:, 3].sum().backward()
-    assert features.grad.abs().sum() > 0, "the evidence for a class comes from the head alone"
+    assert features.grad.abs().sum() > 0, "Grad-CAM++ needs a gradient of the head alone"
     stages = {network.stage(key) for key, _ in network.named_parameters()}
     assert {"conv1", "layer1", "layer4", "fc"} <= stages
     assert stages <= {"conv1", "bn1", "layer1", "layer2", "layer3", "layer4", "fc"}
 
 
 @pytest.mark.parametrize("name", ["timm/vit_tiny_patch16_224", "timm/tf_efficientnet_lite0", "resnet18"])
-def test_freezing_by_stage_leaves_the_frozen_as_they_are(name):
+def test_frozen_stages_do_not_change(name):
     recipe = Recipe("half", "", architecture=name, frozen=("conv1", "bn1", "layer1", "layer2"))
     network = architectures.build(num_classes=3, **recipe.network())
-    task = CarClassifier(network, recipe, 3)
+    module = CarClassifier(network, recipe, 3)
     free = {network.stage(key) for key, value in network.named_parameters() if value.requires_grad}
     assert free == {"layer3", "layer4", "fc"}
     before = {key: value.clone() for key, value in network.state_dict().items()}
-    task.set_modes()
+    module.set_modes()
     network(torch.rand(4, 3, 64, 64))
     moved = {key for key, value in network.state_dict().items() if not torch.equal(value, before[key])}
-    moved = {network.stage(key.rsplit(".", 1)[0] + ".weight") for key in moved}  # running statistics, beside a weight
+    moved = {network.stage(key.rsplit(".", 1)[0] + ".weight") for key in moved}  # running statistics belong to a weight
     assert moved <= free
 
 
@@ -70,7 +70,7 @@ def test_freezing_by_stage_leaves_the_frozen_as_they_are(name):
 def test_bilinear_pooling_is_the_outer_product_of_features(heads):
     torch.manual_seed(2)
     network = architectures.build("resnet18", 5, head="bilinear", attention_heads=heads).eval()
-    nn.init.constant_(network.attention.gamma, 0.7)  # it starts at 0, where attention does nothing
+    nn.init.constant_(network.attention.gamma, 0.7)  # at the initial 0 attention is the identity
     features = network.forward_features(torch.randn(2, 3, 64, 64))
     assert features.shape == (2, 512, 2, 2)
     places = network.reduce(features).flatten(2).transpose(1, 2)  # (2, 4, 512)
@@ -82,7 +82,7 @@ def test_bilinear_pooling_is_the_outer_product_of_features(heads):
     assert all(value.grad is None or value.grad.isfinite().all() for value in network.parameters())
 
 
-def test_attention_mixes_places_and_starts_as_the_identity():
+def test_attention_mixes_positions_and_starts_as_the_identity():
     torch.manual_seed(3)
     attention = architectures.SelfAttention(16, key_channels=8, heads=2)
     x = torch.randn(2, 16, 3, 3)
@@ -102,7 +102,7 @@ def test_attention_mixes_places_and_starts_as_the_identity():
         architectures.SelfAttention(16, key_channels=8, heads=3)
 
 
-def test_names_that_are_not_known():
+def test_unknown_names():
     with pytest.raises(ValueError, match="no network 'resnet51'"):
         architectures.build("resnet51", 3)
     with pytest.raises(ValueError, match="timm has no backbone 'resnet51'"):
@@ -128,7 +128,7 @@ def test_start_weights_of_timm_and_of_other_names_in_the_same_order(tmp_path):
         weights.initialize(architectures.build(name, 3), str(tmp_path / "short.pth"), name)
 
 
-def test_a_resnets_weights_start_the_trunk_of_the_bilinear_network(tmp_path):
+def test_a_resnets_weights_start_the_backbone_of_the_bilinear_network(tmp_path):
     source = architectures.build("resnet18", 1000)
     save_file(source.state_dict(), tmp_path / "resnet18.safetensors")
     network = architectures.build("resnet18", 3, head="bilinear")
@@ -137,13 +137,13 @@ def test_a_resnets_weights_start_the_trunk_of_the_bilinear_network(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["resnet18", "timm/resnet10t", "timm/tf_efficientnet_lite0", "timm/resnetv2_50"])
-def test_start_weights_are_brought_to_the_scale_that_the_rates_are_made_for(name, tmp_path):
-    """Same answers from weights of another size; where a norm stands before its convolution, nothing is touched."""
+def test_start_weights_are_rescaled_for_the_learning_rates(name, tmp_path):
+    """The output stays the same; in pre-activation networks nothing changes."""
     torch.manual_seed(0)
     source = architectures.build(name, 3)
     backbone = getattr(source, "backbone", source)
     for layer in backbone.modules():
-        if isinstance(layer, nn.BatchNorm2d):  # some statistics, as after a training
+        if isinstance(layer, nn.BatchNorm2d):  # statistics as after a training
             layer.running_mean.normal_(0, 0.3)
             layer.running_var.uniform_(0.5, 2)
     save_file(backbone.state_dict(), tmp_path / "start.safetensors")
@@ -166,7 +166,7 @@ def test_start_weights_are_brought_to_the_scale_that_the_rates_are_made_for(name
 
 @settings(max_examples=40, deadline=None)
 @given(st.floats(0.0, 1.5), st.lists(st.floats(-1, 1), min_size=3, max_size=3), st.integers(0, 2))
-def test_the_margin_widens_the_angle_to_the_right_class_alone(margin, cosines, label):
+def test_the_margin_is_added_to_the_angle_of_the_true_class_only(margin, cosines, label):
     logits = COSINE_SCALE * torch.tensor([cosines])
     widened = AngularMargin(margin)(logits, torch.tensor([label]))
     others = [other for other in range(3) if other != label]
@@ -177,7 +177,7 @@ def test_the_margin_widens_the_angle_to_the_right_class_alone(margin, cosines, l
     assert widened[0, label] <= logits[0, label] + 0.1
 
 
-def test_a_cosine_head_is_bounded_and_learns_with_a_margin():
+def test_a_cosine_head_is_bounded_and_trains_with_a_margin():
     torch.manual_seed(5)
     head = architectures.CosineLinear(8, 4)
     features, labels = torch.randn(64, 8), torch.arange(64) % 4
@@ -202,7 +202,7 @@ def test_clahe_is_opencvs_on_lightness():
     lab = cv2.cvtColor(picture, cv2.COLOR_RGB2LAB)
     lab[..., 0] = cv2.createCLAHE(limit, (8, 8)).apply(lab[..., 0].copy())
     assert (ours == cv2.cvtColor(lab, cv2.COLOR_LAB2RGB)).all()
-    assert ours.std() > picture.std(), "it spreads what was flat"
+    assert ours.std() > picture.std(), "it increases the contrast"
 
 
 def test_coarse_dropout_is_one_black_square():
@@ -213,8 +213,8 @@ def test_coarse_dropout_is_one_black_square():
     assert rows.max() - rows.min() == columns.max() - columns.min() == 31
 
 
-def test_the_seeds_facts():
-    """What their authors wrote down of them, where it is easily got wrong."""
+def test_facts_of_the_original_systems():
+    """As their authors describe them."""
     bilinear = architectures.build(num_classes=196, **RECIPES["bilinear"].network())
     assert bilinear.fc[1].weight.shape == (196, 512 * 512)
     assert bilinear.fc[0].p == 0.6
@@ -223,6 +223,8 @@ def test_the_seeds_facts():
     rate = {stage: next(rate for prefix, rate in rates if stage.startswith(prefix))
             for stage in ("layer1", "layer2", "layer4", "attention", "reduce", "fc")}  # fmt: skip
     assert rate == {"layer1": 1e-5, "layer2": 1e-4, "layer4": 1e-4, "attention": 1e-4, "reduce": 1e-4, "fc": 1e-3}
+    stages = {bilinear.stage(key) for key, _ in bilinear.named_parameters()}
+    assert stages == {"conv1", "bn1", "layer1", "layer2", "layer3", "layer4", "attention", "reduce", "fc"}
     report = architectures.build(num_classes=196, **RECIPES["report"].network())
     assert [type(layer).__name__ for layer in report.fc] == ["Dropout", "Linear", "ReLU", "Dropout", "Linear"]
     assert (report.fc[0].p, report.fc[3].p, report.fc[1].in_features) == (0.3, 0.2, 2048)

@@ -1,6 +1,6 @@
-"""Preparing and training are killed, stopped, starved of room, come to nonsense: what is left is whole, and goes on.
+"""Preparing and training that are killed, stopped, out of disk space or diverging leave complete files and can resume.
 
-The processes that are killed are real ones, forked from a server that has imported torch already.
+Real processes are killed, forked from a server that has already imported torch.
 """
 
 import multiprocessing
@@ -27,7 +27,7 @@ from twincar.modeling.training import run_folder, train
 from twincar.modeling.training.lightning_module import CarClassifier, DivergedError
 from twincar.modeling.training.recipes import RECIPES
 
-WAIT = 120  # seconds, on a machine that is busy with something else
+WAIT = 120  # seconds, for a busy machine
 OPTIONS = {"init": "none", "precision": "32-true", "workers": 0, "accelerator": "cpu", "progress": False}
 processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload(["twincar.modeling.training.train", "twincar.data.table", "twincar.cli"])
@@ -47,7 +47,7 @@ def weights(out: Path, name: str = "last") -> dict[str, torch.Tensor]:
 
 
 def assert_same_end(one: Path, two: Path) -> None:
-    """Bit for bit: last and best weights, and all that was logged but the seconds."""
+    """Bit for bit: last and best weights, and the whole log except the durations."""
     for name in ("last", "best"):
         first, second = weights(one, name), weights(two, name)
         assert first.keys() == second.keys()
@@ -56,7 +56,7 @@ def assert_same_end(one: Path, two: Path) -> None:
     pd.testing.assert_frame_equal(*logs, check_like=True, check_exact=True)
 
 
-# What happens in the processes: they train until the moment that is their end -----------------------------------------
+# What the processes do: they train until they are killed --------------------------------------------------------------
 
 
 def _die() -> None:
@@ -86,7 +86,7 @@ def _between_epochs(epoch: int) -> None:
 
 
 def _while_a_checkpoint_is_written(after: int, name: str = "last") -> None:
-    """After so many whole ones of this process."""
+    """After this number of complete ones in this process."""
     atomic_write = run_folder.atomic_write
 
     def half_written(path):
@@ -103,7 +103,7 @@ def _while_a_checkpoint_is_written(after: int, name: str = "last") -> None:
 
 
 def _no_room_from(epoch: int) -> None:
-    """No file may grow above 100 kB any more: as on a full disk, a write ends half-way."""
+    """Limit files to 100 kB: as on a full disk, a write stops half-way."""
     import resource
 
     start = CarClassifier.on_train_epoch_start
@@ -177,7 +177,7 @@ def until(happened) -> None:
 
 
 def test_preparing_that_was_killed_ends_the_same(car_folders, tmp_path):
-    """To the byte, whatever it was doing; and what was there before stays until the new is whole."""
+    """To the byte, whenever it is killed; older files stay until the new ones are complete."""
     out = tmp_path / "killed"
     for ending in (
         (_pictures_half_checked, 12), (_table_half_written, "rejected.csv"), (_table_half_written, "duplicates.csv"),
@@ -194,7 +194,7 @@ def test_preparing_that_was_killed_ends_the_same(car_folders, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["twincar", "flagship"])
-def test_a_killed_run_goes_on_to_the_same_end(name, data, tmp_path):
+def test_a_killed_run_resumes_to_the_same_end(name, data, tmp_path):
     recipe, said = small(name, epochs=4), tmp_path / "said"
     run(recipe, data, tmp_path / "whole")
     out = tmp_path / "killed"
@@ -210,7 +210,7 @@ def test_a_killed_run_goes_on_to_the_same_end(name, data, tmp_path):
     assert ended(_trained, None, recipe, data, out, said) == 0
     assert_same_end(tmp_path / "whole", out)
     assert not list(out.rglob("*.tmp*"))
-    run(recipe, data, out)  # and once more: it is whole, there is nothing to do
+    run(recipe, data, out)  # once more: it is complete, nothing is left to do
     assert_same_end(tmp_path / "whole", out)
 
 
@@ -218,39 +218,39 @@ def test_a_full_disk_leaves_the_last_checkpoint_and_says_so(data, tmp_path):
     recipe, out, said = small(), tmp_path / "run", tmp_path / "said"
     run(recipe, data, tmp_path / "whole")
     assert ended(_trained, partial(_no_room_from, 1), recipe, data, out, said) == 2
-    assert "failed in epoch 2 (File too large)" in said.read_text() and "Make room" in said.read_text()
+    assert "failed in epoch 2 (File too large)" in said.read_text() and "Free some space" in said.read_text()
     assert torch.load(out / "checkpoints" / "last.ckpt", weights_only=False)["epoch"] == 0
     run(recipe, data, out)
     assert_same_end(tmp_path / "whole", out)
 
 
-def test_a_half_written_picture_cache_goes_with_the_next(data, tmp_path):
-    """It may be of a gigabyte."""
+def test_a_half_written_picture_cache_is_deleted_by_the_next(data, tmp_path):
+    """It can take a gigabyte."""
     table = load_table(data)
     cached_pictures(table, 32, tmp_path, progress=False)
     (whole,) = tmp_path.glob("[!.]*.npy")
     half = whole.with_name(f".{whole.stem}.12345.tmp.npy")
-    other = tmp_path / ".pictures-64-0123456789abcdef.12345.tmp.npy"  # that another process may be writing
+    other = tmp_path / ".pictures-64-0123456789abcdef.12345.tmp.npy"  # another process may be writing it
     whole.rename(half), other.touch()
     cached_pictures(table, 32, tmp_path, progress=False)
     assert (whole.exists(), half.exists(), other.exists()) == (True, False, True)
 
 
-def test_no_room_for_the_pictures_is_told_before_they_are_read(data, tmp_path, monkeypatch):
+def test_too_little_space_for_the_pictures_is_an_error_before_they_are_read(data, tmp_path, monkeypatch):
     usage = type("Usage", (), {"free": 1000})
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
     with pytest.raises(TwinCarError, match=r"take .* GB in .*cache, where 0\.0 GB are free: make room"):
         train.train(small(), load_table(data), tmp_path / "run", cache=tmp_path / "cache", **OPTIONS)
 
 
-def test_a_loss_that_is_no_number_ends_the_run(data, tmp_path):
+def test_a_loss_that_is_not_finite_ends_the_run(data, tmp_path):
     with pytest.raises(DivergedError, match=r"^The loss became (nan|inf) in epoch 1, batch \d+, at .* 1e\+30.*--seed"):
         run(small("scratch", architecture="resnet18", learning_rates=(("", 1e30),), schedule="plateau"), data, tmp_path)
 
 
 @pytest.mark.parametrize("when", ["on_train_epoch_start", "on_validation_epoch_start"])
 def test_the_last_good_weights_are_kept(data, tmp_path, monkeypatch, when):
-    """Weights that go bad before an epoch's first batch, and after its last."""
+    """Weights that become NaN before an epoch's first batch, and after its last."""
     hook = getattr(CarClassifier, when)
 
     def poisoned(self):
@@ -266,18 +266,18 @@ def test_the_last_good_weights_are_kept(data, tmp_path, monkeypatch, when):
         assert all(value.isfinite().all() for value in weights(tmp_path, name).values())
 
 
-def test_a_picture_gone_bad_is_named_and_no_part_of_the_training(data, tmp_path, capfd):
-    """Not as a black picture either: the weights are those of a training without it."""
+def test_an_unreadable_picture_is_reported_and_skipped(data, tmp_path, capfd):
+    """The weights are those of a training without it."""
     table, recipe = load_table(data), small(train_share=1.0)
     bad = int(np.flatnonzero(table["split"] == "train")[3])
-    spoilt = tmp_path / "spoilt.jpg"
-    spoilt.write_bytes(Path(table["path"][bad]).read_bytes()[:500])
-    with_it = table.assign(path=table["path"].where(table.index != bad, str(spoilt)))
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(Path(table["path"][bad]).read_bytes()[:500])
+    with_it = table.assign(path=table["path"].where(table.index != bad, str(broken)))
     for name, rows in (("with", with_it), ("without", table.drop(index=bad))):
         train.train(recipe, rows, tmp_path / name, cache=tmp_path / "cache", **OPTIONS)
     assert_same_end(tmp_path / "with", tmp_path / "without")
     said = capfd.readouterr().err
-    assert said.count(str(spoilt)) == 1 and "(train): " in said
+    assert said.count(str(broken)) == 1 and "(train): " in said
 
 
 def test_two_runs_into_one_folder_refuse_each_other(data, tmp_path, monkeypatch):
@@ -286,12 +286,12 @@ def test_two_runs_into_one_folder_refuse_each_other(data, tmp_path, monkeypatch)
     first.start()
     until((out / "checkpoints" / "last.ckpt").exists)
     monkeypatch.setattr(run_folder, "locked", partial(locked, timeout=0.2))
-    with pytest.raises(TwinCarError, match=r"Another process trains into .*run: wait for it, or name"):
+    with pytest.raises(TwinCarError, match=r"Another process is training in .*run: wait for it, or choose"):
         run(recipe, data, out)
     assert first.is_alive()
     first.kill()
     first.join(WAIT)
-    with run_folder.lock_run(out):  # a killed run's lock is gone with it
+    with run_folder.lock_run(out):  # the lock of a killed run is released
         pass
 
 
@@ -306,23 +306,23 @@ def test_ctrl_c_is_a_clean_end(data, tmp_path):
     process.join(WAIT)
     assert process.exitcode == 130, said.read_text()
     *log, last = said.read_text().strip().splitlines()
-    assert last.startswith("Stopped in epoch ") and last.endswith("the same command goes on with its start.")
+    assert last.startswith("Stopped in epoch ") and last.endswith("the same command resumes at its start.")
     assert all(line.startswith("epoch ") for line in log)
     assert ended(_commanded, [*words[:-6], "--epochs", "400"], said) == 2
     assert "epochs 500 instead of 400" in " ".join(said.read_text().split())
 
 
-def test_a_folder_that_cannot_be_gone_on_with_is_a_sentence(data, tmp_path):
+def test_a_folder_that_cannot_be_resumed_is_one_sentence(data, tmp_path):
     run(small(epochs=1), data, tmp_path)
     with pytest.raises(
-        TwinCarError, match=r"another run \(seed 42 instead of 7; optimizer .* instead of .*name another"
+        TwinCarError, match=r"another run \(seed 42 instead of 7; optimizer .* instead of .*choose another"
     ):
         run(small(epochs=1, optimizer="sgd" if small().optimizer != "sgd" else "adam"), data, tmp_path, seed=7)
-    with pytest.raises(TwinCarError, match="already holds a run"):
+    with pytest.raises(TwinCarError, match="contains a run"):
         run(small(epochs=1), data, tmp_path, resume=False)
-    with pytest.raises(TwinCarError, match=r"metrics\.csv cannot be made"):
+    with pytest.raises(TwinCarError, match=r"metrics\.csv cannot be created"):
         run(small(epochs=1), data, tmp_path / "metrics.csv")
     last = tmp_path / "checkpoints" / "last.ckpt"
     last.write_bytes(last.read_bytes()[:-100])
-    with pytest.raises(TwinCarError, match=r"last\.ckpt is not whole: remove it"):
+    with pytest.raises(TwinCarError, match=r"last\.ckpt is incomplete: delete it"):
         run(small(epochs=1), data, tmp_path)

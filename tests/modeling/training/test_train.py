@@ -1,4 +1,4 @@
-"""Recipes and training from outside: what is frozen, what is logged, what a killed run leaves, two processes."""
+"""Recipes and training: frozen layers, logs, early stopping, several processes, the picture cache."""
 
 import json
 import os
@@ -29,7 +29,7 @@ from twincar.modeling.training.lightning_module import CarClassifier
 from twincar.modeling.training.recipes import RECIPES
 from twincar.modeling.training.train import train
 
-# A recipe's whole way with a network and pictures that two cores train in seconds.
+# Small networks and pictures, so that two cores train a recipe in seconds.
 SMALL = {"sizes": ((0.0, 48), (0.5, 64)), "eval_size": 64, "batch_size": 8}
 BACKBONES = {"timm/resnet50": "timm/resnet10t", "timm/tf_efficientnet_lite2": "timm/tf_efficientnet_lite0"}
 CALM = {"jitter": (0, 0, 0, 0), "crop_scale": (0.9, 1.0), "rotation": 0, "shift": 0, "zoom": 0, "shear": 0, "clahe": 0,
@@ -48,7 +48,7 @@ def run(recipe, data, out, **options):
 
 
 def quick_batch_norm(build):
-    """`architectures.build` whose running statistics keep pace with 24 steps; by default they follow over hundreds."""
+    """`architectures.build` with running statistics that converge in 24 steps instead of hundreds."""
 
     def built(*arguments, **options):
         network = build(*arguments, **options)
@@ -61,8 +61,8 @@ def quick_batch_norm(build):
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))
-def test_a_recipe_learns_by_heart_publishes_and_answers(name, data, tmp_path, monkeypatch):
-    """Its own network shape, loss, optimiser, schedule and sampler, on a small backbone that starts from nothing."""
+def test_a_recipe_overfits_publishes_and_predicts(name, data, tmp_path, monkeypatch):
+    """Its own head, loss, optimizer, schedule and sampler, on a small backbone with random weights."""
     monkeypatch.setattr(architectures, "build", quick_batch_norm(architectures.build))
     rates, optimizer = {"sgd": 0.02, "adam": 1e-3, "adamw": 1e-3}, RECIPES[name].optimizer
     recipe = small(
@@ -70,7 +70,7 @@ def test_a_recipe_learns_by_heart_publishes_and_answers(name, data, tmp_path, mo
         frozen=(), train_share=1.0, dropout=0.0, input_dropout=0.0, patience=None, plateau_patience=4, **CALM,
     )  # fmt: skip
     best = run(recipe, data, tmp_path / "run")
-    best.with_name("last.ckpt").replace(best)  # the six val pictures say little of what was learnt by heart
+    best.with_name("last.ckpt").replace(best)  # six val pictures do not measure overfitting
     log = pd.read_csv(tmp_path / "run" / "metrics.csv")
     assert list(log["epoch"]) == list(range(24))
     assert [log["image_size"].iloc[row] for row in (0, -1)] == [48, 64]
@@ -85,8 +85,8 @@ def test_a_recipe_learns_by_heart_publishes_and_answers(name, data, tmp_path, mo
     predictor = Predictor.from_pretrained(tmp_path / "model")
     assert predictor.config["scores"]["top1"] == result.scores["top1"]
     assert predictor.flip == recipe.eval_flip
-    learnt = evaluate(predictor, table, "train", progress=False)
-    assert learnt.scores["top1"] == 1.0, "training accuracy, once it has learnt its pictures by heart"
+    training = evaluate(predictor, table, "train", progress=False)
+    assert training.scores["top1"] == 1.0, "it overfits the training pictures"
 
     trained = architectures.build(num_classes=3, **recipe.network())
     model_folder.checkpoint_network(tmp_path / "run" / "checkpoints" / "best.ckpt", trained)
@@ -99,17 +99,17 @@ def test_a_recipe_learns_by_heart_publishes_and_answers(name, data, tmp_path, mo
     assert answer.overlay().size == answer.photo.size
 
 
-def test_twincar_freezes_what_it_says(data):
+def test_twincar_freezes_its_stages(data):
     recipe = RECIPES["twincar"]
     network = architectures.build(num_classes=3, **recipe.network())
-    task = CarClassifier(network, recipe, 3)
+    module = CarClassifier(network, recipe, 3)
     free = {name.split(".")[0] for name, parameter in network.named_parameters() if parameter.requires_grad}
     assert free == {"layer3", "layer4", "fc"}
     assert [type(layer).__name__ for layer in network.fc] == ["Linear", "ReLU", "Dropout", "Linear"]
     assert (network.fc[0].in_features, network.fc[0].out_features, network.fc[2].p) == (2048, 512, 0.2)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     network.eval()
-    task.set_modes()
+    module.set_modes()
     assert network.layer3.training
     network(torch.rand(4, 3, 64, 64)).sum().backward()
     moved = {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
@@ -137,14 +137,14 @@ def test_any_backbone_head_and_margin_from_the_command_line(options, data, tmp_p
     assert answer.overlay().size == answer.photo.size
 
 
-def test_a_backbone_that_timm_does_not_know_is_a_sentence(data, tmp_path):
+def test_a_backbone_that_timm_lacks_is_one_sentence(data, tmp_path):
     options = ["--backbone", "resnet51", "--data", str(data), "--init", "none", "--out", str(tmp_path / "run")]
     done = CliRunner().invoke(app, ["train", *options])
     assert done.exit_code == 2
     assert "timm has no backbone 'resnet51'" in done.output
 
 
-def test_learns_from_the_share_that_the_recipe_says(data, tmp_path):
+def test_the_recipes_fraction_of_the_train_rows_is_used(data, tmp_path):
     run(small("twincar", epochs=1, train_share=0.67), data, tmp_path / "run")
     pictures = json.loads((tmp_path / "run" / "run.json").read_text())["pictures"]
     assert pictures == {"train": 12, "val": 6, "unused": 6}
@@ -154,13 +154,13 @@ def test_early_stopping(data, tmp_path):
     recipe = small("twincar", epochs=20, patience=2, learning_rates=(("", 0.0),), sizes=((0.0, 48),), eval_size=48)
     run(recipe, data, tmp_path / "run")
     log = pd.read_csv(tmp_path / "run" / "metrics.csv")
-    # The rate is 0, but batch norm goes on counting, so that the best epoch is not always the first.
+    # The rate is 0, but batch norm statistics still change, so the best epoch is not always the first.
     assert len(log) == log[recipe.monitor].argmax() + 1 + recipe.patience
     assert len(log) < recipe.epochs
 
 
 def test_two_processes_give_one_log_and_one_model(data, tmp_path):
-    """Lightning's DDP over two CPU processes, started by the command as its user would."""
+    """Lightning's DDP on two CPU processes, started from the command line."""
     command = [sys.executable, "-m", "twincar", "train", "--recipe", "twincar", "--data", data, "--init", "none"]
     command += ["--out", tmp_path / "run", "--epochs", "1", "--size", "48", "--batch-size", "4", "--workers", "0"]
     command += ["--accelerator", "cpu", "--devices", "2", "--precision", "32-true"]
@@ -185,7 +185,7 @@ def test_refusals(data, tmp_path):
         publish(tmp_path, table, tmp_path / "model")
 
 
-def test_cache_is_cut_squashed_and_reused(tmp_path):
+def test_cached_pictures_are_cropped_squashed_and_reused(tmp_path):
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (100, 200, 3), dtype=np.uint8))
     picture.save(tmp_path / "a.png")
     rows = [{"path": tmp_path / "a.png", "x1": 50.0, "y1": 40.0, "x2": 90.0, "y2": 60.0},
@@ -203,10 +203,10 @@ def test_cache_is_cut_squashed_and_reused(tmp_path):
     assert crop_box(picture, (0, 0, 200, 100)).size == (200, 100)
 
 
-def test_a_phones_photo_is_learnt_from_upright_and_cut_where_it_was_annotated(tmp_path):
+def test_a_photo_with_exif_orientation_is_cached_upright_and_cropped_to_its_box(tmp_path):
     stored = draw_car(1, size=(120, 160))
     exif = Image.Exif()
-    exif[0x0112] = 6  # the camera was held upright: turn by 90 degrees to view
+    exif[0x0112] = 6  # rotate by 90 degrees to view
     stored.save(tmp_path / "phone.png", exif=exif)
     boxes = [(40.0, 30.0, 90.0, 120.0), (np.nan,) * 4]
     rows = [dict(zip(("x1", "y1", "x2", "y2"), box, strict=True), path=tmp_path / "phone.png") for box in boxes]
@@ -216,7 +216,7 @@ def test_a_phones_photo_is_learnt_from_upright_and_cut_where_it_was_annotated(tm
     assert (cut == squash(expected, 64)).all()
 
 
-def test_normalised_batches_are_imagenets():
+def test_batches_are_normalized_as_for_imagenet():
     white = to_batch([np.full((8, 8, 3), 255, np.uint8)])
     expected = (1 - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225])
     torch.testing.assert_close(white[0, :, 3, 3], expected)

@@ -1,0 +1,1 @@
+"""Training: recipes, data loading, the Lightning module and the run folder."""

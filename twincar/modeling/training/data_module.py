@@ -1,6 +1,7 @@
-"""The LightningDataModule: loaders of training and validation pictures, from the cache of `features/cache.py`."""
+"""Lightning data module: loaders of the training and validation pictures, from the cache of `features/cache.py`."""
 
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, RandomSampler, WeightedRandomSampler
+from torch.utils.data import DataLoader, Dataset, RandomSampler, Sampler, WeightedRandomSampler
 
 from twincar.config import TwinCarError
 from twincar.features.cache import cached_pictures
@@ -17,13 +18,30 @@ from twincar.features.transforms import augmentation, squash
 from twincar.modeling.training.lightning_module import epoch_seed
 from twincar.modeling.training.recipes import Recipe
 
-CACHE_SIZE = 224  # side of the cached training pictures; crops are taken from these
+CACHE_SIZE = 224  # side of the cached training pictures, in pixels; crops are taken from them
 
 
-class Pictures(Dataset):
-    """Rows of a picture cache as (image (3, size, size) uint8, label[, row])."""
+class PictureDataset(Dataset):
+    """Cached pictures as (image, label) with a transform, as (image, label, row) without; (3, size, size) uint8 images.
 
-    def __init__(self, pictures: np.ndarray, rows: np.ndarray, labels: np.ndarray, transform=None, size=0, seed=0):
+    Args:
+        pictures: (rows, side, side, 3) uint8 cache.
+        rows: (N,) rows of this data set.
+        labels: (N,) their labels.
+        transform: Augmentation of (3, side, side) uint8; None resizes to `size`.
+        size: Side in pixels without a transform.
+        seed: Of the random numbers of the transform.
+    """
+
+    def __init__(
+        self,
+        pictures: np.ndarray,
+        rows: np.ndarray,
+        labels: np.ndarray,
+        transform: Callable[[Tensor], Tensor] | None = None,
+        size: int = 0,
+        seed: int = 0,
+    ):
         self.pictures, self.rows, self.labels = pictures, rows, labels
         self.transform, self.size, self.seed = transform, size, seed
 
@@ -36,66 +54,85 @@ class Pictures(Dataset):
         if self.transform is None:
             picture = squash(Image.fromarray(picture), self.size).copy()
             return torch.from_numpy(picture).permute(2, 0, 1), label, row
-        with torch.random.fork_rng(devices=[]):  # what happens to a picture hangs on epoch and place, not on workers
+        with torch.random.fork_rng(devices=[]):  # depends on epoch and position only, not on the workers
             torch.manual_seed(self.seed * len(self.rows) + index)
             return self.transform(torch.from_numpy(picture).permute(2, 0, 1)), label
 
 
-def stack(items: list[tuple]) -> list[Tensor]:
-    """What the loader makes of a batch: (N, 3, H, W) pictures, channels_last as they come, and the numbers beside."""
+def collate(items: list[tuple]) -> list[Tensor]:
+    """Collate a batch: (N, 3, H, W) pictures, channels_last in memory, and a (N,) tensor for each of the numbers."""
     pictures, *others = zip(*items, strict=True)
-    side_by_side = torch.stack([picture.permute(1, 2, 0) for picture in pictures]).permute(0, 3, 1, 2)
-    return [side_by_side, *map(torch.tensor, others)]
+    batch = torch.stack([picture.permute(1, 2, 0) for picture in pictures]).permute(0, 3, 1, 2)
+    return [batch, *map(torch.tensor, others)]
 
 
-class _Reseeding:
-    """A sampler that gives the same order however often it is asked: Lightning asks once more in a resumed run."""
+class _ReseededSampler(Sampler[int]):
+    """A sampler with the same order in every iteration: a resumed run iterates once more than an uninterrupted one."""
 
-    def __iter__(self):
+    generator: torch.Generator
+
+    def __iter__(self) -> Iterator[int]:
         self.generator.manual_seed(self.generator.initial_seed())
         return super().__iter__()
 
 
-class EpochShuffle(_Reseeding, RandomSampler):
-    """Every picture once, in an order of chance."""
+class EpochShuffle(_ReseededSampler, RandomSampler):
+    """Every picture once, in random order."""
 
 
-class EpochBalanced(_Reseeding, WeightedRandomSampler):
-    """As many draws as pictures, with replacement, each class equally often on average."""
+class EpochBalanced(_ReseededSampler, WeightedRandomSampler):
+    """As many draws with replacement as there are pictures, each class equally often on average."""
 
 
 class CarData(LightningDataModule):
-    """Loaders of a table's train and val rows, rebuilt every epoch at the sizes that the recipe has for it."""
+    """Loaders of a table's train and val rows, created anew every epoch at the recipe's size for it.
+
+    Args:
+        table: A prepared table.
+        recipe: The recipe.
+        cache: Folder of the cached pictures.
+        workers: Number of worker processes.
+        seed: Of the run.
+    """
 
     def __init__(self, table: pd.DataFrame, recipe: Recipe, cache: Path, workers: int, seed: int):
         super().__init__()
         self.table, self.recipe, self.cache = table, recipe, cache
         self.workers, self.seed = workers, seed
 
-    def prepare_data(self) -> None:  # on one process a host, before the others map it
+    def prepare_data(self) -> None:
+        """Fill the cache; Lightning calls this in one process of each host."""
         _, unreadable = cached_pictures(self.table, CACHE_SIZE, self.cache)
         for row, reason in unreadable.items():
             picture = self.table.iloc[row]
-            print(f"Left out, it cannot be read: {picture['path']} ({picture['split']}): {reason}", file=sys.stderr)
+            print(f"Skipped unreadable picture {picture['path']} ({picture['split']}): {reason}", file=sys.stderr)
         if unreadable:
-            print(f"Once they are mended, remove {self.cache} to have them read again.", file=sys.stderr)
+            print(f"To use them after repairing the files, delete {self.cache}.", file=sys.stderr)
 
     def setup(self, stage: str) -> None:
+        """Map the cache into memory; Lightning calls this in every process."""
         self.pictures, self.unreadable = cached_pictures(self.table, CACHE_SIZE, self.cache)
 
-    def _split(self, name: str, **options) -> Pictures:
+    @property
+    def _epoch(self) -> int:
+        assert self.trainer is not None  # Lightning sets it before it asks for a loader
+        return self.trainer.current_epoch
+
+    def _split(self, name: str, **options) -> PictureDataset:
+        """Readable pictures of a split."""
         rows = np.setdiff1d(np.flatnonzero(self.table["split"] == name), list(self.unreadable))
         if not len(rows):
-            raise TwinCarError(f"None of the {name} pictures can be read: prepare the data again.")
-        return Pictures(self.pictures, rows, self.table["label"].to_numpy()[rows], **options)
+            raise TwinCarError(f"None of the {name} pictures can be read: run `twincar prepare` again.")
+        return PictureDataset(self.pictures, rows, self.table["label"].to_numpy()[rows], **options)
 
     def train_dataloader(self) -> DataLoader:
-        epoch = self.trainer.current_epoch
+        """Loader of augmented training pictures for the current epoch."""
+        epoch = self._epoch
         seed = epoch_seed(self.seed, epoch)
         transform = augmentation(self.recipe, self.recipe.size_at(epoch))
         data = self._split("train", transform=transform, seed=seed)
         generator = torch.Generator().manual_seed(seed)
-        sampler = EpochShuffle(data, generator=generator)
+        sampler: Sampler[int] = EpochShuffle(data, generator=generator)
         if self.recipe.balanced_sampler:
             counts = np.bincount(data.labels)
             sampler = EpochBalanced(1.0 / counts[data.labels], len(data), generator=generator)
@@ -103,13 +140,14 @@ class CarData(LightningDataModule):
             data,
             self.recipe.batch_size,
             sampler=sampler,
-            generator=torch.Generator().manual_seed(seed),  # else the loader draws from the one that MixUp draws from
+            generator=torch.Generator().manual_seed(seed),  # otherwise the loader draws from MixUp's
             num_workers=self.workers,
-            collate_fn=stack,
+            collate_fn=collate,
             pin_memory=torch.cuda.is_available(),
-            drop_last=len(data) >= self.recipe.batch_size,  # a last batch of one picture would upset batch norm
+            drop_last=len(data) >= self.recipe.batch_size,  # batch norm fails on a batch of one picture
         )
 
     def val_dataloader(self) -> DataLoader:
-        data = self._split("val", size=self.recipe.eval_size_at(self.trainer.current_epoch))
-        return DataLoader(data, 64, num_workers=self.workers, collate_fn=stack, pin_memory=torch.cuda.is_available())
+        """Loader of validation pictures, with their rows."""
+        data = self._split("val", size=self.recipe.eval_size_at(self._epoch))
+        return DataLoader(data, 64, num_workers=self.workers, collate_fn=collate, pin_memory=torch.cuda.is_available())

@@ -1,31 +1,68 @@
-"""The recipes, as data. `train.py` and `task.py` read them and branch on nothing else.
+"""Training recipes, as data: the training code reads them and branches on nothing else.
 
 twincar train --recipe flagship --data data/ --init imagenet --out runs/flagship
 """
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one model is trained. Sizes are pixels, shares and probabilities lie in 0-1, rates are per step.
+    """How one model is trained. Fractions and probabilities are in 0-1.
 
-    architecture, head, dropout, input_dropout, attention_heads : as of `architectures.build`.
-    frozen : stages of the network (`stage` of `architectures.py`) without gradient, their batch norms in eval mode.
-    train_share : share of the train rows that is learnt from, drawn evenly from all classes. A seed system that kept
-        more than a tenth for validation or test learnt from less; here the rest is left unused, since every recipe is
-        judged on the same val rows.
-    conv_rms : root mean square that start weights of convolutions are brought to, as of `weights.rescale`; the rates
-        are made for it. None leaves them as they come.
-    sizes : (share of all epochs done, side of the training pictures) from small to large; the first share is 0.
-    eval_size : side of the pictures at validation and in service. A size above the training size reads better
-        (Touvron et al., "Fixing the train-test resolution discrepancy", arXiv:1906.06423).
-    eval_flip : the published model reads a photo and its mirror image in one pass and averages their logits.
-    mix_probability : share of batches on which MixUp (arXiv:1710.09412) or CutMix (arXiv:1905.04899) is put, one or
-        the other with even odds where both have an alpha; no mixing after `mix_until` of all epochs.
-    margin : of an additive angular margin loss (ArcFace, arXiv:1801.07698), in radians; needs the head "cosine".
-    learning_rates : (prefix of a stage, peak rate), first match wins.
-    schedule : "plateau" (ReduceLROnPlateau on `monitor`) or "one_cycle" (arXiv:1708.07120, cosine down to nearly 0).
+    Attributes:
+        name: Name on the command line.
+        summary: One sentence for the model card.
+        architecture: Name of the network, as in `architectures.build`.
+        head: Its head, as in `architectures.build`.
+        dropout: Before the last layer.
+        input_dropout: Before the first layer of the head.
+        attention_heads: Of the self-attention in front of bilinear pooling.
+        frozen: Stages of the network (`Network.stage`) without gradient; their batch norms stay in eval mode.
+        train_share: Fraction of the train rows that are used, drawn evenly from all classes. An original system that
+            kept more than a tenth for validation or test was trained on fewer; here the rest is unused, since every
+            recipe is evaluated on the same val rows.
+        conv_rms: Root mean square that start weights of convolutions are scaled to, see `weights.rescale`; the learning
+            rates are tuned for it. None leaves them unchanged.
+        sizes: (fraction of the epochs, side of the training pictures in pixels) in increasing order; the first fraction
+            is 0.
+        eval_size: Side of the pictures at validation and inference, in pixels. A size above the training size is more
+            accurate (Touvron et al., "Fixing the train-test resolution discrepancy", arXiv:1906.06423).
+        eval_flip: Whether the published model also processes the mirror image and averages the logits.
+        crop_scale: Range of the area of random crops, as a fraction of the picture.
+        crop_ratio: Range of their aspect ratio.
+        rotation: Degrees to either side.
+        shift: Fraction of the side.
+        zoom: Fraction of the size, to either side.
+        shear: Degrees to either side.
+        jitter: Brightness, contrast, saturation, hue.
+        clahe: Probability of contrast-limited adaptive histogram equalization.
+        blur: Probability of Gaussian blur.
+        grey: Probability of grayscale.
+        erasing: Probability of random erasing.
+        hole: Probability of coarse dropout: one black square.
+        hole_side: Side of that square, as a fraction of the picture's.
+        mixup_alpha: Parameter of MixUp's beta distribution (arXiv:1710.09412); 0 for no MixUp.
+        cutmix_alpha: The same for CutMix (arXiv:1905.04899).
+        mix_probability: Probability that a batch is mixed, by one of the two chosen at random if both are on.
+        mix_until: Fraction of the epochs after which batches are not mixed.
+        balanced_sampler: Whether all classes are drawn equally often.
+        label_smoothing: Of the cross-entropy.
+        margin: Additive angular margin (ArcFace, arXiv:1801.07698) in radians; needs the "cosine" head.
+        optimizer: "sgd", "adam" or "adamw".
+        learning_rates: (prefix of a stage, peak learning rate); the first match is used.
+        weight_decay: Of the optimizer.
+        schedule: "plateau" (ReduceLROnPlateau on `monitor`) or "one_cycle" (arXiv:1708.07120, cosine down to nearly 0).
+        warmup: Fraction of the steps of "one_cycle" in which the learning rate increases.
+        cycle_momentum: Whether "one_cycle" also cycles the momentum.
+        plateau_factor: Factor of the learning rate on a plateau.
+        plateau_patience: Epochs without improvement before that.
+        monitor: Column of the training log that selects the best epoch.
+        patience: Epochs without improvement of `monitor` before the training stops; None never stops early.
+        min_delta: Smallest change of `monitor` that counts as an improvement for `patience`.
+        epochs: Highest number of epochs.
+        batch_size: Pictures in a step.
     """
 
     name: str
@@ -44,17 +81,17 @@ class Recipe:
     eval_flip: bool = False
     crop_scale: tuple[float, float] = (0.5, 1.0)
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    rotation: float = 0.0  # degrees to either side
-    shift: float = 0.0  # share of the side
-    zoom: float = 0.0  # share of the size, to either side
-    shear: float = 0.0  # degrees to either side
-    jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)  # brightness, contrast, saturation, hue
-    clahe: float = 0.0  # probabilities, from here to hole
+    rotation: float = 0.0
+    shift: float = 0.0
+    zoom: float = 0.0
+    shear: float = 0.0
+    jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    clahe: float = 0.0
     blur: float = 0.0
     grey: float = 0.0
     erasing: float = 0.0
     hole: float = 0.0
-    hole_side: float = 32 / 224  # share of the side
+    hole_side: float = 32 / 224
     mixup_alpha: float = 0.0
     cutmix_alpha: float = 0.0
     mix_probability: float = 0.0
@@ -67,18 +104,18 @@ class Recipe:
     learning_rates: tuple[tuple[str, float], ...] = (("", 0.01),)
     weight_decay: float = 0.0
     schedule: str = "one_cycle"
-    warmup: float = 0.2  # share of the steps
+    warmup: float = 0.2
     cycle_momentum: bool = True
     plateau_factor: float = 0.1
     plateau_patience: int = 2
     monitor: str = "val_f1_macro"
-    patience: int | None = None  # epochs without a better `monitor`; None never stops early
-    min_delta: float = 0.0  # what counts as better
+    patience: int | None = None
+    min_delta: float = 0.0
     epochs: int = 25
     batch_size: int = 32
 
     def network(self) -> dict:
-        """The arguments of `architectures.build`, but the number of classes; a published model's config keeps them."""
+        """Arguments of `architectures.build` except the number of classes, as in a published model's config."""
         return {
             "name": self.architecture,
             "head": self.head,
@@ -88,16 +125,16 @@ class Recipe:
         }
 
     def size_at(self, epoch: int) -> int:
-        """Side of the training pictures in this epoch, counted from 0."""
-        return [size for share, size in self.sizes if epoch >= share * self.epochs][-1]
+        """Side of the training pictures in an epoch, counted from 0, in pixels."""
+        return [size for start, size in self.sizes if epoch >= start * self.epochs][-1]
 
     def eval_size_at(self, epoch: int) -> int:
-        """Side of the validation pictures after this epoch: `eval_size` in the end, in proportion before."""
+        """Side of the validation pictures after an epoch: `eval_size` scaled like the training pictures, in pixels."""
         return round(self.eval_size * self.size_at(epoch) / self.sizes[-1][1])
 
 
-def best_is(monitor: str) -> str:
-    """Whether the highest ("max") or the lowest ("min") value of this column of the training log is the best."""
+def monitor_mode(monitor: str) -> Literal["min", "max"]:
+    """Whether the highest or the lowest value of a column of the training log is the best."""
     return "min" if monitor.endswith("loss") else "max"
 
 
@@ -216,7 +253,7 @@ LITE = replace(
     summary="The flagship's training on EfficientNet-Lite2, a fifth of the weights, as a small sibling.",
     architecture="timm/tf_efficientnet_lite2",
     conv_rms=None,
-    learning_rates=(("fc", 0.2), ("", 0.03)),  # thin depthwise layers bear less than a ResNet's
+    learning_rates=(("fc", 0.2), ("", 0.03)),  # depthwise layers diverge at a ResNet's rates
 )
 
 RECIPES = {recipe.name: recipe for recipe in (TWINCAR, REPORT, BILINEAR, SCRATCH, FLAGSHIP, LITE)}

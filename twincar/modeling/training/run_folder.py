@@ -1,9 +1,9 @@
-"""What a training run keeps in its folder, whole at any moment: a run that is killed loses the epoch under way.
+"""The folder of a training run. Its files are complete at any moment: a killed run loses only the current epoch.
 
-recipe.json, run.json   what was asked for, on what machine
-metrics.csv             a line an epoch
-checkpoints/            last.ckpt to go on from, best.ckpt to publish
-.lock                   held while a process trains into it
+recipe.json, run.json   the recipe, and the start weights, seed, number of pictures and machine
+metrics.csv             one row per epoch
+checkpoints/            last.ckpt to resume from, best.ckpt to publish
+.lock                   locked while a process trains in the folder
 """
 
 import io
@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -30,45 +31,57 @@ from twincar.files import atomic_write, locked, remove_leftovers, write_json
 from twincar.modeling.training.recipes import Recipe
 
 
-class WholeCheckpoints(TorchCheckpointIO):
-    """Writes a checkpoint beside its place and renames it. Lightning's own is written to the system's temporary folder:
-    where that is another disk, its last step is a copy, and a kill during it loses the old checkpoint and the new."""
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes checkpoints atomically: to a temporary file in the same folder, which is then renamed.
 
-    def save_checkpoint(self, checkpoint: dict, path: str | Path, storage_options=None) -> None:
+    Lightning writes to the system's temporary folder. Where that is on another disk the last step is a copy, and a kill
+    during the copy loses both the old and the new checkpoint.
+    """
+
+    def save_checkpoint(self, checkpoint: dict, path: str | Path, storage_options: Any = None) -> None:
+        """Write a checkpoint."""
         content = io.BytesIO()  # torch's own writer crashes on a full disk
         torch.save(checkpoint, content)
-        with atomic_write(path) as beside, beside.open("wb") as file:
+        with atomic_write(path) as temporary, temporary.open("wb") as file:
             file.write(content.getbuffer())
             file.flush()
             os.fsync(file.fileno())
 
 
-class EpochLog(Logger):
-    """`metrics.csv`: a line an epoch, whole at any moment, continued when the run is. (Lightning's CSVLogger starts
-    anew on a resume and spreads an epoch over several lines.)"""
+class EpochLogger(Logger):
+    """Writes `metrics.csv`: one row per epoch, continued when the run is resumed.
 
-    def __init__(self, path: Path, continued: bool, speaks: bool):
+    Lightning's CSVLogger starts a new file on a resume and spreads an epoch over several rows.
+
+    Args:
+        path: The file.
+        resumed: Whether to continue an existing file.
+        verbose: Whether to print a line per epoch.
+    """
+
+    def __init__(self, path: Path, resumed: bool, verbose: bool):
         super().__init__()
-        self.path, self.speaks = path, speaks
-        table = pd.read_csv(path) if continued and path.exists() else pd.DataFrame(columns=["epoch"])
+        self.path, self.verbose = path, verbose
+        table = pd.read_csv(path) if resumed and path.exists() else pd.DataFrame(columns=["epoch"])
         self.rows = {int(row["epoch"]): row for row in table.to_dict("records")}
 
     name, version = "metrics", ""
 
     @rank_zero_only
     def log_hyperparams(self, *args, **kwargs) -> None:
-        """Nothing: recipe.json has them."""
+        """Do nothing: recipe.json has the hyperparameters."""
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Add values to the row of their epoch and write the file."""
         if "epoch" not in metrics:
             return
         epoch = int(metrics["epoch"])
         row = self.rows.setdefault(epoch, {})
         row.update({key: round(float(value), 6) for key, value in metrics.items()}, epoch=epoch)
-        with atomic_write(self.path) as beside:
-            pd.DataFrame([self.rows[key] for key in sorted(self.rows)]).to_csv(beside, index=False)
-        if self.speaks and "train_loss" in metrics:  # the last of an epoch's; where there is no progress bar to watch
+        with atomic_write(self.path) as temporary:
+            pd.DataFrame([self.rows[key] for key in sorted(self.rows)]).to_csv(temporary, index=False)
+        if self.verbose and "train_loss" in metrics:  # logged last in an epoch
             print(
                 f"epoch {epoch + 1}: {row['image_size']:.0f} px, loss {row['train_loss']:.3f}, val top-1 "
                 f"{row['val_top1']:.4f}, macro F1 {row['val_f1_macro']:.4f}, {row['epoch_seconds']:.0f} s",
@@ -76,35 +89,50 @@ class EpochLog(Logger):
             )
 
 
+def is_first_process() -> bool:
+    """Whether this is the process, of several of one run, that writes files and prints."""
+    # Lightning sets the rank at import; before it has started its processes, a host's number is only in NODE_RANK.
+    return not (rank_zero_only.rank or int(os.environ.get("NODE_RANK", 0)))  # type: ignore[attr-defined]
+
+
 @contextmanager
 def lock_run(out: Path) -> Iterator[None]:
-    """Keep other processes from training into `out`, and clear away what a killed one left half-written. Of the several
-    processes of one run, the first holds it for all. Raises TwinCarError where another run does."""
-    if rank_zero_only.rank or int(os.environ.get("NODE_RANK", 0)):
+    """Lock a run's folder against other runs, and remove incomplete files of a killed one.
+
+    Of several processes of one run, the first one locks the folder for all.
+
+    Raises:
+        TwinCarError: Another run has locked the folder, or it cannot be created.
+    """
+    if not is_first_process():
         yield
         return
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise TwinCarError(f"{out} cannot be made ({error.strerror}): name another `--out`.") from error
-    with locked(out / ".lock", f"Another process trains into {out}: wait for it, or name another `--out`."):
+        raise TwinCarError(f"{out} cannot be created ({error.strerror}): choose another `--out`.") from error
+    with locked(out / ".lock", f"Another process is training in {out}: wait for it, or choose another `--out`."):
         for folder in (out, out / "checkpoints"):
             remove_leftovers(folder)
         yield
 
 
 def last_checkpoint(out: Path) -> Path | None:
-    """The checkpoint to go on from, if there is one. Raises TwinCarError where it is not whole."""
+    """The checkpoint to resume from, None if there is none.
+
+    Raises:
+        TwinCarError: It is incomplete.
+    """
     last = out / "checkpoints" / "last.ckpt"
     if not last.exists():
         return None
-    if not zipfile.is_zipfile(last):  # torch's format; its table of contents comes last
-        raise TwinCarError(f"{last} is not whole: remove it to begin again, or put back a copy that is.")
+    if not zipfile.is_zipfile(last):  # torch's format, with the table of contents at the end
+        raise TwinCarError(f"{last} is incomplete: delete it to start again, or restore a complete copy.")
     return last
 
 
-def facts(recipe: Recipe, table: pd.DataFrame, init: str, seed: int) -> dict:
-    """What a run's weights hang on, as `recipe.json` and `run.json` tell it."""
+def run_config(recipe: Recipe, table: pd.DataFrame, init: str, seed: int) -> dict:
+    """Everything that determines a run's weights, as stored in `recipe.json` and `run.json`."""
     pictures = {name: int(count) for name, count in table["split"].value_counts().items()}
     return {
         "recipe": json.loads(json.dumps(asdict(recipe))),
@@ -114,52 +142,56 @@ def facts(recipe: Recipe, table: pd.DataFrame, init: str, seed: int) -> dict:
     }
 
 
-def check_same_run(out: Path, asked: dict) -> None:
-    """Raise TwinCarError, naming what differs, where the run in `out` is not the one that is asked for: the rest of it
-    would be neither the one nor the other."""
+def check_same_run(out: Path, config: dict) -> None:
+    """Check that the run in a folder has this configuration, so that it can be resumed.
+
+    Raises:
+        TwinCarError: It has another one; the message names the differences.
+    """
     try:
-        known = json.loads((out / "run.json").read_text()) | {"recipe": json.loads((out / "recipe.json").read_text())}
+        stored = json.loads((out / "run.json").read_text()) | {"recipe": json.loads((out / "recipe.json").read_text())}
     except (OSError, ValueError) as error:
         raise TwinCarError(
-            f"{out} holds checkpoints, but not what they are of ({error}): name another `--out`."
+            f"{out} has checkpoints, but no readable run.json and recipe.json ({error}): choose another `--out`."
         ) from error
-    pairs = {key: (known.get(key), asked[key]) for key in asked if key != "recipe"}
-    pairs |= {key: (known["recipe"].get(key), value) for key, value in asked["recipe"].items()}
+    pairs = {key: (stored.get(key), config[key]) for key in config if key != "recipe"}
+    pairs |= {key: (stored["recipe"].get(key), value) for key, value in config["recipe"].items()}
     if differing := [f"{key} {old} instead of {new}" for key, (old, new) in pairs.items() if old != new]:
         raise TwinCarError(
-            f"{out} holds another run ({'; '.join(differing)}): ask for the same to go on with it, or name another "
-            "`--out`."
+            f"{out} contains another run ({'; '.join(differing)}): use the same settings to resume it, or choose "
+            "another `--out`."
         )
 
 
-def describe(out: Path, asked: dict, init: str, trainer: Trainer) -> None:
-    """Leave what the model card will tell, and the licence that lies beside the start weights."""
+def write_run_files(out: Path, config: dict, init: str, trainer: Trainer) -> None:
+    """Write `recipe.json` and `run.json`, and copy the licence of the start weights if it is in their folder."""
     licence = Path(init).with_name(f"LICENSE.{Path(init).stem}")
     if licence.is_file():
         shutil.copyfile(licence, out / "LICENSE")
-    run = {key: value for key, value in asked.items() if key != "recipe"} | {
+    run = {key: value for key, value in config.items() if key != "recipe"} | {
         "hardware": _hardware(trainer),
         "precision": str(trainer.precision),
         "torch": torch.__version__,
         "date": date.today().isoformat(),
     }
-    write_json(asked["recipe"], out / "recipe.json")
+    write_json(config["recipe"], out / "recipe.json")
     write_json(run, out / "run.json")
 
 
 def cpuinfo() -> str:
-    """What Linux tells of the processor; "" elsewhere."""
+    """Content of /proc/cpuinfo; "" on other systems than Linux."""
     path = Path("/proc/cpuinfo")
     return path.read_text() if path.is_file() else ""
 
 
 def processor() -> str:
-    """How many cores of what."""
+    """Number of cores and name of the processor."""
     names = [line.split(":", 1)[1].strip() for line in cpuinfo().splitlines() if line.startswith("model name")]
     return f"{os.cpu_count()} cores of {names[0] if names else platform.processor() or platform.machine()}"
 
 
 def _hardware(trainer: Trainer) -> str:
+    """Number and name of the GPUs, else of the processor's cores."""
     if torch.cuda.is_available():
         return f"{trainer.world_size} x {torch.cuda.get_device_name()}"
     return processor()
