@@ -1,4 +1,4 @@
-"""Zips from strangers: what is in them comes out one photo at a time, and whatever is wrong is a sentence."""
+"""Untrusted zips: their photos are read one at a time, and every error is one sentence."""
 
 import io
 import struct
@@ -26,8 +26,8 @@ def zipped(members: dict[str, bytes], how: int = ZIP_STORED) -> bytes:
     return buffer.getvalue()
 
 
-def answers(folder: Path, content: bytes, name: str = "trip.zip") -> list[tuple[str, bytes | str]]:
-    """(name, bytes or the sentence) of everything in a zip."""
+def contents(folder: Path, content: bytes, name: str = "trip.zip") -> list[tuple[str, bytes | str]]:
+    """(name, bytes or error message) of everything in a zip."""
     path = folder / "stored"
     path.write_bytes(content)
     items = archive.unpack([(name, path)])
@@ -37,7 +37,7 @@ def answers(folder: Path, content: bytes, name: str = "trip.zip") -> list[tuple[
 
 @pytest.mark.parametrize("how", [ZIP_STORED, ZIP_DEFLATED])
 def test_the_photos_of_a_zip_come_in_its_order(tmp_path, how):
-    found = answers(tmp_path, zipped(PHOTOS, how))
+    found = contents(tmp_path, zipped(PHOTOS, how))
     assert found == [(f"trip.zip/{name}", content) for name, content in PHOTOS.items()]
 
 
@@ -49,117 +49,117 @@ def test_files_and_zips_mix_and_each_is_read_again_by_itself(tmp_path):
     assert [item.read() for item in reversed(items)] == [*reversed(PHOTOS.values()), b"by itself"]
 
 
-def test_a_zip_is_known_by_its_content_too(tmp_path):
-    assert answers(tmp_path, zipped({"a.jpg": b"x"}), name="blob") == [("blob/a.jpg", b"x")]
+def test_a_zip_is_detected_by_its_content_too(tmp_path):
+    assert contents(tmp_path, zipped({"a.jpg": b"x"}), name="blob") == [("blob/a.jpg", b"x")]
 
 
-def test_what_people_do_not_see_is_passed_over_and_a_zip_in_a_zip_says_so(tmp_path):
+def test_hidden_files_are_skipped_and_a_zip_in_a_zip_is_refused(tmp_path):
     hidden = ["__MACOSX/._a.jpg", ".hidden/b.jpg", "sub/.DS_Store", "Thumbs.db", "empty/"]
-    found = answers(tmp_path, zipped({"a.jpg": b"seen", **dict.fromkeys(hidden, b"no"), "more.ZIP": zipped(PHOTOS)}))
-    assert found[0] == ("trip.zip/a.jpg", b"seen")
-    assert found[1] == ("trip.zip/more.ZIP", "A zip in a zip is not opened: send it by itself.")
+    found = contents(tmp_path, zipped({"a.jpg": b"photo", **dict.fromkeys(hidden, b"no"), "more.ZIP": zipped(PHOTOS)}))
+    assert found[0] == ("trip.zip/a.jpg", b"photo")
+    assert found[1] == ("trip.zip/more.ZIP", "A zip inside a zip is not opened: send it separately.")
     assert len(found) == 2
 
 
 @pytest.mark.parametrize("evil", ["../../evil.jpg", "/etc/evil.jpg", "C:\\evil.jpg", "a/../../evil.jpg"])
-def test_no_name_in_a_zip_is_a_place_on_this_machine(tmp_path, evil):
+def test_no_name_in_a_zip_is_used_as_a_path(tmp_path, evil):
     inner = tmp_path / "some" / "folder"
     inner.mkdir(parents=True)
     before = set(tmp_path.rglob("*")) | {inner / "stored"}
-    [(_, content)] = answers(inner, zipped({evil: b"harmless"}))
+    [(_, content)] = contents(inner, zipped({evil: b"harmless"}))
     assert content == b"harmless"
     assert set(tmp_path.rglob("*")) == before
 
 
-def test_a_locked_zip_is_one_sentence(tmp_path):
+def test_an_encrypted_zip_is_one_sentence(tmp_path):
     content = bytearray(zipped(PHOTOS))
     at = content.index(b"PK\1\2")
-    content[at + 8] |= 1  # the flag "encrypted" in the table of contents
-    assert answers(tmp_path, bytes(content)) == [
-        ("trip.zip", "This zip is locked with a password: zip the photos without one.")
+    content[at + 8] |= 1  # the flag "encrypted" in the central directory
+    assert contents(tmp_path, bytes(content)) == [
+        ("trip.zip", "This zip is protected by a password: send one without a password.")
     ]
 
 
-def test_a_bomb_is_a_row_and_the_others_are_read(tmp_path):
-    found = dict(answers(tmp_path, zipped({"bomb.bmp": bytes(5_000_000), "a.jpg": b"fine"}, ZIP_DEFLATED)))
-    assert "shrank more than 100-fold" in found["trip.zip/bomb.bmp"]
+def test_a_zip_bomb_is_refused_and_other_members_are_read(tmp_path):
+    found = dict(contents(tmp_path, zipped({"bomb.bmp": bytes(5_000_000), "a.jpg": b"fine"}, ZIP_DEFLATED)))
+    assert "compressed more than 100-fold" in found["trip.zip/bomb.bmp"]
     assert found["trip.zip/a.jpg"] == b"fine"
 
 
-def test_a_zip_that_lies_about_a_size_gives_no_more_than_it_says(tmp_path):
+def test_no_more_than_the_stated_size_is_read(tmp_path):
     content = bytearray(zipped({"bomb.jpg": bytes(20_000_000), "a.jpg": b"fine"}, ZIP_DEFLATED))
     at = content.index(b"PK\1\2")
     content[at + 24 : at + 28] = struct.pack("<I", 1000)
-    found = dict(answers(tmp_path, bytes(content)))
+    found = dict(contents(tmp_path, bytes(content)))
     assert found["trip.zip/a.jpg"] == b"fine"
-    assert "broken" in found["trip.zip/bomb.jpg"]  # the thousand bytes do not have the sum of the 20 million
+    assert "damaged" in found["trip.zip/bomb.jpg"]  # the checksum of a thousand bytes is not that of 20 million
 
 
-def test_limits_are_rows_that_say_what_to_do(tmp_path, monkeypatch):
+def test_limits_are_items_with_a_reason(tmp_path, monkeypatch):
     monkeypatch.setattr(archive, "PHOTO_BYTES", 2_000_000)
     monkeypatch.setattr(archive, "UNPACKED_BYTES", 3_000_000)
     members = {"huge.jpg": bytes(2_500_000), "a.jpg": b"fine", "rest.jpg": bytes(1_000_000), "tail.jpg": b"too late"}
-    found = dict(answers(tmp_path, zipped(members)))
-    assert found["trip.zip/huge.jpg"] == "This file has 2 MB: a photo may have up to 2 MB."
+    found = dict(contents(tmp_path, zipped(members)))
+    assert found["trip.zip/huge.jpg"] == "This file has 2 MB: photos of up to 2 MB are accepted."
     assert found["trip.zip/a.jpg"] == b"fine"
-    assert "send the rest in another one" in found["trip.zip/rest.jpg"]
-    assert "send the rest in another one" in found["trip.zip/tail.jpg"]
+    assert "send the other photos separately" in found["trip.zip/rest.jpg"]
+    assert "send the other photos separately" in found["trip.zip/tail.jpg"]
 
 
-def test_too_many_photos_are_answered_as_far_as_the_limit(tmp_path, monkeypatch):
-    monkeypatch.setattr(archive, "MOST_PHOTOS", 3)
-    found = answers(tmp_path, zipped({f"{n}.jpg": b"x" for n in range(8)}))
+def test_too_many_photos_are_read_up_to_the_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr(archive, "MAX_PHOTOS", 3)
+    found = contents(tmp_path, zipped({f"{n}.jpg": b"x" for n in range(8)}))
     assert [content for _, content in found[:3]] == [b"x"] * 3
-    assert found[3:] == [("5 more", "At most 3 photos are answered at a time: send these after the others.")]
+    assert found[3:] == [("5 more", "At most 3 photos are processed at a time: send the others afterwards.")]
 
 
-def test_a_table_of_contents_without_end_is_not_even_read(tmp_path, monkeypatch):
+def test_a_huge_central_directory_is_not_read(tmp_path, monkeypatch):
     content = zipped({f"{n:0100}.jpg": b"" for n in range(800)})
-    assert len(answers(tmp_path, content)) > 1
+    assert len(contents(tmp_path, content)) > 1
     monkeypatch.setattr(archive, "CHUNK", 90_000)  # less than its 800 names need
-    assert answers(tmp_path, content) == [("trip.zip", "This zip holds too many files: send fewer at a time.")]
+    assert contents(tmp_path, content) == [("trip.zip", "This zip has too many files: send fewer at a time.")]
 
 
-def test_an_unusual_packing_is_a_row(tmp_path):
-    [(_, sentence)] = answers(tmp_path, zipped({"a.jpg": b"x" * 100}, ZIP_BZIP2))
-    assert "make an ordinary zip" in sentence
+def test_an_unsupported_compression_is_refused(tmp_path):
+    [(_, sentence)] = contents(tmp_path, zipped({"a.jpg": b"x" * 100}, ZIP_BZIP2))
+    assert "use a standard zip" in sentence
 
 
 @pytest.mark.parametrize("content", [b"", b"no zip at all", b"PK\3\4" + b"x" * 50, zipped(PHOTOS)[:-30]])
-def test_what_is_no_zip_is_one_sentence(tmp_path, content):
-    [(name, sentence)] = answers(tmp_path, content)
+def test_a_file_that_is_not_a_zip_is_one_sentence(tmp_path, content):
+    [(name, sentence)] = contents(tmp_path, content)
     assert name == "trip.zip"
-    assert sentence.startswith("This zip, or this part of it, is broken")
+    assert sentence.startswith("This zip, or a part of it, is damaged")
 
 
-def test_an_empty_zip_and_a_missing_file_say_so(tmp_path):
-    assert answers(tmp_path, zipped({})) == [("trip.zip", "There are no photos in this zip.")]
+def test_an_empty_zip_and_a_missing_file_are_reported(tmp_path):
+    assert contents(tmp_path, zipped({})) == [("trip.zip", "There are no photos in this zip.")]
     [item] = archive.unpack([("gone.jpg", tmp_path / "gone")])
-    with pytest.raises(PhotoError, match="not there any more"):
+    with pytest.raises(PhotoError, match="no longer stored here"):
         item.read()
 
 
 @given(st.dictionaries(st.text(min_size=1, max_size=20), st.binary(max_size=60), max_size=6))
-def test_any_names_and_contents_survive(tmp_path_factory, members):
+def test_any_names_and_contents_are_read(tmp_path_factory, members):
     names = {name.replace("\0", "_").replace("/", "-").replace("\\", "-") for name in members}
     names = {name for name in names if not name.startswith(".") and name.lower() not in archive.HIDDEN}
     names = {name.encode("utf-8", "replace").decode() for name in names if not name.lower().endswith(".zip")}
     content = {name: name.encode() for name in sorted(names)}
-    found = answers(tmp_path_factory.getbasetemp(), zipped(content))
+    found = contents(tmp_path_factory.getbasetemp(), zipped(content))
     if content:
         assert [got for _, got in found] == list(content.values())
     assert all(name.isprintable() and len(name) <= MAX_NAME_LENGTH for name, _ in found)
 
 
 @given(st.data())
-def test_no_damage_raises_anything_but_a_sentence(tmp_path_factory, data):
+def test_any_damage_is_a_sentence(tmp_path_factory, data):
     content = bytearray(
         zipped(PHOTOS | {"d.jpg": b"fourth" * 50}, data.draw(st.sampled_from([ZIP_STORED, ZIP_DEFLATED])))
     )
     for _ in range(data.draw(st.integers(1, 6))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     content = bytes(content[: data.draw(st.integers(0, len(content)))]) if data.draw(st.booleans()) else bytes(content)
-    for name, got in answers(tmp_path_factory.getbasetemp(), content):
+    for name, got in contents(tmp_path_factory.getbasetemp(), content):
         assert name and (isinstance(got, bytes) or got.endswith("."))
 
 

@@ -1,4 +1,4 @@
-"""`twincar predict --engine ray` on a Ray of this machine with two workers. Skipped where Ray is not installed."""
+"""`twincar predict --engine ray` on a local Ray cluster with two workers. Skipped if Ray is not installed."""
 
 import json
 
@@ -24,14 +24,14 @@ def workers(tmp_path_factory):
     ray.shutdown()
 
 
-def test_it_answers_as_the_predictor_does_and_resumes(workers, tiny_model, tmp_path):
+def test_it_gives_the_results_of_the_predictor_and_resumes(workers, tiny_model, tmp_path):
     photos = tmp_path / "photos"
     (photos / "more").mkdir(parents=True)
     for place in range(40):
         draw_car(place % 5, place).save(photos / ("more" if place % 2 else "") / f"{place:02d}.jpg")
     (photos / "broken.jpg").write_bytes(b"<html>")
     (photos / "notes.txt").write_text("not asked for")
-    out = tmp_path / "answers.jsonl"
+    out = tmp_path / "results.jsonl"
     words = ("predict", photos, "--model", tiny_model, "--engine", "ray", "--out", out)
     done = twincar(*words)
     assert done.exit_code == 1, done.output
@@ -52,12 +52,12 @@ def test_it_answers_as_the_predictor_does_and_resumes(workers, tiny_model, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("photos", "says"),
+    ("photos", "message"),
     [("empty", "no pictures in"), ("nothing", "cannot be listed"), ("s4://there/photos", "cannot be")],
 )
-def test_mistakes_get_one_sentence(photos, says, tiny_model, tmp_path, monkeypatch):
+def test_mistakes_get_one_sentence(photos, message, tiny_model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     done = twincar("predict", photos, "--model", tiny_model, "--engine", "ray")
     assert done.exit_code == 2, done.output
-    assert says in done.output.replace("\n", " ")
+    assert message in done.output.replace("\n", " ")

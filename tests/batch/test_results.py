@@ -1,9 +1,8 @@
-"""`twincar predict` over folders: streams, writes as it goes, and goes on where it was stopped."""
+"""`twincar predict` over folders: it streams, writes each result at once, and resumes an interrupted run."""
 
 import csv
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -46,11 +45,11 @@ def read(file: Path) -> list[dict]:
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
-def test_answers_go_to_a_file_and_a_resumed_run_adds_what_is_missing(folder, tiny_model, tmp_path, suffix):
-    out = tmp_path / "new" / f"answers{suffix}"
+def test_results_are_written_and_a_resumed_run_adds_the_missing_ones(folder, tiny_model, tmp_path, suffix):
+    out = tmp_path / "new" / f"results{suffix}"
     words = ("predict", folder, "--model", tiny_model, "--out", out)
     done = twincar(*words)
-    assert done.exit_code == 1  # one is no photo
+    assert done.exit_code == 1  # one is not a photo
     assert "5 photos, 1 of them unreadable" in done.output
     whole, rows = out.read_bytes(), read(out)
     assert [row["file"] for row in rows] == [str(folder / name) for name in NAMES]
@@ -65,10 +64,10 @@ def test_answers_go_to_a_file_and_a_resumed_run_adds_what_is_missing(folder, tin
     assert refused.exit_code == 2 and "--resume" in refused.output
     assert out.read_bytes() == whole
 
-    out.write_bytes(whole[:-7])  # killed in the middle of the last line
+    out.write_bytes(whole[:-7])  # interrupted in the middle of the last line
     draw_car(3).save(folder / "b2.jpg")
     done = twincar(*words, "--resume")
-    assert "2 photos, 0 of them unreadable" in done.output and "(4 were there before)" in done.output
+    assert "2 photos, 0 of them unreadable" in done.output and "(4 from earlier runs)" in done.output
     rows = read(out)
     assert [Path(row["file"]).name for row in rows] == ["a.jpg", "b.jpg", "1.png", "größe 2.jpg", "b2.jpg", "d.JPG"]
     again = twincar(*words, "--resume")
@@ -81,61 +80,61 @@ def test_a_killed_run_loses_nothing(tiny_model, tmp_path):
     photos.mkdir()
     for place in range(150):
         draw_car(place % 5, place).save(photos / f"{place:03d}.jpg")
-    out = tmp_path / "answers.csv"
+    out = tmp_path / "results.csv"
     command = [sys.executable, "-m", "twincar", "predict", photos, "--model", tiny_model, "--out", out]
     with subprocess.Popen([str(word) for word in command], env=os.environ) as process:
         while not out.exists() or len(out.read_bytes().splitlines()) < 20:
-            assert process.poll() is None, "it was done before it could be killed"
+            assert process.poll() is None, "it finished before it could be killed"
             time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
-    before = len(read(out)) - 1  # the last one may be torn
+        process.kill()
+    before = len(read(out)) - 1  # the last line may be incomplete
     assert 10 < before < 150
     assert twincar("predict", photos, "--model", tiny_model, "--out", out, "--resume").exit_code == 0
     assert [Path(row["file"]).name for row in read(out)] == [f"{place:03d}.jpg" for place in range(150)]
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("words", "message"),
     [
-        (["--out", "{tmp}/answers.txt"], "does not end in .jsonl or .csv"),
+        (["--out", "{tmp}/results.txt"], "does not end in .jsonl or .csv"),
         (["--resume"], "name it with `--out`"),
-        (["--out", "{tmp}/other.csv", "--resume"], "holds something else"),
-        (["--out", "{tmp}/other.jsonl", "--resume"], "holds something else"),
-        (["--out", "{photo}/answers.csv"], "cannot be written"),
+        (["--out", "{tmp}/other.csv", "--resume"], "is not a results file"),
+        (["--out", "{tmp}/other.jsonl", "--resume"], "is not a results file"),
+        (["--out", "{photo}/results.csv"], "cannot be written"),
     ],
 )
-def test_mistakes_get_one_sentence(words, says, car_photo, tiny_model, tmp_path):
+def test_mistakes_get_one_sentence(words, message, car_photo, tiny_model, tmp_path):
     (tmp_path / "other.csv").write_text("name,colour\ncar,red\n")
     (tmp_path / "other.jsonl").write_text("[1]\n")
     done = twincar(
         "predict", car_photo, "--model", tiny_model, *(word.format(tmp=tmp_path, photo=car_photo) for word in words)
     )
     assert done.exit_code == 2
-    assert says in done.output.replace("\n", " ")
+    assert message in done.output.replace("\n", " ")
     assert (tmp_path / "other.csv").read_text() == "name,colour\ncar,red\n"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other.csv", "other.jsonl"]
 
 
-def test_folders_are_walked_as_they_are_asked_for(folder, monkeypatch):
+def test_folders_are_walked_lazily(folder, monkeypatch):
     listed = []
     scandir = os.scandir
     monkeypatch.setattr("twincar.batch.results.os.scandir", lambda path: listed.append(path) or scandir(path))
     found = find_photos([folder])
     assert next(found).name == "a.jpg"
-    assert listed == [folder]  # the one below it has not been looked at
+    assert listed == [folder]  # not yet the one below it
     assert [path.name for path in found] == ["b.jpg", "1.png", "größe 2.jpg", "d.JPG"]
     (folder / "e").mkdir()
     with pytest.raises(TwinCarError, match="no pictures"):
         list(find_photos([folder / "a.jpg", folder / "e"]))
 
 
-def test_names_that_are_no_unicode_are_answered_and_found_again(tiny_model, tmp_path):
+def test_names_that_are_not_unicode_are_resumed(tiny_model, tmp_path):
     folder = tmp_path / "photos"
     folder.mkdir()
     draw_car(0).save(folder / "car.jpg")
     (folder / "car.jpg").rename(os.fsdecode(bytes(folder) + b"/\xff=car.jpg"))
     for suffix in (".jsonl", ".csv"):
-        words = ("predict", folder, "--model", tiny_model, "--out", tmp_path / f"answers{suffix}")
+        words = ("predict", folder, "--model", tiny_model, "--out", tmp_path / f"results{suffix}")
         assert twincar(*words).exit_code == 0
         assert "0 photos" in twincar(*words, "--resume").output
     assert twincar("predict", folder, "--model", tiny_model, "--json").exit_code == 0
@@ -144,23 +143,23 @@ def test_names_that_are_no_unicode_are_answered_and_found_again(tiny_model, tmp_
 @settings(max_examples=40, deadline=None)
 @given(
     names=st.lists(st.text(min_size=1), max_size=6, unique=True),
-    torn=st.integers(0, 30),
+    lost=st.integers(0, 30),
     suffix=st.sampled_from([".jsonl", ".csv"]),
 )
-def test_whatever_the_names_a_file_is_found_again(tmp_path_factory, names, torn, suffix):
-    out = tmp_path_factory.mktemp("answers") / f"answers{suffix}"
+def test_any_names_are_resumed(tmp_path_factory, names, lost, suffix):
+    out = tmp_path_factory.mktemp("results") / f"results{suffix}"
     guess = Guess(**parse_class_name(CLASSES[0]).as_dict(), probability=0.5)
-    with open_results(out) as answers:
+    with open_results(out) as results:
         for name in names:
-            assert name not in answers
-            answers.write(name, {"top": [guess.as_dict()]})
-    with open_results(out, resume=True) as answers:
-        assert len(answers) == len(names)
-        assert all(name in answers for name in names)
+            assert name not in results
+            results.write(name, {"top": [guess.as_dict()]})
+    with open_results(out, resume=True) as results:
+        assert len(results) == len(names)
+        assert all(name in results for name in names)
     whole = out.read_bytes()
-    out.write_bytes(whole[: max(len(whole) - torn, 0)])
-    with open_results(out, resume=True) as answers:
+    out.write_bytes(whole[: max(len(whole) - lost, 0)])
+    with open_results(out, resume=True) as results:
         for name in names:
-            if name not in answers:
-                answers.write(name, "no photo")
+            if name not in results:
+                results.write(name, "no photo")
     assert len(read(out)) == len(names)

@@ -1,9 +1,9 @@
-"""A Hugging Face Hub on this machine: the HTTP calls that the real client makes, answered from folders.
+"""A local Hugging Face Hub server for tests: it implements the HTTP API that the real client uses, on folders.
 
-It reads and writes: downloads by branch or commit, listings, `create_repo`, branches, commits with their LFS uploads,
-Space variables. The head of a repo's main branch is the folder `root/<owner>/<name>` (`root/spaces/...` for Spaces),
-for tests to look into and to change. Writing needs the token `hf_write`, and then only below `someone/`. A repo called
-`gated` answers 403 and one called `broken` 500. `go_wrong` has it misbehave: refuse, hang up, cut, garble, stay silent.
+It supports downloads by branch or commit, listings, `create_repo`, branches, commits with LFS uploads, and Space
+variables. The head of a repo's main branch is the folder `root/<owner>/<name>` (`root/spaces/...` for Spaces), which
+tests may read and change. Writing requires the token `hf_write` and is allowed only below `someone/`. A repo called
+`gated` returns 403 and one called `broken` 500. `fail` injects failures.
 """
 
 import base64
@@ -24,24 +24,31 @@ WRITER, TOKEN = "someone", "hf_write"
 
 
 @dataclass
-class Mishap:
-    """What goes wrong with the next `times` requests that `where`, a pattern of "METHOD path", is found in.
+class Failure:
+    """A failure of the next `times` requests whose "METHOD path" matches the pattern `where`.
 
-    what : an HTTP status to answer with, and its `headers`; "hung up": closed without an answer; "silent": no answer
-        until the server stops; "cut": closed after half of the body; "garbled": a body of the right length with wrong
-        bytes in it; "short": half of a body, which its Content-Length calls whole.
+    Attributes:
+        what: An HTTP status, sent with `headers`; "closed": the connection is closed without a reply; "stalled": no
+            reply until the server stops; "truncated": the connection is closed after half of the body; "corrupted": a
+            body of the right length with a wrong byte; "short": half of the body, with a matching Content-Length.
     """
 
     where: str
     what: int | str
     times: float = float("inf")
     headers: dict[str, str] = field(default_factory=dict)
-    met: int = 0  # how many requests it has hit
+    met: int = 0  # number of requests that failed
 
 
 class HubServer(ThreadingHTTPServer):
-    """`url` is the endpoint, `root` the folders; `repos` holds what was said of each repo beside its files: private,
-    sdk, variables; `commits` each commit's message and the paths it sent."""
+    """The server.
+
+    Attributes:
+        url: The endpoint.
+        root: The folder of all repos.
+        repos: Settings of each repo: private, sdk, variables.
+        commits: Message and paths of each commit.
+    """
 
     daemon_threads = True
 
@@ -52,15 +59,15 @@ class HubServer(ThreadingHTTPServer):
         self.commits: list[dict] = []
         self.objects: dict[str, bytes] = {}  # LFS: sha256 -> content
         self.snapshots: dict[str, dict[str, bytes]] = {}  # commit -> path -> content
-        self.mishaps: list[Mishap] = []
-        self.asked: list[str] = []  # "METHOD path" of every request
+        self.failures: list[Failure] = []
+        self.requests: list[str] = []  # "METHOD path" of every request
         self.stopped = threading.Event()
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
-    def go_wrong(self, where: str, what: int | str, times: float = float("inf"), **headers: str) -> Mishap:
-        """Have it misbehave; see Mishap."""
-        self.mishaps.append(Mishap(where, what, times, headers))
-        return self.mishaps[-1]
+    def fail(self, where: str, what: int | str, times: float = float("inf"), **headers: str) -> Failure:
+        """Inject a failure; see `Failure`."""
+        self.failures.append(Failure(where, what, times, headers))
+        return self.failures[-1]
 
     def shutdown(self) -> None:
         self.stopped.set()
@@ -70,7 +77,7 @@ class HubServer(ThreadingHTTPServer):
         return self.root / repo if branch == "main" else self.root.parent / "branches" / branch / repo
 
     def head(self, repo: str, branch: str) -> str | None:
-        """The commit at the head of a branch, made from what lies in its folder; None where there is none."""
+        """The commit at the head of a branch, computed from the files in its folder; None if there is none."""
         folder = self.folder(repo, branch)
         if not folder.is_dir():
             return branch if branch in self.snapshots else None
@@ -85,7 +92,7 @@ def lfs(path: str) -> bool:
 
 
 def oid(path: str, data: bytes) -> str:
-    """What the Hub calls a file's content by: SHA-256 for LFS, git's blob id for the rest."""
+    """The id of a file's content on the Hub: SHA-256 for LFS, else git's blob id."""
     blob = b"blob %d\0" % len(data)
     return hashlib.sha256(data).hexdigest() if lfs(path) else hashlib.sha1(blob + data).hexdigest()
 
@@ -97,53 +104,53 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, *args):
         pass
 
-    def answer(self, status: int, body: bytes | dict | list = b"", **headers: str) -> None:
+    def reply(self, status: int, body: bytes | dict | list = b"", **headers: str) -> None:
         if not isinstance(body, bytes):
             body, headers = json.dumps(body).encode(), headers | {"Content-Type": "application/json"}
-        if self.spoilt == "garbled":
+        if self.damage == "corrupted":
             body = body[:-1] + bytes([body[-1] ^ 1])
-        elif self.spoilt == "short":
+        elif self.damage == "short":
             body = body[: len(body) // 2]
         self.send_response(status)
         for name, value in ({"Content-Length": str(len(body))} | headers).items():
             self.send_header(name.replace("_", "-"), value)
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(body[: len(body) // 2] if self.spoilt == "cut" else body)
-        self.close_connection |= self.spoilt == "cut"
+            self.wfile.write(body[: len(body) // 2] if self.damage == "truncated" else body)
+        self.close_connection |= self.damage == "truncated"
 
-    def refuse(self, status: int, code: str, words: str = "") -> None:
-        self.answer(status, {"error": words}, X_Error_Code=code, X_Error_Message=words)
+    def refuse(self, status: int, code: str, message: str = "") -> None:
+        self.reply(status, {"error": message}, X_Error_Code=code, X_Error_Message=message)
 
     def dispatch(self) -> None:
         self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         path = urlsplit(self.path).path
-        self.spoilt = None
-        self.server.asked.append(f"{self.command} {path}")
-        for mishap in self.server.mishaps:
-            if mishap.met < mishap.times and re.search(mishap.where, self.server.asked[-1]):
-                mishap.met += 1
-                if isinstance(mishap.what, int):
-                    return self.answer(mishap.what, {"error": "So the test wants it."}, **mishap.headers)
-                if mishap.what in ("hung up", "silent"):
+        self.damage = None
+        self.server.requests.append(f"{self.command} {path}")
+        for failure in self.server.failures:
+            if failure.met < failure.times and re.search(failure.where, self.server.requests[-1]):
+                failure.met += 1
+                if isinstance(failure.what, int):
+                    return self.reply(failure.what, {"error": "Injected by the test."}, **failure.headers)
+                if failure.what in ("closed", "stalled"):
                     self.close_connection = True
-                    return self.server.stopped.wait(60) if mishap.what == "silent" else None
-                self.spoilt = mishap.what
+                    return self.server.stopped.wait(60) if failure.what == "stalled" else None
+                self.damage = failure.what
                 break
         for method, pattern, handle in ROUTES:
             if self.command in method and (found := re.fullmatch(pattern, path)):
-                return handle(self, *(word and unquote(word) for word in found.groups()))
+                return handle(self, *(part and unquote(part) for part in found.groups()))
         return self.refuse(404, "EntryNotFound", f"{self.command} {path}")
 
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = dispatch
 
     def may_write(self, owner: str | None) -> bool:
-        """Answers 401 or 403 itself where the caller may not."""
+        """Whether the caller may write; if not, 401 or 403 has been sent."""
         token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
         if not token:
-            self.answer(401, {"error": "Invalid username or password."})
+            self.reply(401, {"error": "Invalid username or password."})
         elif token != TOKEN or owner != WRITER:
-            self.answer(403, {"error": f"You don't have the rights to write to {owner}."})
+            self.reply(403, {"error": f"You don't have the rights to write to {owner}."})
         else:
             return True
         return False
@@ -151,35 +158,35 @@ class Handler(BaseHTTPRequestHandler):
     # Reading
 
     def files(self, repo: str, revision: str) -> tuple[str, dict[str, bytes]] | None:
-        """(commit, path -> content), or None once it has been refused."""
+        """(commit, path -> content), or None after an error has been sent."""
         if repo.endswith("/gated"):
             return self.refuse(403, "GatedRepo")
         if repo.endswith("/broken"):
-            return self.answer(500, {})
+            return self.reply(500, {})
         if not self.server.folder(repo).is_dir():
             return self.refuse(404, "RepoNotFound")
         commit = self.server.head(repo, revision)
         return (commit, self.server.snapshots[commit]) if commit else self.refuse(404, "RevisionNotFound")
 
     def info(self, kind: str, repo: str, revision: str | None) -> None:
-        repo = place(kind, repo)
+        repo = repo_path(kind, repo)
         if found := self.files(repo, revision or "main"):
             siblings = [{"rfilename": path} for path in found[1]]
             private = self.server.repos[repo]["private"]
-            self.answer(200, {"id": repo, "sha": found[0], "private": private, "siblings": siblings})
+            self.reply(200, {"id": repo, "sha": found[0], "private": private, "siblings": siblings})
 
     def tree(self, kind: str, repo: str, revision: str) -> None:
-        if found := self.files(place(kind, repo), revision):
+        if found := self.files(repo_path(kind, repo), revision):
             entries = []
             for path, data in found[1].items():
                 entry = {"type": "file", "path": path, "size": len(data), "oid": oid(path, data)}
                 if lfs(path):
                     entry["lfs"] = {"oid": oid(path, data), "size": len(data), "pointerSize": 130}
                 entries.append(entry)
-            self.answer(200, entries)
+            self.reply(200, entries)
 
     def resolve(self, kind: str | None, repo: str, revision: str, path: str) -> None:
-        if found := self.files(place(kind or "models", repo), revision):
+        if found := self.files(repo_path(kind or "models", repo), revision):
             commit, files = found
             if path not in files:
                 return self.refuse(404, "EntryNotFound")
@@ -187,35 +194,35 @@ class Handler(BaseHTTPRequestHandler):
             if found := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or ""):
                 start, size = int(found[1]), len(files[path])
                 headers["Content_Range"] = f"bytes {start}-{size - 1}/{size}"
-                return self.answer(206, files[path][start:], **headers)
-            return self.answer(200, files[path], **headers)
+                return self.reply(206, files[path][start:], **headers)
+            return self.reply(200, files[path], **headers)
         return None
 
     # Writing
 
     def create(self) -> None:
-        wanted = json.loads(self.body)
-        owner = wanted["organization"] or WRITER
+        request = json.loads(self.body)
+        owner = request["organization"] or WRITER
         if not self.may_write(owner):
             return None
-        kind = f"{wanted.get('type') or 'model'}s"
-        repo = place(kind, f"{owner}/{wanted['name']}")
+        kind = f"{request.get('type') or 'model'}s"
+        repo = repo_path(kind, f"{owner}/{request['name']}")
         url = f"{self.server.url}/{repo}"
         if self.server.folder(repo).is_dir():
-            return self.answer(409, {"error": "You already created this repo", "url": url})
+            return self.reply(409, {"error": "You already created this repo", "url": url})
         self.server.folder(repo).mkdir(parents=True)
         self.server.folder(repo).joinpath(".gitattributes").write_text("*.safetensors filter=lfs\n")
-        self.server.repos[repo] |= {"private": wanted.get("visibility") == "private", "sdk": wanted.get("sdk")}
-        return self.answer(200, {"url": url})
+        self.server.repos[repo] |= {"private": request.get("visibility") == "private", "sdk": request.get("sdk")}
+        return self.reply(200, {"url": url})
 
     def branch(self, kind: str, repo: str, branch: str) -> None:
         if not self.may_write(repo.split("/")[0]):
             return None
-        repo = place(kind, repo)
+        repo = repo_path(kind, repo)
         if self.server.folder(repo, branch).is_dir():
             return self.refuse(409, "", "Reference already exists")
         shutil.copytree(self.server.folder(repo), self.server.folder(repo, branch))
-        return self.answer(200, {})
+        return self.reply(200, {})
 
     def validate_yaml(self) -> None:
         front = re.match(r"---\n(.*?)\n---", json.loads(self.body)["content"], re.DOTALL)
@@ -224,35 +231,35 @@ class Handler(BaseHTTPRequestHandler):
         except yaml.YAMLError:
             known = False
         errors = [] if known else [{"message": "The front matter cannot be read."}]
-        self.answer(400 if errors else 200, {"errors": errors, "warnings": []})
+        self.reply(400 if errors else 200, {"errors": errors, "warnings": []})
 
     def preupload(self, kind: str, repo: str, branch: str) -> None:
         if not self.may_write(repo.split("/")[0]):
             return
-        if found := self.files(place(kind, repo), branch):
-            told = []
+        if found := self.files(repo_path(kind, repo), branch):
+            files = []
             for path in (file["path"] for file in json.loads(self.body)["files"]):
                 mode = {"path": path, "uploadMode": "lfs" if lfs(path) else "regular", "shouldIgnore": False}
-                told.append(mode | ({"oid": oid(path, found[1][path])} if path in found[1] else {}))
-            self.answer(200, {"files": told})
+                files.append(mode | ({"oid": oid(path, found[1][path])} if path in found[1] else {}))
+            self.reply(200, {"files": files})
 
     def lfs_batch(self, kind: str | None, repo: str) -> None:
-        told = []
+        objects = []
         for thing in json.loads(self.body)["objects"]:
             upload = {"upload": {"href": f"{self.server.url}/lfs/{thing['oid']}", "header": {}}}
-            told.append(thing | ({} if thing["oid"] in self.server.objects else {"actions": upload}))
-        self.answer(200, {"transfer": "basic", "objects": told})
+            objects.append(thing | ({} if thing["oid"] in self.server.objects else {"actions": upload}))
+        self.reply(200, {"transfer": "basic", "objects": objects})
 
     def lfs_put(self, name: str) -> None:
         if hashlib.sha256(self.body).hexdigest() != name:
-            return self.answer(400, {"error": "The content is not what its name says."})
+            return self.reply(400, {"error": "The content does not match its name."})
         self.server.objects[name] = self.body
-        return self.answer(200)
+        return self.reply(200)
 
     def commit(self, kind: str, repo: str, branch: str) -> None:
         if not self.may_write(repo.split("/")[0]):
             return None
-        repo = place(kind, repo)
+        repo = repo_path(kind, repo)
         folder = self.server.folder(repo, branch)
         done: dict = {"repo": repo, "branch": branch, "sent": [], "deleted": []}
         for line in map(json.loads, self.body.splitlines()):
@@ -271,22 +278,22 @@ class Handler(BaseHTTPRequestHandler):
             done["sent"].append(value["path"])
         self.server.commits.append(done)
         head = self.server.head(repo, branch)
-        return self.answer(200, {"commitUrl": f"{self.server.url}/{repo}/commit/{head}", "commitOid": head})
+        return self.reply(200, {"commitUrl": f"{self.server.url}/{repo}/commit/{head}", "commitOid": head})
 
     def variables(self, repo: str) -> None:
-        known = self.server.repos[place("spaces", repo)]["variables"]
+        known = self.server.repos[repo_path("spaces", repo)]["variables"]
         if self.command != "GET":
             if not self.may_write(repo.split("/")[0]):
                 return None
-            told = json.loads(self.body)
+            variable = json.loads(self.body)
             if self.command == "POST":
-                known[told["key"]] = {"value": told["value"]}
+                known[variable["key"]] = {"value": variable["value"]}
             else:
-                del known[told["key"]]
-        return self.answer(200, known)
+                del known[variable["key"]]
+        return self.reply(200, known)
 
 
-def place(kind: str, repo: str) -> str:
+def repo_path(kind: str, repo: str) -> str:
     return f"spaces/{repo}" if kind == "spaces" else repo
 
 

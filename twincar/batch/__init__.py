@@ -1,0 +1,1 @@
+"""Batch prediction: folders, zip archives, Ray clusters, and the results file."""

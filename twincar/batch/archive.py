@@ -1,10 +1,10 @@
-"""Files as people send them in bulk, photos and zips of photos -> one photo at a time. Zips are hostile until read.
+"""Photos and zip archives of photos -> one photo at a time. Archives are untrusted.
 
-items = unpack([("holiday.zip", path), ("car.jpg", other)])       # what there is to answer, nothing read yet
-for item, photo in zip(items, read(items)): ...                   # bytes, or the PhotoError that says why not
+    items = unpack([("holiday.zip", path), ("car.jpg", other)])       # lists the photos; reads none yet
+    for item, photo in zip(items, read(items)): ...                   # bytes, or a PhotoError with the reason
 
-Nothing is ever extracted: a member is read into memory by its place in the zip, one at a time, and the names in a zip
-are shown and never opened. What a zip says of its sizes is believed only as a limit to what is read of it.
+Nothing is extracted to disk: members are read into memory by index, one at a time. Names in an archive are displayed
+and never opened. Sizes stated in an archive only limit how much is read.
 """
 
 import os
@@ -20,19 +20,25 @@ from twincar.features.photo import PhotoError
 from twincar.text import display_name
 
 MB = 1_000_000
-MOST_PHOTOS = 500  # at a time
+MAX_PHOTOS = 500  # at a time
 PHOTO_BYTES = 25 * MB
-ZIP_BYTES = 200 * MB  # as it is sent
-UNPACKED_BYTES = 1000 * MB  # of all photos of one zip
-RATIO = 100  # a photo hardly shrinks in a zip; a megabyte that shrank a hundredfold is a trap
-CHUNK = MB  # the most that is read, or unpacked, at once; the table of contents has to fit as well
-HIDDEN = {"__macosx", "thumbs.db", "desktop.ini"}  # what systems leave in zips, besides names that start with "."
+ZIP_BYTES = 200 * MB  # compressed size of one zip
+UNPACKED_BYTES = 1000 * MB  # total size of the photos of one zip
+MAX_RATIO = 100  # photos hardly compress; a member above 1 MB with a higher ratio is treated as a zip bomb
+CHUNK = MB  # bytes read or decompressed at once; also limits the central directory of a zip
+HIDDEN = {"__macosx", "thumbs.db", "desktop.ini"}  # system files in zips, in addition to names that start with "."
 
 
 @dataclass(frozen=True)
 class Item:
-    """One thing to answer: a file, or the member of a zip at place `member`. `name` is for people; `reason` is "" or
-    why it will not be read, in one sentence."""
+    """One photo: a file, or a member of a zip.
+
+    Attributes:
+        name: Name for display.
+        path: The file, or the zip.
+        member: Index of the member in the zip; None for a file.
+        reason: Why the photo will not be read, in one sentence, or "".
+    """
 
     name: str
     path: Path
@@ -40,7 +46,7 @@ class Item:
     reason: str = ""
 
     def read(self) -> bytes:
-        """The photo's bytes. Raises PhotoError."""
+        """Return the photo's bytes, or raise PhotoError."""
         [content] = read([self])
         if isinstance(content, PhotoError):
             raise content
@@ -48,10 +54,12 @@ class Item:
 
 
 def unpack(files: Iterable[tuple[str, Path]]) -> list[Item]:
-    """What (name, path) files hold, in order: at most MOST_PHOTOS items, and one more that says what was left out.
+    """List the photos in (name, path) files, in order.
 
-    A zip that cannot be opened is one item with its reason. Hidden members are passed over; a zip in a zip is an item
-    with a reason.
+    A zip that cannot be opened is one item with a reason, and so is a zip inside a zip. Hidden members are skipped.
+
+    Returns:
+        At most MAX_PHOTOS items, and one more with a reason if there were more photos.
     """
     items: list[Item] = []
     for name, path in files:
@@ -59,32 +67,38 @@ def unpack(files: Iterable[tuple[str, Path]]) -> list[Item]:
             items += _members(name, path) if _is_zip(name, path) else [Item(display_name(name), path)]
         except PhotoError as error:
             items.append(Item(display_name(name), path, reason=str(error)))
-    if (left := len(items) - MOST_PHOTOS) > 0:
-        words = f"At most {MOST_PHOTOS} photos are answered at a time: send these after the others."
-        items[MOST_PHOTOS:] = [Item(f"{left:,} more", items[MOST_PHOTOS].path, reason=words)]
+    if (left := len(items) - MAX_PHOTOS) > 0:
+        reason = f"At most {MAX_PHOTOS} photos are processed at a time: send the others afterwards."
+        items[MAX_PHOTOS:] = [Item(f"{left:,} more", items[MAX_PHOTOS].path, reason=reason)]
     return items
 
 
 def read(items: Iterable[Item]) -> Iterator[bytes | PhotoError]:
-    """The bytes of each item, or why there are none: one in memory at a time, each zip opened once."""
-    for (path, zipped), group in groupby(items, key=lambda item: (item.path, item.member is not None)):
+    """Yield the bytes of each item, or the PhotoError that says why it cannot be read.
+
+    One photo is in memory at a time, and each zip is opened once.
+    """
+    for path, group in groupby(items, key=lambda item: item.path):
         with ExitStack() as stack:
-            archive = None
+            archive: ZipFile | None = None
             for item in group:
                 try:
                     if item.reason:
                         raise PhotoError(item.reason)
-                    if zipped and archive is None:
+                    if item.member is None:
+                        yield _file(path)
+                        continue
+                    if archive is None:
                         archive = stack.enter_context(_opened(path))
-                    yield _member(archive, item.member) if zipped else _file(path)
+                    yield _member(archive, item.member)
                 except PhotoError as error:
                     yield error
 
 
 def check_size(size: int) -> None:
-    """Raises PhotoError for a photo of too many bytes."""
+    """Raise PhotoError if a photo of this many bytes is too large."""
     if size > PHOTO_BYTES:
-        raise PhotoError(f"This file has {size / MB:,.0f} MB: a photo may have up to {PHOTO_BYTES // MB} MB.")
+        raise PhotoError(f"This file has {size / MB:,.0f} MB: photos of up to {PHOTO_BYTES // MB} MB are accepted.")
 
 
 def _is_zip(name: str, path: Path) -> bool:
@@ -94,24 +108,24 @@ def _is_zip(name: str, path: Path) -> bool:
         with path.open("rb") as file:
             return file.read(4) == b"PK\3\4"
     except OSError:
-        return False  # reading it will say so
+        return False  # reported when it is read
 
 
 def _members(name: str, path: Path) -> Iterator[Item]:
     with _opened(path) as archive:
         infos = archive.infolist()
     if any(info.flag_bits & 1 for info in infos):
-        raise PhotoError("This zip is locked with a password: zip the photos without one.")
+        raise PhotoError("This zip is protected by a password: send one without a password.")
     total, found = 0, False
-    for place, info in enumerate(infos):
+    for index, info in enumerate(infos):
         inner = info.filename.replace("\\", "/")
         if inner.endswith("/") or any(_hidden(part) for part in PurePosixPath(inner).parts):
             continue
         found, total = True, total + info.file_size
         reason = _refused(info)
         if total > UNPACKED_BYTES:
-            reason = f"This zip unpacks to more than {UNPACKED_BYTES // MB:,} MB: send the rest in another one."
-        yield Item(display_name(f"{name}/{inner}"), path, place, reason)
+            reason = f"This zip unpacks to more than {UNPACKED_BYTES // MB:,} MB: send the other photos separately."
+        yield Item(display_name(f"{name}/{inner}"), path, index, reason)
     if not found:
         raise PhotoError("There are no photos in this zip.")
 
@@ -121,17 +135,17 @@ def _hidden(part: str) -> bool:
 
 
 def _refused(info: ZipInfo) -> str:
-    """Why a member is not read, or ""."""
+    """Return why a member is not read, or ""."""
     if info.filename.lower().endswith(".zip"):
-        return "A zip in a zip is not opened: send it by itself."
-    if info.compress_type not in (ZIP_STORED, ZIP_DEFLATED):  # zipfile cannot unpack the others a piece at a time
-        return "This file is packed in a way that is not read here: make an ordinary zip."
+        return "A zip inside a zip is not opened: send it separately."
+    if info.compress_type not in (ZIP_STORED, ZIP_DEFLATED):  # zipfile cannot decompress others in chunks
+        return "The compression of this file is not supported: use a standard zip (deflate)."
     try:
         check_size(info.file_size)
     except PhotoError as error:
         return str(error)
-    if info.file_size > MB and info.file_size > RATIO * info.compress_size:
-        return f"This file shrank more than {RATIO}-fold in the zip, as no photo does."
+    if info.file_size > MB and info.file_size > MAX_RATIO * info.compress_size:
+        return f"This file is compressed more than {MAX_RATIO}-fold, which no photo is."
     return ""
 
 
@@ -140,45 +154,46 @@ def _file(path: Path) -> bytes:
         check_size(path.stat().st_size)
         return path.read_bytes()
     except OSError as error:
-        raise PhotoError("This file is not there any more: send it again.") from error
+        raise PhotoError("This file is no longer stored here: send it again.") from error
 
 
-def _member(archive: ZipFile, place: int) -> bytes:
-    with _sentences(), archive.open(archive.infolist()[place]) as file:
-        return b"".join(iter(lambda: file.read(CHUNK), b""))  # never more than the size that was checked
+def _member(archive: ZipFile, index: int) -> bytes:
+    with _photo_errors(), archive.open(archive.infolist()[index]) as file:
+        return b"".join(iter(lambda: file.read(CHUNK), b""))  # at most the stated size, which has been checked
 
 
-class _Careful(FileIO):
-    """A file read in small pieces: ZipFile reads a table of contents at once, however large that says it is."""
+class _LimitedFile(FileIO):
+    """A file that refuses large reads: ZipFile reads the central directory at once, whatever its stated size."""
 
     def read(self, size: int | None = -1) -> bytes:
         if size is None or size < 0:
             size = os.fstat(self.fileno()).st_size - self.tell()
         if size > CHUNK:
-            raise PhotoError("This zip holds too many files: send fewer at a time.")
+            raise PhotoError("This zip has too many files: send fewer at a time.")
         return super().read(size)
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[ZipFile]:
-    with _sentences():
+    with _photo_errors():
         if (size := path.stat().st_size) > ZIP_BYTES:
-            raise PhotoError(f"This zip has {size / MB:,.0f} MB: it may have up to {ZIP_BYTES // MB} MB.")
-        file = _Careful(path)
+            raise PhotoError(f"This zip has {size / MB:,.0f} MB: zips of up to {ZIP_BYTES // MB} MB are accepted.")
+        file = _LimitedFile(path)
     with file:
-        with _sentences():
+        with _photo_errors():
             archive = ZipFile(file)
         with archive:
             yield archive
 
 
 @contextmanager
-def _sentences() -> Iterator[None]:
+def _photo_errors() -> Iterator[None]:
+    """Turn errors of reading a zip into a PhotoError with a one-sentence message."""
     try:
         yield
     except PhotoError:
         raise
     except FileNotFoundError as error:
-        raise PhotoError("This file is not there any more: send it again.") from error
-    except Exception as error:  # on broken zips zipfile raises anything from BadZipFile to zlib.error and ValueError
-        raise PhotoError("This zip, or this part of it, is broken and cannot be read: zip the photos again.") from error
+        raise PhotoError("This file is no longer stored here: send it again.") from error
+    except Exception as error:  # zipfile raises many kinds for broken zips: BadZipFile, zlib.error, ValueError
+        raise PhotoError("This zip, or a part of it, is damaged and cannot be read: zip the photos again.") from error

@@ -1,57 +1,71 @@
-"""Many photos on many machines: the same Predictor, mapped over a Ray Data cluster.
+"""Distributed prediction: the Predictor mapped over photos by Ray Data.
 
     pip install 'twincar[ray]'
-    twincar predict s3://bucket/photos --engine ray --out answers.jsonl --resume
-    RAY_ADDRESS=ray://head:10001 twincar predict /shared/photos --engine ray --out answers.csv
+    twincar predict s3://bucket/photos --engine ray --out results.jsonl --resume
+    RAY_ADDRESS=ray://head:10001 twincar predict /shared/photos --engine ray --out results.csv
 
-Ray reads the files, wherever pyarrow can (a folder that all machines see, s3://, gs://), keeps as many Predictors busy
-as the cluster has cores for, and brings the answers back in order. The model travels with the work: only the machine
-that starts it needs the model's folder or the Hub.
+Ray reads the files from any file system that pyarrow supports (a shared folder, s3://, gs://), runs as many Predictors
+as the cluster has cores for, and returns the results in order. The model is sent to the workers: only the machine that
+starts the job needs the model folder or access to the Hub.
 """
 
 import json
 import logging
 from collections.abc import Container, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twincar.config import IMAGE_SUFFIXES, TwinCarError
 
-CORES = 2  # a Predictor for so many; Ray counts one for it, so that some are left for those that read
-AT_ONCE = 16  # photos in the network together
+if TYPE_CHECKING:
+    from twincar.modeling.hub.model_folder import CarModel
+
+CORES = 2  # per Predictor; Ray reserves one of them, which leaves some for reading files
+BATCH_SIZE = 16
 
 
-def answer(photos: list[str], model: str, top: int, done: Container[str] = ()) -> Iterator[tuple[str, Any]]:
-    """(file, its answer as of `saying.as_dict` or the reason why there is none) of each photo that is not `done`.
+def predict_files(photos: list[str], model: str, top: int, done: Container[str] = ()) -> Iterator[tuple[str, Any]]:
+    """Predict photos on a Ray cluster.
 
-    photos : files, folders, or addresses that pyarrow can read. A cluster is found as Ray finds it (RAY_ADDRESS);
-        without one, this machine is one.
+    Args:
+        photos: Files, folders, or addresses that pyarrow can read. Ray finds the cluster (RAY_ADDRESS); without one,
+            this machine is used.
+        model: A model folder or Hub repo.
+        top: Number of classes per answer.
+        done: Files to skip.
 
-    Raises TwinCarError where Ray is not installed or there are no pictures, and model_folder.ModelError for the model.
+    Yields:
+        The file, and its answer as `describe.as_dict` returns it, or the reason why there is none.
+
+    Raises:
+        TwinCarError: Ray is not installed, or there are no pictures.
+        ModelError: The model cannot be loaded.
     """
     try:
         import ray
     except ImportError as error:
-        raise TwinCarError("The engine ray is not installed: pip install 'twincar[ray]'.") from error
+        raise TwinCarError("Ray is not installed: pip install 'twincar[ray]'.") from error
     from twincar.modeling.hub import model_folder
 
     scheme, filesystem, files = _listed(photos)
     files = [file for file in files if scheme + file not in done]
     if not files:
         return
-    network = model_folder.load(model)
-    ray.init(ignore_reinit_error=True, logging_level="warning", log_to_driver=False)
+    published = model_folder.load(model)
+    ray.init(ignore_reinit_error=True, logging_level=logging.WARNING, log_to_driver=False)
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = True
-    has = ray.cluster_resources()
-    gpus, cpus = int(has.get("GPU", 0)), has.get("CPU", 1)
-    reading = ray.data.read_binary_files(files, filesystem=filesystem, include_paths=True, num_cpus=min(0.25, cpus / 4))
-    answers = reading.map_batches(
-        Answering,
-        fn_constructor_args=(network, top),
-        batch_size=AT_ONCE,
+    resources = ray.cluster_resources()
+    gpus, cpus = int(resources.get("GPU", 0)), resources.get("CPU", 1)
+    contents = ray.data.read_binary_files(
+        files, filesystem=filesystem, include_paths=True, num_cpus=min(0.25, cpus / 4)
+    )
+    answers = contents.map_batches(
+        BatchPredictor,
+        fn_constructor_args=(published, top),
+        batch_size=BATCH_SIZE,
         compute=ray.data.ActorPoolStrategy(size=gpus or max(int(cpus // CORES), 1)),
         **({"num_gpus": 1} if gpus else {"num_cpus": min(1, cpus / 2)}),
     )
@@ -60,12 +74,12 @@ def answer(photos: list[str], model: str, top: int, done: Container[str] = ()) -
 
 
 def _listed(photos: list[str]) -> tuple[str, Any, list[str]]:
-    """The scheme ("s3://", or "" of a folder), pyarrow's file system, and the pictures in it, by name."""
+    """Return the scheme ("s3://", or "" for local files), pyarrow's file system, and the pictures, sorted by name."""
     from pyarrow import ArrowInvalid, fs
 
     schemes = {photo[: photo.find("://") + 3] if "://" in photo else "" for photo in photos}
     if len(schemes) > 1:
-        raise TwinCarError("Photos of several file systems are answered one after the other: name one at a time.")
+        raise TwinCarError("The photos are on several file systems: process one file system at a time.")
     files: list[str] = []
     for photo in photos:
         try:
@@ -83,10 +97,15 @@ def _listed(photos: list[str]) -> tuple[str, Any, list[str]]:
     return schemes.pop(), filesystem, files
 
 
-class Answering:
-    """What a worker runs: the rows of a batch of files -> rows of file and answer."""
+class BatchPredictor:
+    """The callable of a Ray worker: a batch of file contents -> files and their answers as JSON.
 
-    def __init__(self, model, top: int):
+    Args:
+        model: A `CarModel`.
+        top: Number of classes per answer.
+    """
+
+    def __init__(self, model: "CarModel", top: int):
         from twincar import Predictor
         from twincar.modeling.engines.choose import limit_threads
 
@@ -94,9 +113,10 @@ class Answering:
         limit_threads(self.predictor.engine)
 
     def __call__(self, batch: dict) -> dict:
+        """Predict a batch with the columns "path" and "bytes"."""
         from twincar import PhotoError
         from twincar.modeling.inference.describe import as_dict
 
-        answers = self.predictor.stream(batch["bytes"], AT_ONCE, full_size=False)
-        told = [str(answer) if isinstance(answer, PhotoError) else as_dict(answer, self.top) for answer in answers]
-        return {"file": list(batch["path"]), "answer": [json.dumps(one) for one in told]}
+        answers = self.predictor.stream(batch["bytes"], BATCH_SIZE, full_size=False)
+        results = [str(answer) if isinstance(answer, PhotoError) else as_dict(answer, self.top) for answer in answers]
+        return {"file": list(batch["path"]), "answer": [json.dumps(result) for result in results]}

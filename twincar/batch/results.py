@@ -1,11 +1,11 @@
-"""Files to answer, one after the other, and the file that their answers go to, which a killed run can go on with.
+"""Files to process, and the results file of a batch, which an interrupted run can resume.
 
-find_photos([Path("photos/")])                 # walks the folders as it is asked; nothing is listed before
-with open_answers(Path("answers.csv"), resume=True) as answers:
-    if "a.jpg" not in answers: answers.write("a.jpg", as_dict(predictor("a.jpg")))
+    find_photos([Path("photos/")])                 # walks the folders lazily
+    with open_results(Path("results.csv"), resume=True) as results:
+        if "a.jpg" not in results: results.write("a.jpg", as_dict(predictor("a.jpg")))
 
-A line an answer, in JSON or as CSV by the file's suffix, written at once. Memory does not grow with the folder but by
-8 bytes a photo that an earlier run has answered, and by the names of one folder at a time.
+Each result is written at once as one line, of JSON or CSV by the file's suffix. Memory use grows only by 8 bytes per
+photo of an earlier run, and by the names in one folder at a time.
 """
 
 import csv
@@ -23,24 +23,27 @@ import numpy as np
 from twincar.config import IMAGE_SUFFIXES, TwinCarError
 from twincar.files import spreadsheet_safe
 
-COLUMNS = ["file", "class_name", "make", "model", "body", "year", "probability", "error"]  # of a CSV of best answers
+COLUMNS = ["file", "class_name", "make", "model", "body", "year", "probability", "error"]  # of CSV
 SUFFIXES = (".jsonl", ".csv")
 
 
 def find_photos(given: Iterable[Path]) -> Iterator[Path]:
-    """Files as they are named; of folders, all pictures below them in order of their names.
+    """Yield the given files, and all pictures below the given folders, sorted by name.
 
-    Raises TwinCarError at the end of a folder that held none. A folder below that may not be read is given itself, so
-    that whoever reads it says so.
+    A subfolder that cannot be listed is yielded itself, so that reading it reports the error.
+
+    Raises:
+        TwinCarError: A folder has no pictures; raised after it has been walked.
     """
     for path in given:
         if not os.path.isdir(path):  # Path.is_dir raises for a name that is too long
             yield path
             continue
-        found = False
-        for found in _below(path):
-            yield found
-        if not found:
+        empty = True
+        for photo in _below(path):
+            empty = False
+            yield photo
+        if empty:
             raise TwinCarError(f"There are no pictures in the folder {path}.")
 
 
@@ -59,56 +62,66 @@ def _below(folder: Path) -> Iterator[Path]:
 
 
 def as_json(file: str, answer: dict[str, Any] | str) -> str:
-    """One line: the file with its answer, as of `saying.as_dict`, or with the reason why there is none."""
+    """Format a file and its answer (from `describe.as_dict`), or the reason why there is none, as one line of JSON."""
     rest = {"error": answer} if isinstance(answer, str) else answer
-    return json.dumps({"file": file} | rest)  # in ASCII: a name may be no UTF-8
+    return json.dumps({"file": file} | rest)  # in ASCII, because a file name may not be valid UTF-8
 
 
 class Results:
-    """Writes answers to an open file, and knows which files it held before."""
+    """An open results file: `name in results` tests for photos of earlier runs, `write` adds a result.
+
+    Args:
+        file: The file, opened for appending.
+        is_csv: Whether to write CSV rather than JSON lines.
+        done: Sorted (N,) uint64 hashes of the photos that already have a result.
+    """
 
     def __init__(self, file: BinaryIO, is_csv: bool, done: np.ndarray):
         self._file, self._csv, self._done = file, is_csv, done
 
-    def __contains__(self, name: str) -> bool:
-        place = np.searchsorted(self._done, key := _key(_shown(name, self._csv)))
-        return bool(place < len(self._done) and self._done[place] == key)
+    def __contains__(self, name: object) -> bool:
+        index = np.searchsorted(self._done, key := _key(_cell(str(name)) if self._csv else str(name)))
+        return bool(index < len(self._done) and self._done[index] == key)
 
     def __len__(self) -> int:
         return len(self._done)
 
     def write(self, name: str, answer: dict[str, Any] | str) -> None:
-        """Add a file's answer, as of `saying.as_dict` (a CSV keeps the best guess), or the reason why there is none."""
+        """Write a photo's answer, from `describe.as_dict` (CSV keeps the top 1), or the reason why there is none."""
         if not self._csv:
             line = as_json(name, answer) + "\n"
         else:
             row = {"error": answer} if isinstance(answer, str) else dict(answer["top"][0])
             row |= {"file": name} | ({"probability": f"{row['probability']:.4f}"} if "probability" in row else {})
-            line = _csv_line([_shown(row.get(column), True) for column in COLUMNS])
+            line = _csv_line([_cell(row.get(column)) for column in COLUMNS])
         self._file.write(line.encode())
         self._file.flush()
 
 
 @contextmanager
 def open_results(path: Path, resume: bool = False) -> Iterator[Results]:
-    """Open `path`, whose suffix says whether it is JSON lines or CSV.
+    """Open a results file for writing.
 
-    resume : go on with what an earlier run left, but for a last line that was not written to its end.
+    Args:
+        path: A path that ends in .jsonl (JSON lines) or .csv.
+        resume: Whether to append to an existing file. An incomplete last line is removed first.
 
-    Raises TwinCarError for another suffix, for a file that is there while `resume` is not set, or that is none of ours.
+    Raises:
+        TwinCarError: The suffix is another one, the file cannot be written, it exists and `resume` is False, or it is
+            not a results file.
     """
     if path.suffix.lower() not in SUFFIXES:
-        raise TwinCarError(f"{path} does not end in {' or '.join(SUFFIXES)}: name such a file with `--out`.")
+        raise TwinCarError(f"{path} does not end in {' or '.join(SUFFIXES)}: use such a file for `--out`.")
     if path.exists() and not resume:
-        raise TwinCarError(f"{path} is there already: go on with `--resume`, or name another `--out`.")
+        raise TwinCarError(f"{path} already exists: continue it with `--resume`, or use another file for `--out`.")
     is_csv = path.suffix.lower() == ".csv"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("a+b")
     except OSError as error:
-        raise TwinCarError(f"{path} cannot be written ({error.strerror}): name another `--out`.") from error
+        raise TwinCarError(f"{path} cannot be written ({error.strerror}): use another file for `--out`.") from error
     with file:
-        _cut_torn_line(file)
+        _truncate_incomplete_line(file)
         file.seek(0)
         done = np.sort(np.fromiter((_key(name) for name in _names(file, is_csv, path)), np.uint64))
         file.seek(0, os.SEEK_END)
@@ -117,7 +130,8 @@ def open_results(path: Path, resume: bool = False) -> Iterator[Results]:
         yield Results(file, is_csv, done)
 
 
-def _cut_torn_line(file: BinaryIO) -> None:
+def _truncate_incomplete_line(file: BinaryIO) -> None:
+    """Truncate a file after its last newline."""
     end = file.seek(0, os.SEEK_END)
     while end:
         start = max(end - 65536, 0)
@@ -131,7 +145,7 @@ def _cut_torn_line(file: BinaryIO) -> None:
 
 
 def _names(file: BinaryIO, is_csv: bool, path: Path) -> Iterator[str]:
-    """The files that have an answer, as they are written there."""
+    """Yield the names of the photos in a results file, as written there."""
     lines = io.TextIOWrapper(file, encoding="utf-8", newline="")
     try:
         if is_csv:
@@ -142,8 +156,8 @@ def _names(file: BinaryIO, is_csv: bool, path: Path) -> Iterator[str]:
         else:
             yield from (json.loads(line)["file"] for line in lines)
     except (ValueError, KeyError, TypeError, IndexError, csv.Error) as error:
-        words = f"{path} holds something else than answers of `twincar predict`: name another `--out`."
-        raise TwinCarError(words) from error
+        message = f"{path} is not a results file of `twincar predict`: use another file for `--out`."
+        raise TwinCarError(message) from error
     finally:
         lines.detach()
 
@@ -154,13 +168,13 @@ def _csv_line(values: list) -> str:
     return line.getvalue()
 
 
-def _shown(value, is_csv: bool):
-    """A CSV's value, on one line and safe for spreadsheets; JSON takes what there is."""
-    if not is_csv or not isinstance(value, str):
+def _cell(value: Any) -> Any:
+    """Return a value for CSV: text on one line, and safe for spreadsheets."""
+    if not isinstance(value, str):
         return value
     return spreadsheet_safe("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in value))
 
 
 def _key(name: str) -> int:
-    """8 bytes for a name: among a million there is a chance of 3 in 10^8 that two share them."""
+    """Hash a name to 8 bytes. Among a million names, two collide with a probability of 3 in 10^8."""
     return int.from_bytes(hashlib.blake2b(name.encode(errors="surrogateescape"), digest_size=8).digest())

@@ -1,4 +1,4 @@
-"""The metrics against scikit-learn's, on any labels and logits."""
+"""The metrics equal scikit-learn's on random labels and logits."""
 
 import numpy as np
 import pytest
@@ -45,7 +45,7 @@ def test_kappa_equals_scikit_learn():
     assert metrics(logits, labels)["kappa"] == pytest.approx(expected, abs=1e-6)
 
 
-def test_interval_of_a_share_is_the_binomial_one():
+def test_interval_of_accuracy_is_the_binomial_one():
     labels = torch.arange(100) % 2
     logits = torch.nn.functional.one_hot(labels, 2).float()
     logits[:10] = logits[:10].flip(1)  # ten of a hundred are wrong

@@ -1,6 +1,7 @@
-"""The Hub misbehaves: the real client against a server here that refuses, hangs up, cuts, garbles or is silent.
+"""Hub failures: the real client against a local server that refuses, drops, truncates, corrupts or stalls replies.
 
-What passes is waited for, what does not is one sentence, the page has its own copy, and only whole files are kept.
+Temporary failures are retried, permanent ones are one sentence, the page falls back to its own copy, and only complete
+files stay in the cache.
 """
 
 import errno
@@ -31,14 +32,14 @@ def cars(hub, tiny_model):
 
 @pytest.fixture
 def slept(monkeypatch):
-    """Pauses between tries are noted instead of taken."""
+    """Records pauses between tries instead of sleeping."""
     pauses: list[float] = []
     monkeypatch.setattr(time, "sleep", pauses.append)
     return pauses
 
 
-def kept(tmp_path) -> list[int]:
-    """Sizes of the files in the Hub's cache."""
+def cached(tmp_path) -> list[int]:
+    """Sizes of the files in the Hub client's cache."""
     return sorted(file.stat().st_size for file in (tmp_path / "cache").rglob("blobs/*"))
 
 
@@ -48,103 +49,104 @@ def kept(tmp_path) -> list[int]:
         (ALL_HEADS, 500, 3, {}),
         (ALL_HEADS, 503, 3, {}),
         (ALL_HEADS, 429, 3, {"Retry-After": "2"}),
-        (ALL_HEADS, "hung up", 1, {}),
+        (ALL_HEADS, "closed", 1, {}),
         (WEIGHTS, 429, 2, {"Retry-After": "2"}),
         (WEIGHTS, 500, 1, {}),
-        (WEIGHTS, "hung up", 2, {}),
-        (WEIGHTS, "cut", 3, {}),
+        (WEIGHTS, "closed", 2, {}),
+        (WEIGHTS, "truncated", 3, {}),
         (WEIGHTS, "short", 1, {}),
-        (WEIGHTS, "garbled", 1, {}),
+        (WEIGHTS, "corrupted", 1, {}),
     ],
 )
-def test_what_passes_is_waited_for(cars, hub, slept, tmp_path, where, what, times, headers):
-    trouble = hub.go_wrong(where, what, times, **headers)
+def test_temporary_failures_are_retried(cars, hub, slept, tmp_path, where, what, times, headers):
+    failure = hub.fail(where, what, times, **headers)
     Predictor.from_pretrained("someone/cars")
-    assert trouble.met == times
-    assert slept or what == "garbled"
+    assert failure.met == times
+    assert slept or what == "corrupted"
     assert sum(slept) < 30
-    assert kept(tmp_path) == sorted((cars / name).stat().st_size for name in ("config.json", "model.safetensors"))
+    assert cached(tmp_path) == sorted((cars / name).stat().st_size for name in ("config.json", "model.safetensors"))
 
 
 @pytest.mark.parametrize(
     ("where", "what", "headers", "words"),
     [
-        ("", 401, {}, r"HTTP 401\): check the name; if it is private, log in"),
-        ("", 403, {}, r"HTTP 403\): ask for access"),
+        ("", 401, {}, r"HTTP 401\): check the name; if the repo is private, log in"),
+        ("", 403, {}, r"HTTP 403\): request access"),
         ("", 404, {}, r"HTTP 404\): check the name"),
-        ("", 429, {"Retry-After": "3600"}, r"HTTP 429\): it was asked too often, try again in 3600 seconds"),
-        ("", 429, {}, r"HTTP 429\): it was asked too often, try again later"),
-        ("", 500, {}, r"HTTP 500\): that is trouble of its own"),
-        ("", "hung up", {}, "cannot be reached"),
+        ("", 429, {"Retry-After": "3600"}, r"HTTP 429\): too many requests; try again in 3600 seconds"),
+        ("", 429, {}, r"HTTP 429\): too many requests; try again later"),
+        ("", 500, {}, r"HTTP 500\): server error"),
+        ("", "closed", {}, "cannot be reached"),
         (WEIGHTS, 403, {}, "HTTP 403"),
         (WEIGHTS, 502, {}, "HTTP 502"),
-        (WEIGHTS, "hung up", {}, "cannot be reached"),
+        (WEIGHTS, "closed", {}, "cannot be reached"),
         (WEIGHTS, "short", {}, "should be of size"),
-        (WEIGHTS, "garbled", {}, "arrived damaged, twice"),
+        (WEIGHTS, "corrupted", {}, "damaged in two downloads"),
     ],
 )
-def test_what_stays_is_one_sentence_and_the_page_has_its_copy(
+def test_permanent_failures_are_one_sentence_and_the_page_uses_its_copy(
     cars, hub, slept, tmp_path, tiny_model, where, what, headers, words
 ):
-    trouble = hub.go_wrong(where, what, **headers)
-    predictor, notice = app.load("someone/cars", beside=tiny_model)
-    assert trouble.met
+    failure = hub.fail(where, what, **headers)
+    predictor, notice = app.load("someone/cars", shipped=tiny_model)
+    assert failure.met
     assert predictor.class_names == Predictor.from_pretrained(tiny_model).class_names
     sentence, own = notice.removesuffix(".").rsplit(". ", 1)
     assert own == "This page answers with the copy that came with it"
     assert "\n" not in sentence
     assert re.search(words, sentence)
     assert sum(slept) < 30
-    assert kept(tmp_path) in ([], [(cars / "config.json").stat().st_size])  # nothing that is not whole
+    assert cached(tmp_path) in ([], [(cars / "config.json").stat().st_size])  # complete files only
 
 
-def test_nobody_answers_is_found_out_soon(cars, hub, slept, monkeypatch):
-    """The client's own tries would take 23 seconds for each file."""
+def test_an_unreachable_hub_is_detected_quickly(cars, hub, slept, monkeypatch):
+    """The client's own retries would take 23 seconds per file."""
     with socket.create_server(("127.0.0.1", 0)) as closed:
-        nobody = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        unreachable = f"http://127.0.0.1:{closed.getsockname()[1]}"
     monkeypatch.setattr(
-        "huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", nobody + "/{repo_id}/resolve/{revision}/{filename}"
+        "huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE",
+        unreachable + "/{repo_id}/resolve/{revision}/{filename}",
     )
-    with pytest.raises(ModelError, match="cannot be reached and someone/cars is not in its local cache"):
+    with pytest.raises(ModelError, match="cannot be reached and someone/cars is not in the local cache"):
         Predictor.from_pretrained("someone/cars")
     assert sum(slept) <= 1
 
 
-def test_a_silent_hub_is_not_waited_for_long(cars, hub, monkeypatch):
-    monkeypatch.setattr(download, "PATIENCE", 0.2)
-    trouble = hub.go_wrong("", "silent")
+def test_a_stalled_hub_times_out(cars, hub, monkeypatch):
+    monkeypatch.setattr(download, "PROBE_TIMEOUT", 0.2)
+    failure = hub.fail("", "stalled")
     with pytest.raises(ModelError, match="cannot be reached"):
         Predictor.from_pretrained("someone/cars")
-    assert trouble.met == download.TRIES
+    assert failure.met == download.PROBE_TRIES
 
 
-def test_without_the_hub_the_cache_answers(cars, hub, slept):
-    """And a pinned commit, which cannot have changed, without a question."""
+def test_without_the_hub_the_cache_is_used(cars, hub, slept):
+    """A pinned commit cannot have changed, so it is loaded without a request."""
     Predictor.from_pretrained("someone/cars@main")
     commit = hub.head("someone/cars", "main")
-    trouble = hub.go_wrong("", "hung up")
+    failure = hub.fail("", "closed")
     Predictor.from_pretrained("someone/cars@main")
-    assert trouble.met == download.TRIES
+    assert failure.met == download.PROBE_TRIES
     Predictor.from_pretrained(f"someone/cars@{commit}")
-    assert trouble.met == download.TRIES
+    assert failure.met == download.PROBE_TRIES
 
 
-def test_a_revision_that_vanished(cars, hub, slept):
-    with pytest.raises(ModelError, match=r"someone/cars@v1 \(HTTP 404\): it has no such revision"):
+def test_a_deleted_revision(cars, hub, slept):
+    with pytest.raises(ModelError, match=r"someone/cars@v1 \(HTTP 404\): there is no such revision"):
         Predictor.from_pretrained("someone/cars@v1")
 
 
-def test_both_files_are_of_one_commit(cars, hub, monkeypatch):
-    """A push between the two downloads gives the old model, not a mixture."""
+def test_all_files_are_from_one_commit(cars, hub, monkeypatch):
+    """A push between the two downloads results in the old model, not a mixture."""
     first = hub.head("someone/cars", "main")
     get = download.hf_hub_download
 
-    def pushed_meanwhile(repo, name, **options):
+    def push_meanwhile(repo, name, **options):
         if name == "model.safetensors":
             (cars / name).write_bytes(b"weights of the next model")
         return get(repo, name, **options)
 
-    monkeypatch.setattr(download, "hf_hub_download", pushed_meanwhile)
+    monkeypatch.setattr(download, "hf_hub_download", push_meanwhile)
     assert download.fetch("someone/cars")["revision"] == first
     Predictor.from_pretrained(f"someone/cars@{first}")
 
@@ -156,18 +158,18 @@ def test_a_cache_that_cannot_be_written_is_named(cars, hub, tmp_path, monkeypatc
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr("huggingface_hub.file_download.http_get", full)
-    with pytest.raises(ModelError, match=f"Hub's cache .*cache .{os.strerror(number)}.: make room there, or name"):
+    with pytest.raises(ModelError, match=f"Hub's cache .*cache .{os.strerror(number)}.: free some space, or set"):
         Predictor.from_pretrained("someone/cars")
-    assert kept(tmp_path) == []
+    assert cached(tmp_path) == []
 
 
 @pytest.mark.parametrize("times", [1, 2])
-def test_trouble_of_the_other_way_to_large_files(cars, hub, slept, monkeypatch, times):
-    """hf_xet, which a server here cannot play, raises RuntimeError whatever goes wrong."""
-    get, troubles = file_download.http_get, iter(range(times))
+def test_errors_of_hf_xet(cars, hub, slept, monkeypatch, times):
+    """hf_xet, which the local server does not implement, raises RuntimeError for all failures."""
+    get, failures = file_download.http_get, iter(range(times))
 
     def failing(url, temp_file, **options):
-        if next(troubles, None) is not None:
+        if next(failures, None) is not None:
             raise RuntimeError("Data processing error: CAS service error")
         get(url, temp_file, **options)
 
@@ -179,9 +181,9 @@ def test_trouble_of_the_other_way_to_large_files(cars, hub, slept, monkeypatch, 
         Predictor.from_pretrained("someone/cars")
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there are no limits to set")
-def test_a_write_that_stops_half_way_leaves_nothing(cars, hub, tmp_path, car_photo):
-    """As on a full disk, but for real: the process may write no file above 1 MB."""
+@pytest.mark.skipif(sys.platform == "win32", reason="no resource limits")
+def test_an_interrupted_write_leaves_nothing(cars, hub, tmp_path, car_photo):
+    """Simulates a full disk: the process may not write files above 1 MB."""
     limited = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20)); "
     limited += "from twincar.cli import main; sys.argv[0] = 'twincar'; main()"
     environment = os.environ | {"HF_ENDPOINT": hub.url, "HF_HUB_CACHE": str(tmp_path / "cache"),
@@ -189,16 +191,16 @@ def test_a_write_that_stops_half_way_leaves_nothing(cars, hub, tmp_path, car_pho
     command = [sys.executable, "-c", limited, "predict", str(car_photo), "--model", "someone/cars"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
-    assert "File too large" in done.stderr and "make room there" in done.stderr
+    assert "File too large" in done.stderr and "free some space" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
-    assert kept(tmp_path) == [(cars / "config.json").stat().st_size]
+    assert cached(tmp_path) == [(cars / "config.json").stat().st_size]
 
 
-def test_a_pull_that_is_cut_leaves_the_old_model(cars, hub, slept, tmp_path):
+def test_an_interrupted_pull_leaves_the_old_model(cars, hub, slept, tmp_path):
     out = push_pull.pull("someone/cars", tmp_path / "mine")
     before = {file.name: file.read_bytes() for file in out.iterdir()}
     (cars / "model.safetensors").write_bytes(b"another model" * 1000)
-    hub.go_wrong(WEIGHTS, "hung up")
+    hub.fail(WEIGHTS, "closed")
     with pytest.raises(ModelError, match="cannot be reached"):
         push_pull.pull("someone/cars", out)
     assert {file.name: file.read_bytes() for file in out.iterdir()} == before

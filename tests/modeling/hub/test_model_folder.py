@@ -1,4 +1,4 @@
-"""A published model: written, read back, fetched by the real Hub client from a server on this machine, and refused."""
+"""Model folders: saved, loaded, downloaded by the real Hub client from a local server, and rejected if damaged."""
 
 import json
 import pickle
@@ -26,7 +26,7 @@ def on_hub(hub, tiny_model):
     return repo
 
 
-def test_folder_holds_what_a_hub_repo_needs(tiny_model):
+def test_a_folder_has_the_files_of_a_hub_repo(tiny_model):
     assert sorted(file.name for file in tiny_model.iterdir()) == ["README.md", "config.json", "model.safetensors"]
     weights = load_file(tiny_model / "model.safetensors")
     assert {value.dtype for value in weights.values()} == {torch.float16, torch.int64}
@@ -44,7 +44,7 @@ def test_save_and_load_give_the_same_answer(tiny_model, tmp_path, car_photo):
     assert (answers[0] == answers[1]).all()
 
 
-def test_a_save_that_fails_leaves_the_old_model_whole(tiny_model, tmp_path, monkeypatch):
+def test_a_failed_save_leaves_the_old_model_intact(tiny_model, tmp_path, monkeypatch):
     model = published.load(tiny_model)
     folder = published.save(model, tmp_path / "model")
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
@@ -70,7 +70,7 @@ def test_from_the_hub_by_name(on_hub, tiny_model, car_photo):
         ("a/b/c", "neither a folder nor the name"),
     ],
 )
-def test_the_hub_says_no_in_one_sentence(on_hub, name, words):
+def test_refusals_of_the_hub_are_one_sentence(on_hub, name, words):
     with pytest.raises(ModelError, match=words) as refusal:
         Predictor.from_pretrained(name)
     assert "\n" not in str(refusal.value)
@@ -93,7 +93,7 @@ class Bomb:
         return (exec, ("raise SystemExit('code in a weights file was run')",))
 
 
-def test_a_repo_with_a_pickle_alone_is_refused(on_hub):
+def test_a_repo_with_only_a_pickle_is_refused(on_hub):
     (on_hub / "model.safetensors").unlink()
     (on_hub / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb()))
     with pytest.raises(ModelError, match="HTTP 404"):
@@ -131,33 +131,33 @@ def reconfigure(folder, **changes):
     (folder / "config.json").write_text(json.dumps(config | changes))
 
 
-def spoil_weights(folder, content):
-    """As somebody would who writes the checksum, too, or a config of before there was one."""
+def replace_weights(folder, content):
+    """Without a checksum in the config, as in configs from before there was one."""
     (folder / "model.safetensors").write_bytes(content)
     reconfigure(folder, weights_sha256=None)
 
 
 @pytest.mark.parametrize(
-    ("spoil", "words"),
+    ("damage", "words"),
     [
-        (lambda folder: (folder / "config.json").unlink(), "holds no config.json"),
+        (lambda folder: (folder / "config.json").unlink(), "has no config.json"),
         (lambda folder: (folder / "config.json").write_text("{"), "is broken"),
         (lambda folder: (folder / "config.json").write_text("{}"), "lacks"),
         (lambda folder: (folder / "model.safetensors").unlink(), "no weights file"),
-        (lambda folder: (folder / "model.safetensors").write_bytes(b"x" * 100), "are not those that its config.json"),
-        (lambda folder: spoil_weights(folder, b"x" * 100), "not a whole safetensors"),
-        (lambda folder: spoil_weights(folder, save({"fc.weight": torch.zeros(5, 512)})), "missing"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"x" * 100), "do not match its config.json"),
+        (lambda folder: replace_weights(folder, b"x" * 100), "not a whole safetensors"),
+        (lambda folder: replace_weights(folder, save({"fc.weight": torch.zeros(5, 512)})), "missing"),
         (lambda folder: reconfigure(folder, class_names=CLASSES[:2]), "other shapes"),
     ],
 )
-def test_damaged_folders_are_one_sentence(tiny_model, tmp_path, spoil, words):
+def test_damaged_folders_are_one_sentence(tiny_model, tmp_path, damage, words):
     folder = published.save(published.load(tiny_model), tmp_path / "model")
-    spoil(folder)
+    damage(folder)
     with pytest.raises(ModelError, match=words):
         Predictor.from_pretrained(folder)
 
 
-def test_card_tells_only_what_was_measured():
+def test_the_card_shows_only_what_was_measured():
     config = {
         "architecture": {"name": "resnet18", "head": "linear"},
         "class_names": CLASSES,

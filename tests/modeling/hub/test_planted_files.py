@@ -1,4 +1,4 @@
-"""Nothing in a weights file is run: pickles planted where weights belong, through every door that takes weights."""
+"""No code in a weights file is run: malicious pickles in place of weights, for every command that reads weights."""
 
 import os
 import pickle
@@ -15,8 +15,8 @@ from twincar.modeling.training.recipes import RECIPES
 SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")
 
 
-class Plant:
-    """Makes a folder when it is unpickled: that it was run can be seen."""
+class Payload:
+    """Creates a folder when it is unpickled, which shows that it was run."""
 
     def __init__(self, mark: Path):
         self.mark = mark
@@ -25,16 +25,16 @@ class Plant:
         return os.mkdir, (str(self.mark),)
 
 
-def zipped(plant: Plant, path: Path) -> None:
-    torch.save({"state_dict": {"fc.weight": torch.zeros(1)}, "plant": plant}, path)
+def zipped(payload: Payload, path: Path) -> None:
+    torch.save({"state_dict": {"fc.weight": torch.zeros(1)}, "payload": payload}, path)
 
 
-def legacy(plant: Plant, path: Path) -> None:
-    torch.save(plant, path, _use_new_zipfile_serialization=False)
+def legacy(payload: Payload, path: Path) -> None:
+    torch.save(payload, path, _use_new_zipfile_serialization=False)
 
 
-def bare(plant: Plant, path: Path) -> None:
-    path.write_bytes(pickle.dumps(plant))
+def bare(payload: Payload, path: Path) -> None:
+    path.write_bytes(pickle.dumps(payload))
 
 
 def twincar(*words) -> tuple[int, str]:
@@ -54,10 +54,10 @@ def data(car_folders, tmp_path_factory):
     return data
 
 
-def test_the_plant_works(mark, tmp_path):
+def test_the_payload_works(mark, tmp_path):
     for number, write in enumerate((zipped, legacy, bare)):
         path = tmp_path / f"{number}.pth"
-        write(Plant(mark), path)
+        write(Payload(mark), path)
         if write is bare:
             pickle.loads(path.read_bytes())
         else:
@@ -70,14 +70,14 @@ def test_the_plant_works(mark, tmp_path):
 @pytest.mark.parametrize("write", [zipped, legacy, bare])
 def test_as_a_model_and_as_start_weights(write, suffix, mark, data, tmp_path, car_photo):
     path = tmp_path / f"weights{suffix}"
-    write(Plant(mark), path)
+    write(Payload(mark), path)
     for words in (
         ("predict", car_photo, "--model", path),
         ("train", "--recipe", "twincar", "--data", data, "--init", path, "--out", tmp_path / "run", "--epochs", 1),
     ):
-        code, said = twincar(*words)
-        assert code == 2 and "Traceback" not in said and not mark.exists(), said
-        assert said.startswith("twincar: ") and len(said) < 600
+        code, output = twincar(*words)
+        assert code == 2 and "Traceback" not in output and not mark.exists(), output
+        assert output.startswith("twincar: ") and len(output) < 600
 
 
 @pytest.mark.parametrize("write", [zipped, legacy, bare])
@@ -86,18 +86,18 @@ def test_in_a_published_folder(write, mark, tiny_model, tmp_path, car_photo):
         folder = tmp_path / name
         folder.mkdir()
         (folder / "config.json").write_bytes((tiny_model / "config.json").read_bytes())
-        write(Plant(mark), folder / name)
-        code, said = twincar("predict", car_photo, "--model", folder)
-        assert code == 2 and "Traceback" not in said and not mark.exists(), said
+        write(Payload(mark), folder / name)
+        code, output = twincar("predict", car_photo, "--model", folder)
+        assert code == 2 and "Traceback" not in output and not mark.exists(), output
 
 
 @pytest.mark.parametrize("write", [zipped, legacy, bare])
 def test_as_a_checkpoint_to_resume_or_publish(write, mark, data, tmp_path):
-    """Whether an unreadable checkpoint ends the run or is passed over is for `test_train.py` and its like to say."""
+    """Only that no code runs; whether an unreadable checkpoint ends the run is tested in `test_train.py`."""
     run = tmp_path / "run"
     (run / "checkpoints").mkdir(parents=True)
     for name in ("last.ckpt", "best.ckpt"):
-        write(Plant(mark), run / "checkpoints" / name)
+        write(Payload(mark), run / "checkpoints" / name)
     recipe = next(iter(RECIPES))
     options = ("--init", "none", "--epochs", 1, "--size", 32, "--accelerator", "cpu", "--backbone", "resnet10t")
     twincar("train", "--recipe", recipe, "--data", data, "--out", run, "--resume", *options)

@@ -1,4 +1,4 @@
-"""An exported model answers as the Predictor does, in its own engine, and tells what one needs to know to ask it."""
+"""An exported model gives the Predictor's results in its own engine, and its metadata describe how to use it."""
 
 import json
 import subprocess
@@ -31,7 +31,7 @@ def twincar(*words):
 
 @pytest.fixture(scope="module")
 def model(tiny_model, tmp_path_factory):
-    """The tiny model as one is published that reads mirror images, has a calibration and statistics of its own."""
+    """The tiny model with mirror images, a calibration and its own mean and standard deviation."""
     model = model_folder.load(tiny_model)
     model.config["input"] = {"size": 64, "flip": True, "mean": [0.5, 0.4, 0.3], "std": [0.25, 0.25, 0.25]}
     model.config |= {"calibration": {"temperature": 0.5, "slope": 0.8, "intercept": 0.3}, "notice": "Not for sale."}
@@ -49,7 +49,7 @@ def exported(request, model, tmp_path_factory) -> tuple[str, Path]:
 
 
 def run(engine: str, file: Path, images: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict[str, str]]:
-    """(features, logits, metadata), by the engine's own library alone."""
+    """(features, logits, metadata), from the engine's own library."""
     if engine == "onnx":
         session = onnxruntime.InferenceSession(file)
         features, logits = session.run(["features", "logits"], {"images": images})
@@ -66,7 +66,7 @@ def run(engine: str, file: Path, images: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 @pytest.mark.parametrize("count", [1, 4])
-def test_it_answers_as_the_predictor_does(exported, model, count):
+def test_it_gives_the_results_of_the_predictor(exported, model, count):
     predictor = Predictor.from_pretrained(model)
     photos = [draw_car(label) for label in range(count)]
     features, logits, about = run(*exported, np.stack([squash(photo, 64) for photo in photos]))
@@ -83,7 +83,7 @@ def test_the_example_needs_no_torch(exported, model, car_photo, tmp_path):
     if engine != "onnx":
         pytest.skip("The example is for ONNX Runtime.")
     assert len(EXAMPLE.read_text().splitlines()) <= 30
-    for blocked in ("torch", "twincar"):  # found before the real ones
+    for blocked in ("torch", "twincar"):  # imported instead of the real ones
         (tmp_path / f"{blocked}.py").write_text(f"raise SystemExit('the example imports {blocked}')")
     command = [sys.executable, EXAMPLE, file, car_photo]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, env={"PYTHONPATH": str(tmp_path)})
@@ -92,26 +92,26 @@ def test_the_example_needs_no_torch(exported, model, car_photo, tmp_path):
     assert done.stdout.splitlines() == [f"{guess.probability:6.1%}  {guess.class_name}" for guess in truth]
 
 
-def test_an_export_that_answers_otherwise_is_not_kept(tiny_model, tmp_path, monkeypatch):
+def test_an_export_with_other_results_is_not_kept(tiny_model, tmp_path, monkeypatch):
     file = tmp_path / "car.pt"
     file.write_text("the last good one")
     wrong = (("mean", (0.5, 0.5, 0.5)), ("std", (0.2, 0.2, 0.2)))  # the graph's, not the Predictor's
     monkeypatch.setattr(export, "STATISTICS", wrong)
     done = twincar("export", "--model", tiny_model, "--to", "torchscript", "--out", file)
     assert done.exit_code == 2
-    assert "it was not kept" in done.output
+    assert "the file was not kept" in done.output
     assert [path.name for path in tmp_path.iterdir()] == ["car.pt"]
     assert file.read_text() == "the last good one"
 
 
 def test_refusals_are_one_sentence(model, tmp_path, monkeypatch):
-    for words, says in (
+    for words, message in (
         (("--to", "onnx", "--out", tmp_path / "car.pt"), "does not end in .onnx"),
-        (("--to", "onnx", "--model", tmp_path), "holds no config.json"),
+        (("--to", "onnx", "--model", tmp_path), "has no config.json"),
     ):
         done = twincar("export", "--model", model, *words)
         assert done.exit_code == 2
-        assert says in done.output
+        assert message in done.output
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     done = twincar("export", "--model", model, "--to", "onnx", "--out", tmp_path / "car.onnx")
     assert done.exit_code == 2

@@ -1,4 +1,4 @@
-"""A model goes to the Hub and comes back: the command line and the real client, against a Hub on this machine."""
+"""Upload to the Hub and download: the command line and the real client, against a local Hub server."""
 
 import json
 import os
@@ -32,11 +32,11 @@ def token(monkeypatch):
 
 @pytest.fixture
 def measured(tiny_model, tmp_path):
-    """The tiny model with scores, as `twincar publish` would leave it, and with files that are nobody's business."""
+    """The tiny model with scores, as `twincar publish` writes it, and with unrelated files."""
     model = published.load(tiny_model)
     model.config["scores"] = {"split": "val", "pictures": 10} | {name: 0.25 for name in METRICS}
     folder = published.save(model, tmp_path / "measured")
-    (folder / "notes.txt").write_text("mine alone")
+    (folder / "notes.txt").write_text("private")
     (folder / "README.md").write_text("# typed by hand: 100 %")
     return folder
 
@@ -60,7 +60,7 @@ def test_the_same_bytes_come_back(hub, token, measured, tmp_path, car_photo):
     assert (answers[0] == answers[1]).all()
 
 
-def test_the_card_is_written_from_the_config_and_read_by_the_hubs_client(hub, token, measured):
+def test_the_card_is_generated_from_the_config_and_parsed_by_the_hub_client(hub, token, measured):
     push_pull.push(measured, "someone/cars")
     card = ModelCard.load(hub.root / "someone" / "cars" / "README.md")
     assert "typed by hand" not in card.content
@@ -74,7 +74,7 @@ def test_the_card_is_written_from_the_config_and_read_by_the_hubs_client(hub, to
     assert results["Top-3 accuracy"].metric_args == {"top_k": 3}
 
 
-def test_an_example_goes_along_with_the_models_answer(hub, token, measured, car_photo):
+def test_an_example_is_uploaded_with_the_models_prediction(hub, token, measured, car_photo):
     (measured / "example.jpg").write_bytes(car_photo.read_bytes())
     push_pull.push(measured, "someone/cars")
     assert "example.jpg" in hub.commits[-1]["sent"]
@@ -85,7 +85,7 @@ def test_an_example_goes_along_with_the_models_answer(hub, token, measured, car_
     assert [answer["score"] for answer in widget["output"]] == pytest.approx([g.probability for g in truth], abs=1e-4)
 
 
-def test_a_dry_run_sends_nothing(hub, measured):
+def test_a_dry_run_uploads_nothing(hub, measured):
     done = twincar("push", measured, "someone/cars", "--dry-run")
     assert done.exit_code == 0, done.output
     for name in SENT:
@@ -100,26 +100,26 @@ def test_private_and_on_a_branch(hub, token, measured):
     assert twincar("push", measured, "someone/secret", "--private", "--revision", "next").exit_code == 0
     assert hub.repos["someone/secret"]["private"]
     assert hub.commits[-1]["branch"] == "next"
-    assert not (hub.root / "someone" / "secret" / "config.json").exists()  # main is as it was
+    assert not (hub.root / "someone" / "secret" / "config.json").exists()  # main is unchanged
     assert published.load("someone/secret@next").config["class_names"] == CLASSES
     with pytest.raises(ModelError, match="HTTP 404"):
         published.load("someone/secret@last")
 
 
-def test_what_shall_be_private_is_not_sent_where_all_may_read(hub, token, measured):
+def test_private_is_refused_for_a_public_repo(hub, token, measured):
     push_pull.push(measured, "someone/cars")
     done = twincar("push", measured, "someone/cars", "--private")
     assert done.exit_code == 2
-    assert "is there already, and public" in done.output
+    assert "already exists and is public" in done.output
     assert len(hub.commits) == 1
 
 
-def test_the_licence_goes_along_or_the_card_does_not(hub, token, measured):
+def test_the_licence_file_is_required_and_uploaded(hub, token, measured):
     config = json.loads((measured / "config.json").read_text()) | {"license_name": "non-commercial"}
     (measured / "config.json").write_text(json.dumps(config))
     done = twincar("push", measured, "someone/cars")
     assert done.exit_code == 2
-    assert "put that file there first" in done.output
+    assert "put that file into the folder first" in done.output
     (measured / "LICENSE").write_text("Not for sale.")
     push_pull.push(measured, "someone/cars")
     assert "LICENSE" in hub.commits[-1]["sent"]
@@ -129,8 +129,8 @@ def test_the_licence_goes_along_or_the_card_does_not(hub, token, measured):
     ("with_token", "repo", "words"),
     [
         (None, "someone/cars", "log in with `hf auth login`"),
-        (TOKEN, "other/cars", "does not let you write to other/cars"),
-        (TOKEN, "no name", "user/repo is"),
+        (TOKEN, "other/cars", "no write access to other/cars"),
+        (TOKEN, "no name", "use the form user/repo"),
     ],
 )
 def test_refusals_are_one_sentence(hub, measured, monkeypatch, with_token, repo, words):
@@ -143,14 +143,14 @@ def test_refusals_are_one_sentence(hub, measured, monkeypatch, with_token, repo,
     assert not hub.commits
 
 
-def test_a_folder_that_is_no_model_stays_at_home(hub, token, measured, tmp_path):
+def test_a_folder_without_a_model_is_not_uploaded(hub, token, measured, tmp_path):
     (measured / "model.safetensors").write_bytes(b"half a file")
     for folder in (measured, tmp_path / "nowhere", tmp_path):
         assert twincar("push", folder, "someone/cars").exit_code == 2
     assert list(hub.root.iterdir()) == []
 
 
-def test_a_pinned_model_stays_what_it_was(hub, token, measured):
+def test_a_pinned_model_does_not_change(hub, token, measured):
     first = push_pull.push(measured, "someone/cars")
     model = published.load(measured)
     model.config["name"] = "Second"
@@ -171,23 +171,23 @@ def test_weights_of_another_model_are_refused_and_the_old_model_stays(hub, token
     weights.write_bytes(content)
     done = twincar("pull", "someone/cars", "--out", folder)
     assert done.exit_code == 2
-    assert "are not those that its config.json was written for" in done.output
+    assert "do not match its config.json" in done.output
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
-    with pytest.raises(ModelError, match="are not those"):
+    with pytest.raises(ModelError, match="do not match"):
         Predictor.from_pretrained("someone/cars")
 
 
-def test_the_page_names_weights_it_does_not_trust_and_answers_with_its_own(hub, token, measured, tiny_model, tmp_path):
+def test_the_page_reports_damaged_weights_and_uses_its_own_model(hub, token, measured, tiny_model, tmp_path):
     import app as page
 
     push_pull.push(measured, "someone/cars")
     (hub.root / "someone" / "cars" / "model.safetensors").write_bytes(b"something else")
     predictor, notice = page.load("someone/cars@main", tiny_model)
     assert predictor.class_names == tuple(CLASSES)
-    assert "are not those" in notice and "the copy that came with it" in notice
+    assert "do not match" in notice and "the copy that came with it" in notice
 
 
-def test_pull_leaves_no_licence_of_another_model(hub, token, measured, tmp_path):
+def test_pull_removes_the_licence_of_another_model(hub, token, measured, tmp_path):
     push_pull.push(measured, "someone/cars")
     folder = tmp_path / "models"
     folder.mkdir()
@@ -207,9 +207,9 @@ def test_pull_leaves_no_licence_of_another_model(hub, token, measured, tmp_path)
         ),
     ],
 )
-def test_the_card_tells_the_licence_it_was_told(config, licence):
-    told = {"architecture": {"name": "resnet18"}, "class_names": CLASSES, "input": {"size": 64}} | config
-    data = ModelCard(model_card(told)).data.to_dict()
+def test_the_card_has_the_licence_of_the_config(config, licence):
+    full = {"architecture": {"name": "resnet18"}, "class_names": CLASSES, "input": {"size": 64}} | config
+    data = ModelCard(model_card(full)).data.to_dict()
     assert {key: value for key, value in data.items() if key.startswith("license")} == licence
 
 
@@ -222,12 +222,12 @@ def test_the_card_tells_the_licence_it_was_told(config, licence):
         ({"init": "imagenet", "base_model": "timm/other"}, "timm/other"),
     ],
 )
-def test_the_base_model_is_named_where_the_hub_has_it(training, base):
+def test_the_base_model_is_named_if_it_is_on_the_hub(training, base):
     config = {"architecture": {"name": "resnet18"}, "class_names": CLASSES, "input": {"size": 64}, "training": training}
     assert ModelCard(model_card(config)).data.base_model == base
 
 
-def test_python_m_twincar_speaks_to_the_hub_that_hf_endpoint_names(hub, token, measured, tmp_path):
+def test_python_m_twincar_uses_the_hub_of_hf_endpoint(hub, token, measured, tmp_path):
     environment = os.environ | {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1"}
     command = [sys.executable, "-m", "twincar", "push", str(measured), "someone/cars"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)

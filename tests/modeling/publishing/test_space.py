@@ -1,4 +1,4 @@
-"""The Space: the very folder is built and served, and the real client uploads it to a Hub on this machine."""
+"""The Space: its folder is built and served, and the real client uploads it to a local Hub server."""
 
 import re
 import shutil
@@ -26,7 +26,7 @@ def twincar(*words):
 
 @pytest.fixture
 def checkout(tmp_path, tiny_model, monkeypatch):
-    """A checkout of the project whose published model is the tiny one, with what a day's work leaves lying about."""
+    """A checkout of the project whose published model is the tiny one, with unrelated files."""
     folder = tmp_path / "checkout"
     folder.mkdir()
     for name in ("app.py", "requirements.txt", "LICENSE", "README.md"):
@@ -58,7 +58,7 @@ def test_the_readme_is_a_valid_card():
         == known["python_version"]
     )
     assert (CHECKOUT / known["thumbnail"]).is_file()
-    assert len(known["short_description"]) <= 60  # more is refused
+    assert len(known["short_description"]) <= 60  # the Hub's limit
     colours = {"red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray"}
     assert {known["colorFrom"], known["colorTo"]} <= colours
 
@@ -91,10 +91,10 @@ def test_a_dry_run_builds_the_folder_that_serves_the_page(checkout, hub, car_pho
     truth = Predictor.from_pretrained(checkout / "models" / "twincar")(car_photo)
     assert [guess["class_name"] for guess in answer["top"]] == [guess.class_name for guess in truth.top(5)]
 
-    assert twincar("space", "someone/page", "--dry-run", "--out", folder).exit_code == 2  # it is not empty any more
+    assert twincar("space", "someone/page", "--dry-run", "--out", folder).exit_code == 2  # no longer empty
 
 
-def test_the_upload_sends_what_it_needs_and_takes_away_the_rest(checkout, hub, monkeypatch):
+def test_the_upload_replaces_the_files_of_the_space(checkout, hub, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     old = hub.root / "spaces" / "someone" / "page"
     old.mkdir(parents=True)
@@ -108,10 +108,10 @@ def test_the_upload_sends_what_it_needs_and_takes_away_the_rest(checkout, hub, m
     (commit,) = hub.commits
     assert (commit["message"], commit["deleted"]) == ("Second", ["old.py"])
     files = {path.relative_to(old).as_posix(): path.read_bytes() for path in old.rglob("*") if path.is_file()}
-    assert files.keys() == space.parcel("someone/page").keys()
+    assert files.keys() == space.collect_files("someone/page").keys()
     for name in ("app.py", "twincar/ui/style.css", "models/twincar/model.safetensors"):
         assert files[name] == (checkout / name).read_bytes()
-    assert hub.repos["spaces/someone/page"]["variables"].keys() == {"OTHER"}  # it answers with its own copy now
+    assert hub.repos["spaces/someone/page"]["variables"].keys() == {"OTHER"}  # it uses its own copy now
 
 
 def test_with_a_model_it_is_pinned_to_a_commit(checkout, hub, monkeypatch, tmp_path, car_photo):
@@ -119,16 +119,16 @@ def test_with_a_model_it_is_pinned_to_a_commit(checkout, hub, monkeypatch, tmp_p
     commit = push_pull.push(checkout / "models" / "twincar", "someone/cars")
     done = twincar("space", "someone/page", "--model", "someone/cars@main", "--private")
     assert done.exit_code == 0, done.output
-    told = hub.repos["spaces/someone/page"]
+    settings = hub.repos["spaces/someone/page"]
     pinned = f"someone/cars@{commit}"
-    assert told == {"private": True, "sdk": "gradio", "variables": {"TWINCAR_MODEL": {"value": pinned}}}
+    assert settings == {"private": True, "sdk": "gradio", "variables": {"TWINCAR_MODEL": {"value": pinned}}}
     folder = hub.root / "spaces" / "someone" / "page"
     assert not (folder / "models").exists()
     known = front((folder / "README.md").read_text())
     assert known["models"] == ["someone/cars"]
-    assert known["preload_from_hub"] == [f"someone/cars config.json,model.safetensors,knowledge.safetensors {commit}"]
+    assert known["preload_from_hub"] == [f"someone/cars config.json,model.safetensors {commit}"]
 
-    run = tmp_path / "run"  # as the Space would: its folder, its variable, and a Hub
+    run = tmp_path / "run"  # as on the Space: its folder, its variable, and a Hub
     run.mkdir()
     environment = {
         "PYTHONPATH": str(folder),
@@ -142,21 +142,21 @@ def test_with_a_model_it_is_pinned_to_a_commit(checkout, hub, monkeypatch, tmp_p
 
 
 def test_refusals_are_one_sentence(checkout, hub, monkeypatch):
-    for words, says in (
+    for words, message in (
         (("space", "someone/page"), "log in with `hf auth login`"),
         (("space", "someone/page", "--model", "someone/nothing"), "HTTP 404"),
-        (("space", "no name"), "user/repo is"),
+        (("space", "no name"), "use the form user/repo"),
     ):
         done = twincar(*words)
         assert done.exit_code == 2
-        assert says in done.output
+        assert message in done.output
         assert len(done.output.strip().splitlines()) == 1
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     push_pull.push(checkout / "models" / "twincar", "someone/secret", private=True)
     hub.commits.clear()
     done = twincar("space", "someone/page", "--model", "someone/secret")
     assert done.exit_code == 2
-    assert "someone/secret is private, so the Space could not fetch it" in done.output
+    assert "someone/secret is private, so the Space could not download it" in done.output
     (checkout / "app.py").unlink()
     done = twincar("space", "someone/page", "--dry-run")
     assert done.exit_code == 2

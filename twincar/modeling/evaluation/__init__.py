@@ -1,0 +1,1 @@
+"""Evaluation: classification metrics and scores of a model on a dataset split."""

@@ -1,15 +1,17 @@
-"""A published model and a table -> its scores, its predictions, its figures class by class.
+"""Evaluate a published model on a split of a dataset: scores, predictions and per-class metrics.
 
 twincar evaluate --model models/twincar --data data/ --split val
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from PIL import Image
 from rich.progress import track
 from torch import Tensor
 from torchmetrics import functional as M
@@ -23,15 +25,17 @@ from twincar.modeling.inference.predictor import Predictor
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `evaluate` and `score` found. The first four are about labelled pictures alone.
+    """Results of `evaluate` and `score`. Only labelled pictures count, except in `predictions` and `unreadable`.
 
-    scores : the figures of `metrics`, `<figure>_interval` for some, `pictures` and `split`; {} without labels.
-    per_class : a row a class: class_name, precision, recall, f1, support.
-    probabilities, logits, labels : (N, K) floats, the same before calibration, and (N,) right labels, in the order of
-        `predictions`.
-    predictions : a row a picture: path, class_name, predicted, probability, correct, rank of the right class from 1;
-        where no class is known, class_name, correct and rank are None.
-    unreadable : (path, reason) of pictures that could not be read; they are in no figure.
+    Attributes:
+        scores: The values of `metrics`, `<metric>_interval` for some, `pictures` and `split`; empty without labels.
+        per_class: One row per class: class_name, precision, recall, f1, support.
+        probabilities: (N, K) calibrated probabilities, in the order of `predictions`.
+        logits: (N, K) logits before calibration.
+        labels: (N,) true labels.
+        predictions: One row per picture: path, class_name, predicted, probability, correct, and the rank of the true
+            class, from 1. Without a label, class_name, correct and rank are None.
+        unreadable: (path, reason) of pictures that could not be read. They do not count in any score.
     """
 
     scores: dict
@@ -43,7 +47,7 @@ class Evaluation:
     unreadable: list[tuple[str, str]]
 
     def save(self, folder: str | Path) -> None:
-        """Write scores.json, predictions.csv and per_class.csv."""
+        """Write scores.json, predictions.csv and per_class.csv into a folder."""
         folder = Path(folder)
         write_json(self.scores, folder / "scores.json")
         write_csv(
@@ -54,17 +58,24 @@ class Evaluation:
 
 
 def evaluate(predictor: Predictor, table: pd.DataFrame, split: str, *, progress: bool = True) -> Evaluation:
-    """Ask `predictor` about every picture of a split, cut to its box where the table has one, and count.
+    """Evaluate a predictor on all pictures of a split, cropped to their boxes where the table has them.
 
-    Raises TwinCarError when the split is empty, holds a class that the model does not know, or cannot be read at all.
+    Args:
+        predictor: A published model.
+        table: A prepared table.
+        split: "train", "val" or "test".
+        progress: Whether to show a progress bar.
+
+    Raises:
+        TwinCarError: The split is empty, none of its pictures can be read, or it has a class that the model lacks.
     """
     rows = table[table["split"] == split]
     if rows.empty:
         raise TwinCarError(f"The table has no {split} pictures: it has {sorted(table['split'].unique())}.")
-    result = score(predictor, rows["path"], rows["class_name"], boxed(rows), refine=False, progress=progress)
+    result = score(predictor, rows["path"], rows["class_name"], load_crops(rows), refine=False, progress=progress)
     if result.predictions.empty:
         raise TwinCarError(
-            f"None of the {len(rows)} {split} pictures can be read; the first: {result.unreadable[0][1]}"
+            f"None of the {len(rows)} {split} pictures can be read. The first one: {result.unreadable[0][1]}"
         )
     return replace(result, scores={"split": split, **result.scores})
 
@@ -73,31 +84,37 @@ def score(
     predictor: Predictor,
     paths: Sequence[str | Path],
     classes: Sequence[str | None],
-    photos: Iterable[Photo] | None = None,
+    photos: Iterable[Photo | PhotoError] | None = None,
     *,
     refine: bool = True,
     progress: bool = True,
 ) -> Evaluation:
-    """Ask `predictor` about photos, and count those whose class is known.
+    """Evaluate a predictor on photos; those with a class count in the scores.
 
-    paths, classes : what each photo is called, and the name of its class, or None.
-    photos : the photos themselves; by default what lies at `paths`.
-    closer : whether the predictor looks for the car in them; not, where they are cut to it.
-    Raises TwinCarError for a class that the model does not know.
+    Args:
+        predictor: A published model.
+        paths: Path or name of each photo.
+        classes: Class name of each photo, or None.
+        photos: The photos themselves, or why one cannot be read; by default they are read from `paths`.
+        refine: Whether to find the car and make a second pass on it; False for photos cropped to the car.
+        progress: Whether to show a progress bar.
+
+    Raises:
+        TwinCarError: One of `classes` is not a class of the model.
     """
     label_of = {name: label for label, name in enumerate(predictor.class_names)}
-    if strange := sorted(set(classes) - label_of.keys() - {None}):
-        words = f"{len(strange)} classes" if len(strange) > 1 else "1 class"
-        raise TwinCarError(f"The model does not know {words} of this data, such as {strange[0]!r}.")
+    if unknown := sorted({name for name in classes if name is not None} - label_of.keys()):
+        count = f"{len(unknown)} classes" if len(unknown) > 1 else "1 class"
+        raise TwinCarError(f"The model lacks {count} of this data, such as {unknown[0]!r}.")
     rows, probabilities, logits, labels, unreadable = [], [], [], [], []
-    answers = predictor.stream(paths if photos is None else photos, refine=refine)
-    answers = track(answers, "Evaluating", total=len(paths), disable=not progress)
+    stream = predictor.stream(paths if photos is None else photos, refine=refine)
+    answers = track(stream, "Evaluating", total=len(paths), disable=not progress)
     for path, name, answer in zip(paths, classes, answers, strict=True):
         if isinstance(answer, PhotoError):
             unreadable.append((str(path), str(answer)))
             continue
         p = torch.from_numpy(answer.probabilities)
-        row = {"path": str(path), "class_name": name, "predicted": predictor.class_names[p.argmax()]}
+        row: dict[str, Any] = {"path": str(path), "class_name": name, "predicted": predictor.class_names[p.argmax()]}
         row |= {"probability": float(p.max()), "correct": None, "rank": None}
         if name is not None:
             label = label_of[name]
@@ -120,16 +137,16 @@ def score(
 
 def _per_class(names: Sequence[str], p: Tensor, labels: Tensor) -> pd.DataFrame:
     guess = p.argmax(1)
-    kind = {"task": "multiclass", "num_classes": p.shape[1], "average": "none"}
+    kind: dict[str, Any] = {"task": "multiclass", "num_classes": p.shape[1], "average": "none"}
     scores = {"precision": M.precision, "recall": M.recall, "f1": M.f1_score}
-    none = torch.zeros(p.shape[1])  # torchmetrics cannot count over nothing
-    counted = {name: (metric(guess, labels, **kind) if len(labels) else none) for name, metric in scores.items()}
-    table = {"class_name": names} | {name: values.numpy() for name, values in counted.items()}
+    none = torch.zeros(p.shape[1])  # torchmetrics fails on empty tensors
+    values = {name: (metric(guess, labels, **kind) if len(labels) else none) for name, metric in scores.items()}
+    table = {"class_name": names} | {name: value.numpy() for name, value in values.items()}
     return pd.DataFrame(table | {"support": torch.bincount(labels, minlength=p.shape[1]).numpy()})
 
 
-def boxed(rows: pd.DataFrame):
-    """The rows' pictures, cut to their boxes, or why one cannot be read."""
+def load_crops(rows: pd.DataFrame) -> Iterator[Image.Image | PhotoError]:
+    """Yield the pictures of the rows, cropped to their boxes, or the error that says why one cannot be read."""
     for row in rows.itertuples():
         try:
             yield load_photo(row.path, (row.x1, row.y1, row.x2, row.y2))

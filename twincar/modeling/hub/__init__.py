@@ -1,0 +1,1 @@
+"""Published models: folder layout, download from the Hugging Face Hub, model card."""

@@ -1,8 +1,10 @@
-"""The model card of a published model, written from its config alone: no figure in it is typed by hand."""
+"""Model card of a published model, generated from its config.json alone: no number in it is typed by hand."""
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-METRICS = {  # score -> its type and words in the model-index, as the Hub's metrics are called, and their arguments
+from twincar.modeling.hub.download import part_files
+
+METRICS = {  # score -> type on the Hub, name and arguments of the metric in the card's model-index
     "top1": ("accuracy", "Top-1 accuracy", None),
     "top3": ("accuracy", "Top-3 accuracy", {"top_k": 3}),
     "top5": ("accuracy", "Top-5 accuracy", {"top_k": 5}),
@@ -19,32 +21,33 @@ METRICS = {  # score -> its type and words in the model-index, as the Hub's metr
     "hamming_loss": ("hamming_loss", "Hamming loss", None),
 }
 
-SHOWN = ("top1", "top3", "top5", "f1_macro", "balanced_accuracy")  # in the card's table
+HEADLINES = ("top1", "top3", "top5", "f1_macro", "balanced_accuracy")  # scores of the card's table
 
-# torchvision's ImageNet weights that `--init imagenet` starts from, by the name under which timm keeps them on the Hub.
+# Hub names of the torchvision ImageNet weights that `--init imagenet` starts from.
 BASE_MODELS = {
     "resnet18": "timm/resnet18.tv_in1k",
     "resnet34": "timm/resnet34.tv_in1k",
     "resnet50": "timm/resnet50.tv2_in1k",
 }
 
-LIMITS = (
-    "It knows the cars it was trained on and no others; any other car, or no car at all, gets the nearest look. "
-    "Cars that differ by trim or year alone are often taken for one another."
-)
-
 
 def model_card(config: dict, repo: str = "user/repo", widget: list[dict] | None = None) -> str:
-    """Markdown with the Hub's metadata in front. Works for any config; what the config does not tell is left out.
+    """Generate a model card: Markdown with the Hub's metadata as front matter.
 
-    repo : the name under which it will lie on the Hub, for the example in it.
-    widget : example pictures of the repo with the model's answers, for the Hub to show: {"src", "output"} each.
+    Args:
+        config: Content of config.json. Sections for which it has no data are left out.
+        repo: Name of the repo on the Hub, for the usage example.
+        widget: Example pictures of the repo with the model's predictions, for the Hub to display: a dict with the keys
+            "src" and "output" for each.
     """
     scores, training = config.get("scores", {}), config.get("training", {})
+    other_licence = config.get("license_name")  # one that the Hub has no name for; its text is in LICENSE
     data = ModelCardData(
         library_name="twincar",
         pipeline_tag="image-classification",
-        **_licence(config),
+        license="other" if other_licence else config.get("license") or None,
+        license_name=other_licence or None,
+        license_link="LICENSE" if other_licence else None,
         tags=["image-classification", "cars", "grad-cam", config["architecture"]["name"]],
         base_model=_base_model(config["architecture"]["name"], training),
         widget=widget,
@@ -57,133 +60,168 @@ def model_card(config: dict, repo: str = "user/repo", widget: list[dict] | None 
                 dataset_name=training.get("dataset", "the prepared data"),
                 dataset_split=scores["split"],
                 metric_type=kind,
-                metric_name=words,
+                metric_name=name,
                 metric_args=arguments,
                 metric_value=round(scores[key], 4),
             )
-            for key, (kind, words, arguments) in METRICS.items()
+            for key, (kind, name, arguments) in METRICS.items()
             if key in scores
         ]
         or None,
     )
-    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{_text(config, repo)}"))
-
-
-def _licence(config: dict) -> dict[str, str]:
-    """A config's `license` is one that the Hub has a name for; `license_name` is another, whose text is in LICENSE."""
-    if config.get("license_name"):
-        return {"license": "other", "license_name": config["license_name"], "license_link": "LICENSE"}
-    return {"license": config["license"]} if config.get("license") else {}
+    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{_body(config, repo)}"))
 
 
 def _base_model(architecture: str, training: dict) -> str | None:
-    """The model on the Hub that training started from, where there is one; a file of weights has no name there."""
+    """Hub name of the model that training started from, or None if it is not on the Hub."""
     return training.get("base_model") or (BASE_MODELS.get(architecture) if training.get("init") == "imagenet" else None)
 
 
-def figures(scores: dict) -> list[tuple[str, str, str]]:
-    """The headline figures as (measure, value, 95 % interval or ""), for the card and for pages that show them."""
-    return [(METRICS[key][1], f"{scores[key]:.1%}", _interval(scores, key)) for key in SHOWN if key in scores]
+def headline_scores(scores: dict) -> list[tuple[str, str, str]]:
+    """Return (name, value, 95 % interval or "") of each of the HEADLINES in `scores`, formatted."""
+    return [(METRICS[key][1], f"{scores[key]:.1%}", _interval(scores, key)) for key in HEADLINES if key in scores]
 
 
-def figures_table(scores: dict) -> str:
-    """The headline figures as a table in Markdown."""
-    rows = [f"| {words} | {value} ({interval}) |" if interval else f"| {words} | {value} |"
-            for words, value, interval in figures(scores)]  # fmt: skip
+def scores_table(scores: dict) -> str:
+    """Return the headline scores as a Markdown table."""
+    rows = [f"| {name} | {value} ({interval}) |" if interval else f"| {name} | {value} |"
+            for name, value, interval in headline_scores(scores)]  # fmt: skip
     return "\n".join(["| measure | value |", "| --- | --- |", *rows])
 
 
 def sections(config: dict) -> dict[str, str]:
-    """Title -> Markdown of what the card says under it, in order; sections that the config tells nothing for are
-    left out."""
-    scores, training = config.get("scores", {}), config.get("training", {})
-    size = config["input"]["size"]
-    found = {}
-    if scores:
-        parts = [measured_on(config), figures_table(scores)]
-        if scores.get("command"):
-            parts.append(f"Measured with `{scores['command']}`.")
-        if scores.get("remark"):
-            parts.append(scores["remark"])
-        found["How good it is"] = "\n\n".join(parts)
-    if training:
-        found["How it was trained"] = " ".join(
-            training[key] for key in ("how", "start", "left_out") if training.get(key)
-        )
-    found["Input"] = (
-        f"An upright RGB photo of a car, squashed to {size} by {size} pixels"
-        + (", read together with its mirror image" if config["input"].get("flip") else "")
-        + ", less the mean and over the deviation in `config.json`. It was trained on cars cut out with 16 pixels of "
-        "context: a photo that the car fills is answered best."
-    )
-    found["Limits"] = LIMITS + _calibration(config)
-    if rounded := config.get("int8"):
-        found["In 8 bits"] = (
-            "Where OpenVINO is faster with them, the network's convolutions are computed in 8-bit integers, in the "
-            f"ranges that `config.json` tells: top-1 is then {rounded['top1']:.1%} instead of "
-            f"{rounded['top1_before']:.1%} on {rounded['pictures']} val pictures, and the best class is the same for "
-            f"{rounded['same']:.1%} of them. "
-            "`TWINCAR_ENGINE=openvino:f32` computes as the figures above were measured."
-        )
-    if learnt := config.get("knowledge"):
-        found["What it knows beside its cars"] = (
-            "`knowledge.safetensors`, learnt from the same features, tells where in a photo the car is, whether there "
-            "is one at all, and whether it may be one of these: thresholds on two scores, set so that "
-            f"{learnt['false_alarms']:.0%} of the val pictures fall below each.\n\n" + _doubts(learnt)
-        )
-    if config.get("notice"):
-        found["Licence"] = config["notice"]
-    return found
-
-
-def _doubts(learnt: dict) -> str:
-    """Scores from which the two doubts could be raised, as tables in Markdown; the first of each is what is used."""
-    titles = {
-        "not_a_car": f"Told from the val pictures: {learnt['not_cars']} photos without a car",
-        "left_out_class": "Told from the val pictures: those of classes taken from it, though not from its training",
+    """Return the sections of the card in order, as title -> Markdown, without those the config has no data for."""
+    texts = {
+        "Results": _results(config),
+        "Training": _training(config.get("training", {})),
+        "Input": _input(config),
+        "Limitations": _limitations(config),
+        "8-bit inference": _int8(config.get("int8")),
+        "Detector and open-set data": _parts(config),
+        "Licence": config.get("notice"),
     }
-    parts = []
-    for key, title in titles.items():
-        rows = [f"| {row['score']} | {row['auroc']:.3f} | {row['fpr95']:.1%} |" for row in learnt.get(key, ())]
-        if rows:
-            heads = [f"| {title} | AUROC | false positives at 95 % true positives |", "| --- | --- | --- |"]
-            parts.append("\n".join(heads + rows))
-    return "\n\n".join(parts)
+    return {title: text for title, text in texts.items() if text}
 
 
 def measured_on(config: dict) -> str:
-    """The sentence in front of the figures: on how many pictures of which split."""
+    """Return the sentence that introduces the scores: how many pictures, of which split."""
     scores = config["scores"]
-    return f"On {scores['pictures']} {scores['split']} pictures that no training step saw" + (
-        ", with 95 % bootstrap intervals:" if any(interval for *_, interval in figures(scores)) else ":"
+    return f"On {scores['pictures']} pictures of the {scores['split']} split, which the network was not trained on" + (
+        ", with 95 % bootstrap intervals:" if any(interval for *_, interval in headline_scores(scores)) else ":"
     )
 
 
-def _text(config: dict, repo: str) -> str:
+def _body(config: dict, repo: str) -> str:
     names = config["class_names"]
     parts = [
         f"# {config.get('name', 'twincar')}",
-        f"Names the make, model and year of a car in a photo: {len(names)} classes, from {names[0]} to {names[-1]}. "
-        f"A {config['architecture']['name']} with features and logits in one pass, so that Grad-CAM++ shows at once "
-        "what in the picture made it say so.",
+        f"Predicts the make, model and year of the car in a photo: {len(names)} classes, from {names[0]} to "
+        f"{names[-1]}. The network, a {config['architecture']['name']}, returns features and logits in one pass, from "
+        "which Grad-CAM++ shows the evidence for each prediction.",
         "```python\nfrom twincar import Predictor\n\n"
-        f'answer = Predictor.from_pretrained("{repo}")("photo.jpg")  # or this folder\n'
-        'print(answer.top(5))\nanswer.overlay().save("why.png")\n```',
+        f'answer = Predictor.from_pretrained("{repo}")("photo.jpg")  # or the path of this folder\n'
+        'print(answer.top(5))\nanswer.overlay().save("overlay.png")\n```',
     ]
     for title, text in sections(config).items():
         parts += [f"## {title}", text]
     return "\n\n".join(parts) + "\n"
 
 
+def _results(config: dict) -> str:
+    scores, parts = config.get("scores"), []
+    if scores:
+        parts += [measured_on(config), scores_table(scores)]
+        parts += [f"Measured with `{scores['command']}`."] if scores.get("command") else []
+        parts += [scores["remark"]] if scores.get("remark") else []
+    parts += [f"Measured elsewhere: {line}." for line in config.get("scores_elsewhere", ())]
+    return "\n\n".join(parts)
+
+
+def _training(training: dict) -> str:
+    return " ".join(training[key] for key in ("how", "start", "left_out") if training.get(key))
+
+
+def _input(config: dict) -> str:
+    size = config["input"]["size"]
+    return (
+        f"An upright RGB photo of a car, resized to {size} by {size} pixels without keeping its aspect ratio"
+        + (", and its mirror image" if config["input"].get("flip") else "")
+        + ", normalized with the mean and standard deviation in `config.json`. The training pictures were cropped to "
+        "the car with 16 pixels of context, so photos that the car fills give the best results."
+    )
+
+
+def _limitations(config: dict) -> str:
+    count = len(config["class_names"])
+    if "open_set" in config:
+        others = (
+            f"The model has {count} classes and cannot name any other car. `is_known` rejects cars of other classes, "
+            "`is_car` photos without a car, both with errors; cars unlike all training pictures may be harder to "
+            "reject than those measured. `top` always returns the closest matches among the classes."
+        )
+    else:
+        others = (
+            f"The model has {count} classes and does not detect other cars or photos without a car: these get the "
+            "closest match among its classes."
+        )
+    return f"{others} Classes that differ only in trim or year are often confused. {_calibration(config)}"
+
+
 def _calibration(config: dict) -> str:
     if "calibration" not in config:
-        return " Its probabilities are the network's own and not calibrated."
-    temperature = config["calibration"]["temperature"]
+        return "The probabilities are those of the network, without calibration."
     return (
-        f" Its probabilities are scaled by one temperature, {temperature:.2f} (arXiv:1706.04599), "
-        "and the first guess's by Platt's two parameters (arXiv:2107.08353), all fitted on the val pictures; on photos "
-        "unlike those they may promise too much."
+        f"Probabilities are calibrated with a temperature of {config['calibration']['temperature']:.2f} "
+        "(arXiv:1706.04599), the highest one also with Platt scaling (arXiv:2107.08353), both fitted on the val "
+        "pictures; for other kinds of photos they may be too high."
     )
+
+
+def _int8(int8: dict | None) -> str:
+    if not int8:
+        return ""
+    return (
+        "Where it is faster, OpenVINO computes the network's convolutions in 8-bit integers, with the activation "
+        f"ranges in `config.json`. Top-1 accuracy is then {int8['top1']:.1%} instead of {int8['top1_before']:.1%} on "
+        f"{int8['pictures']} val pictures, and the predicted class is the same for {int8['same']:.1%} of them. Set "
+        "`TWINCAR_ENGINE=openvino:f32` for single precision, in which the results above were measured."
+    )
+
+
+def _parts(config: dict) -> str:
+    """Describe the detector and the open-set data, and list the AUROC of the OOD scores."""
+    files, parts = part_files(config), []
+    if "detector" in files:
+        figures = config["detector"]
+        text = f"`{files['detector']}` finds the cars in a photo from the network's features."
+        if "found" in figures:
+            text += (
+                f" Of {figures['val_scenes']} cars of val pictures, pasted onto photos without cars, it finds "
+                f"{figures['found']:.1%} (IoU above 0.5), with a mean IoU of {figures['mean_iou']:.3f}."
+            )
+        parts.append(text)
+    if "open_set" in files:
+        figures = config["open_set"]
+        text = (
+            f"`{files['open_set']}` holds the class means and the thresholds of `is_car`, on a linear score of the "
+            "spatial maxima of the features, and of `is_known`, on the energy of the logits."
+        )
+        if "false_alarms" in figures:
+            text += f" Each threshold rejects {figures['false_alarms']:.0%} of the val pictures."
+        parts.append(text)
+        titles = {
+            "not_a_car": f"No-car detection: {figures.get('not_cars')} photos without a car against the val pictures",
+            "left_out_class": "Unknown-class detection: classes removed from the head only (the network had seen them)",
+        }
+        for key, title in titles.items():
+            if rows := figures.get(key):
+                parts += [f"{title}:", _auroc_table(rows)]
+    return "\n\n".join(parts)
+
+
+def _auroc_table(rows: list[dict]) -> str:
+    lines = [f"| {row['score']} | {row['auroc']:.3f} | {row['fpr95']:.1%} |" for row in rows]
+    return "\n".join(["| score | AUROC | false positives at 95 % true positives |", "| --- | --- | --- |", *lines])
 
 
 def _interval(scores: dict, key: str) -> str:

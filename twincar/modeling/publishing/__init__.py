@@ -1,0 +1,1 @@
+"""Publishing: model folders from training runs, their optional parts, export, and upload to the Hub."""

@@ -1,9 +1,9 @@
-"""A detector for a published model: a few layers on its features that find the cars in a photo.
+"""Fit the car detector of a published model: a few layers on the network's features.
 
     twincar fit-detector --model models/twincar --data data/ --not-cars photos/
 
-The network is not trained. The detector is fitted on its features of scenes in which training pictures are pasted onto
-photos without cars, and measured on scenes of validation pictures.
+The network itself is not trained. The detector is fitted on copy-paste scenes, training pictures pasted onto photos
+without cars, and evaluated on scenes with validation pictures.
 """
 
 from pathlib import Path
@@ -17,8 +17,8 @@ from twincar.modeling.detection.boxes import iou
 from twincar.modeling.inference.predictor import Predictor
 from twincar.modeling.publishing.scenes import load_backgrounds, make_scenes
 
-VAL_SCENES = 0.125  # of the number of training scenes
-FOUND = 0.5  # IoU from which on a car counts as found
+VAL_SCENES = 0.125  # validation scenes per training scene
+FOUND = 0.5  # IoU above which a car counts as found
 
 
 def fit_detector(
@@ -30,19 +30,19 @@ def fit_detector(
     seed: int = 0,
     progress: bool = True,
 ) -> tuple[detection.Detector, dict]:
-    """Fit a detector to the predictor's network, and measure it.
+    """Fit a detector for the predictor's network, and evaluate it.
 
     Args:
         predictor: A published model.
         table: A prepared table with train and val pictures.
         not_cars: A folder of photos without cars.
-        scenes: Number of cars to paste onto them.
-        seed: Of the random choices.
+        scenes: Number of training scenes.
+        seed: Random seed.
         progress: Whether to show progress bars.
 
     Returns:
-        The detector, and its figures on scenes of validation pictures: `mean_iou` of its largest box with the car, and
-        `found`, the fraction of cars with an IoU above 0.5. The photos without cars are the same for both.
+        The detector, and its scores on validation scenes: `mean_iou` of its largest box with the car, and `found`, the
+        fraction of cars with an IoU above 0.5. Training and validation scenes share their backgrounds.
 
     Raises:
         TwinCarError: There are too few photos without cars, or no train or val pictures.

@@ -1,10 +1,10 @@
-"""Open-set data for a published model: thresholds for "a car" and "a known car", class means and confusions.
+"""Fit the open-set data of a published model: thresholds for "a car" and "a known car", class means, confusions.
 
     twincar fit-open-set --model models/twincar --data data/ --not-cars photos/
 
-The network is not trained. Class means come from its features of the training pictures; the log-odds of "a car" from
-its features of cars pasted onto photos without cars, and of those photos. The thresholds are set on the validation
-pictures, which nothing else here uses.
+The network itself is not trained. Class means are computed from its features of the training pictures; the log-odds of
+"a car" are fitted on copy-paste scenes against photos without cars. The thresholds are set on the validation pictures,
+which are used for nothing else here.
 """
 
 from collections.abc import Iterator
@@ -24,14 +24,14 @@ from torchmetrics.functional.classification import multiclass_confusion_matrix
 from twincar.config import TwinCarError
 from twincar.features.photo import PhotoError
 from twincar.modeling.detection.boxes import area
-from twincar.modeling.evaluation.evaluate import boxed
+from twincar.modeling.evaluation.evaluate import load_crops
 from twincar.modeling.inference.prediction import Prediction
 from twincar.modeling.inference.predictor import Predictor
 from twincar.modeling.open_set import scores
 from twincar.modeling.open_set.open_set import OpenSet, Threshold, energy
 from twincar.modeling.publishing.scenes import load_backgrounds, make_scenes, read_pictures
 
-FALSE_ALARMS = 0.05  # fraction of known cars that may be rejected by either threshold
+FALSE_ALARMS = 0.05  # fraction of known cars that each threshold may reject
 MIN_AREA = 0.15  # fraction of a scene that a car covers before the scene counts as a photo of a car
 FOLDS = 4
 
@@ -45,20 +45,20 @@ def fit_open_set(
     seed: int = 0,
     progress: bool = True,
 ) -> tuple[OpenSet, dict]:
-    """Fit the open-set data of the predictor's network, and measure it.
+    """Fit the open-set data of the predictor's network, and evaluate it.
 
     Args:
         predictor: A published model.
         table: A prepared table with train and val pictures of its classes.
         not_cars: A folder of photos without cars.
-        scenes: Number of cars to paste onto them.
-        seed: Of the random choices.
+        scenes: Number of training scenes.
+        seed: Random seed.
         progress: Whether to show progress bars.
 
     Returns:
-        The open-set data, and its figures: for "not a car" and "a class left out" a row for each OOD score of
-        `scores.py`, the best first, with its AUROC and its false positive rate at 95 % true positives against the
-        validation pictures. Photos without cars are scored by models that were fitted on others of them (four folds).
+        The open-set data, and its scores: for `not_a_car` and `left_out_class` one row per OOD score of `scores.py`,
+        the best first, with the AUROC and the false positive rate at 95 % true positives against the validation
+        pictures. Photos without cars are scored by 4-fold cross-validation.
 
     Raises:
         TwinCarError: There are too few photos without cars, or no train or val pictures.
@@ -71,8 +71,8 @@ def fit_open_set(
 
     means = _class_means(predictor, train, labels, progress)
     made = make_scenes(predictor, train, backgrounds, scenes, seed, progress)
-    shown = np.array([area(tuple(box)) for box in made.boxes]) > MIN_AREA
-    peaks, chosen = made.features.float().amax((2, 3)).numpy()[shown], made.backgrounds[shown]
+    large = np.array([area(tuple(box)) for box in made.boxes]) > MIN_AREA
+    peaks, chosen = made.features.float().amax((2, 3)).numpy()[large], made.backgrounds[large]
     squashed = [cv2.resize(photo, (predictor.size,) * 2, interpolation=cv2.INTER_AREA) for photo in backgrounds]
     empty, empty_logits = read_pictures(predictor, squashed)
     empty_peaks = empty.float().amax((2, 3)).numpy()
@@ -106,8 +106,8 @@ def fit_open_set(
 def _answers(
     predictor: Predictor, rows: pd.DataFrame, labels: dict, text: str, progress: bool
 ) -> Iterator[tuple[int, Prediction]]:
-    """(label, answer) of every picture of the rows that can be read, from one pass each."""
-    answers = track(predictor.stream(boxed(rows), refine=False), text, total=len(rows), disable=not progress)
+    """Yield (label, prediction) of every readable picture of the rows, from one pass each."""
+    answers = track(predictor.stream(load_crops(rows), refine=False), text, total=len(rows), disable=not progress)
     for name, answer in zip(rows["class_name"], answers, strict=True):
         if not isinstance(answer, PhotoError):
             yield labels[name], answer
@@ -124,7 +124,7 @@ def _class_means(predictor: Predictor, rows: pd.DataFrame, labels: dict, progres
 def _validation(
     predictor: Predictor, rows: pd.DataFrame, labels: dict, progress: bool
 ) -> tuple[np.ndarray, Tensor, Tensor, Tensor]:
-    """(N, C) maxima and means of the features, (N, K) logits and (N,) labels of the rows' pictures."""
+    """Return (N, C) maxima and means of the features, (N, K) logits and (N,) labels of the rows' pictures."""
     peaks, pooled, logits, found = [], [], [], []
     for label, answer in _answers(predictor, rows, labels, "Reading validation pictures", progress):
         features = answer.features.float().cpu()
@@ -136,10 +136,10 @@ def _validation(
 
 
 def _fit_car_score(cars: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, float]:
-    """Weights (C,) and bias of the log-odds of "a car", from (N, C) maxima of features of both kinds of pictures.
+    """Fit the (C,) weights and the bias of the log-odds of "a car" on (N, C) feature maxima of both kinds of pictures.
 
-    Logistic regression in which both kinds count alike, however many there are. Maxima rather than means, since a small
-    car changes the mean of a large photo very little.
+    This is a logistic regression with balanced class weights. It uses maxima instead of means, because a small car
+    hardly changes the mean over a large photo.
     """
     x, y = np.concatenate([cars, others]), np.repeat([1, 0], [len(cars), len(others)])
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, class_weight="balanced", max_iter=500)).fit(x, y)
@@ -149,13 +149,15 @@ def _fit_car_score(cars: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, fl
 
 
 def _cross_validated(cars: np.ndarray, chosen: np.ndarray, others: np.ndarray, val: np.ndarray) -> dict[str, float]:
-    """Separation of validation pictures from photos without cars, whose scores come from a model that was fitted
-    without them and without the scenes on them."""
+    """Evaluate "a car" on validation pictures and photos without cars, by cross-validation over these photos.
+
+    Each photo without cars is scored by a model that was fitted without it and without the scenes made from it.
+    """
     other_scores, val_scores = np.zeros(len(others)), np.zeros(len(val))
     fold = np.arange(len(others)) % FOLDS
-    for this in range(FOLDS):
-        weight, bias = _fit_car_score(cars[fold[chosen] != this], others[fold != this])
-        other_scores[fold == this] = others[fold == this] @ weight + bias
+    for k in range(FOLDS):
+        weight, bias = _fit_car_score(cars[fold[chosen] != k], others[fold != k])
+        other_scores[fold == k] = others[fold == k] @ weight + bias
         val_scores += (val @ weight + bias) / FOLDS
     return scores.separation(val_scores, other_scores)
 

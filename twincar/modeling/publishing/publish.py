@@ -1,4 +1,4 @@
-"""A training run -> a published model folder, measured on the way.
+"""Publish a training run as a model folder, and evaluate it on the validation pictures.
 
 twincar publish runs/flagship --data data/ --out models/twincar
 """
@@ -22,13 +22,13 @@ from twincar.modeling.publishing.quantize import quantize
 from twincar.modeling.training.recipes import Recipe
 
 PQF = (
-    "This model is a derivative, changed by training on {date}, of the product-quantised ResNet50 of "
+    "This model is a derivative, changed by training on {date}, of the product-quantized ResNet50 of "
     "[Permute, Quantize, and Fine-tune](https://github.com/uber-research/permute-quantize-finetune) "
-    "(Martinez et al., CVPR 2021). That work is available under its own non-commercial licence, whose text is the file "
-    "LICENSE beside the model and holds for this model as well."
+    "(Martinez et al., CVPR 2021). That work is available under its own non-commercial licence, whose text is in the "
+    "file LICENSE of this folder and applies to this model as well."
 )
 MONITORS = {"val_f1_macro": "macro F1", "val_loss": "loss"}
-STANFORD = "Stanford Cars (Krause et al., 2013) is given for non-commercial research use."
+STANFORD = "Stanford Cars (Krause et al., 2013) is provided for non-commercial research use."
 
 
 def publish(
@@ -41,16 +41,29 @@ def publish(
     flip: bool | None = None,
     progress: bool = True,
 ) -> Evaluation:
-    """Put the best epoch of the training run `run` into the model folder `out`, with its val scores and model card, and
-    with ranges for 8 bits where these cost next to nothing (`quantise.py`).
+    """Write the best epoch of a training run into a model folder, with its validation scores and model card.
 
-    size, flip : how the model reads photos, in pixels and with the mirror image; by default as the recipe says.
-    Raises TwinCarError when the folder holds no finished epoch, or the table lacks its classes.
+    The model also gets activation ranges for 8-bit inference, unless they cost too much accuracy (see `quantize.py`).
+
+    Args:
+        run: Folder of the training run.
+        table: The prepared table that the run was trained on.
+        out: The model folder; it is created, or its files are replaced.
+        name: Name of the model.
+        size: Side of the network's input in pixels; by default the recipe's.
+        flip: Whether to average the logits with those of the mirror image; by default as in the recipe.
+        progress: Whether to show progress bars.
+
+    Returns:
+        The evaluation on the validation pictures.
+
+    Raises:
+        TwinCarError: The run has no finished epoch, or the table lacks its classes or has no val pictures.
     """
     run, out = Path(run), Path(out)
     best = run / "checkpoints" / "best.ckpt"
     if not best.is_file():
-        raise TwinCarError(f"{run} holds no checkpoints/best.ckpt: train at least one epoch into it first.")
+        raise TwinCarError(f"{run} has no checkpoints/best.ckpt: train at least one epoch first.")
     recipe, facts = (json.loads((run / file).read_text()) for file in ("recipe.json", "run.json"))
     log = pd.read_csv(run / "metrics.csv")
     names = class_names(table)
@@ -77,30 +90,31 @@ def publish(
     model = model_folder.CarModel(config)
     config["input"] |= {"mean": list(model.network.mean), "std": list(model.network.std)}
     model_folder.checkpoint_network(best, model.network)
-    weights.to_half(model.network)  # measured as it will be read: the file holds half precision
+    weights.to_half(model.network)  # the file holds half precision, so measure that
     result = evaluate(Predictor(model, engine=REFERENCE), table, "val", progress=progress)
     fitted = calibration.fit(torch.from_numpy(result.logits), result.labels)
     config["calibration"] = {key: round(value, 4) for key, value in fitted.as_dict().items()}
     config["scores"] = {
         **result.scores,
-        "command": f"twincar evaluate --model {_from_here(out)} --data data --split val",
+        "command": f"twincar evaluate --model {_relative(out)} --data data --split val",
         "remark": (
-            f"The epoch was chosen by its {MONITORS.get(recipe['monitor'], recipe['monitor'])} on these same pictures, "
-            "so the figures are a little kind; the official test pictures were not used at all."
+            f"The epoch was selected by its {MONITORS.get(recipe['monitor'], recipe['monitor'])} on these same "
+            "pictures, so the scores are slightly optimistic; the official test pictures were used for neither "
+            "training nor selection."
         ),
     }
     try:
         quantize(model, table, result, progress)
     except TwinCarError as error:
-        logging.getLogger(__name__).warning("It will not be computed in 8 bits. %s", error)
+        logging.getLogger(__name__).warning("The model is published without 8-bit ranges. %s", error)
     model_folder.save(model, out)
     if (run / "LICENSE").is_file():
         shutil.copyfile(run / "LICENSE", out / "LICENSE")
     return result
 
 
-def _from_here(folder: Path) -> str:
-    """As a reader of the card would name it: below the working folder, or by its name; no path of this machine."""
+def _relative(folder: Path) -> str:
+    """Path relative to the working folder, or the bare name outside of it, so that cards show no local paths."""
     folder = folder.resolve()
     return (folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else Path(folder.name)).as_posix()
 
@@ -109,20 +123,20 @@ def _training(recipe: dict, facts: dict, log: pd.DataFrame, names: tuple[str, ..
     pictures = facts["pictures"]["train"]
     hours = float(log["epoch_seconds"].sum() / 3600)
     sides = sorted({int(side) for side in log["image_size"]})
-    size_words = " to ".join(str(side) for side in sorted({sides[0], sides[-1]}))
+    size_range = " to ".join(str(side) for side in sorted({sides[0], sides[-1]}))
     how = (
-        f"Recipe `{recipe['name']}`: {len(log)} epochs over {pictures:,} training pictures of {len(names)} classes "
-        f"({len(log) * pictures:,} pictures seen) at {size_words} pixels, "
+        f"Recipe `{recipe['name']}`: {len(log)} epochs on {pictures:,} training pictures of {len(names)} classes "
+        f"({len(log) * pictures:,} samples in total) at {size_range} pixels, "
         f"{hours:.1f} hours on {facts['hardware']} in {facts['precision']}."
     )
-    start = {"none": "It started from random weights."}.get(
-        facts["init"], f"It started from the ImageNet weights `{facts['init']}`."
+    start = {"none": "It was initialized at random."}.get(
+        facts["init"], f"It was initialized with the ImageNet weights `{facts['init']}`."
     )
     held_out = facts["pictures"].get("holdout", 0)
     return {
         "how": how,
         "start": start,
-        "left_out": f"{held_out} pictures were held out of training." if held_out else "",
+        "left_out": f"{held_out} pictures were held out from training." if held_out else "",
         "epochs": len(log),
         "hours": round(hours, 2),
         **{key: facts[key] for key in ("init", "seed", "pictures", "hardware", "precision", "torch", "date")},

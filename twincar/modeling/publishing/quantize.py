@@ -1,10 +1,10 @@
-"""A published model + its data -> the ranges to compute its network in 8 bits with, measured before they are kept.
+"""Activation ranges for 8-bit inference: calibrated on training pictures, accepted only if accuracy is kept.
 
-    twincar quantise --model models/twincar --data data
+    twincar quantize --model models/twincar --data data
 
-The ranges (`int8.py`) come from training photos and go into the model's config.json; its weights stay as they are. From
-then on OpenVINO computes in 8 bits wherever that is faster, as it is on processors with VNNI and without AMX. What it
-costs is measured on the val pictures, and ranges that cost too much are not kept.
+The ranges (see `int8.py`) are written into the model's config.json; the weights do not change. OpenVINO then computes
+in 8 bits where that is faster: on processors with VNNI and without AMX. The loss of accuracy is measured on the
+validation pictures, and ranges that lose too much are discarded.
 """
 
 from collections.abc import Iterator
@@ -17,33 +17,39 @@ from twincar.config import TwinCarError
 from twincar.features.photo import PhotoError
 from twincar.features.transforms import squash, to_batch
 from twincar.modeling.engines.int8 import observe
-from twincar.modeling.evaluation.evaluate import Evaluation, boxed, evaluate
+from twincar.modeling.evaluation.evaluate import Evaluation, evaluate, load_crops
 from twincar.modeling.hub.model_folder import CarModel
 from twincar.modeling.inference.predictor import REFERENCE, Predictor
 
-CALIBRATION = 300  # training pictures, of all classes alike as far as they go
-BATCH = 16
-MOST_LOST = 0.003  # of top-1
-LEAST_SAME = 0.995  # of the best classes
+CALIBRATION_PICTURES = 300  # training pictures, evenly from all classes
+BATCH_SIZE = 16
+MAX_TOP1_LOSS = 0.003
+MIN_AGREEMENT = 0.995  # least fraction of pictures whose predicted class stays the same
 
 
 def quantize(model: CarModel, table: pd.DataFrame, reference: Evaluation | None = None, progress: bool = True) -> dict:
-    """Put `config["int8"]` into `model`, calibrated on the table's train rows and measured on its val rows, and return
-    it: the ranges, `pictures` val pictures, `top1` in 8 bits and `top1_before`, and `same`, the share of the pictures
-    whose best class is the same.
+    """Calibrate a model for 8-bit inference on the train rows of a table, and measure it on the val rows.
 
-    reference : what `evaluate` found with `REFERENCE` on the val rows, where that is known already.
+    Args:
+        model: Its `config["int8"]` is set.
+        table: A prepared table with train and val pictures.
+        reference: Result of `evaluate` with the engine `REFERENCE` on the val rows, if already computed.
+        progress: Whether to show progress bars.
 
-    Raises TwinCarError when the table has no train or no val pictures, when the network has no convolutions that
-    OpenVINO can round, when top-1 falls by more than MOST_LOST, or when fewer than LEAST_SAME of the best classes are
-    the same.
+    Returns:
+        `config["int8"]`: `ranges`, the number of val `pictures`, `top1` in 8 bits, `top1_before`, and `same`, the
+        fraction of pictures whose predicted class is unchanged.
+
+    Raises:
+        TwinCarError: The table has no train or val pictures, the network has no convolutions that OpenVINO can
+            quantize, top-1 falls by more than MAX_TOP1_LOSS, or `same` is below MIN_AGREEMENT.
     """
     model.config.pop("int8", None)
     exact = Predictor(model, "cpu", REFERENCE)
     ranges = observe(exact.network, _calibration(exact, table))
     if not ranges:
         raise TwinCarError(
-            "There is nothing to round to 8 bits: the table has no train pictures, or the network no convolutions."
+            "There is nothing to quantize: the table has no train pictures, or the network has no convolutions."
         )
     before = reference or evaluate(exact, table, "val", progress=progress)
     model.config["int8"] = {"ranges": ranges}
@@ -51,10 +57,11 @@ def quantize(model: CarModel, table: pd.DataFrame, reference: Evaluation | None 
         result = evaluate(Predictor(model, "cpu", "openvino:int8"), table, "val", progress=progress)
         same = float((result.logits.argmax(1) == before.logits.argmax(1)).mean())
         top1, top1_before = result.scores["top1"], before.scores["top1"]
-        if top1_before - top1 > MOST_LOST or same < LEAST_SAME:
+        if top1_before - top1 > MAX_TOP1_LOSS or same < MIN_AGREEMENT:
             raise TwinCarError(
-                f"In 8 bits top-1 goes from {top1_before:.2%} to {top1:.2%}, and {same:.2%} of the best classes stay: "
-                f"no more than {MOST_LOST:.1%} may be lost, and {LEAST_SAME:.1%} have to stay, so it was not kept."
+                f"In 8 bits top-1 changes from {top1_before:.2%} to {top1:.2%}, and {same:.2%} of the predicted "
+                f"classes stay the same. The ranges were discarded: at most {MAX_TOP1_LOSS:.1%} may be lost, and at "
+                f"least {MIN_AGREEMENT:.1%} must stay."
             )
     except TwinCarError:
         del model.config["int8"]
@@ -66,11 +73,13 @@ def quantize(model: CarModel, table: pd.DataFrame, reference: Evaluation | None 
 
 
 def _calibration(predictor: Predictor, table: pd.DataFrame) -> Iterator[Tensor]:
-    """Batches of normalised training pictures, drawn from the classes in turn."""
+    """Yield batches of normalized training pictures, taken from each class in turn."""
     rows = table[table["split"] == "train"].sample(frac=1, random_state=0)
     rows = rows.iloc[np.argsort(rows.groupby("label").cumcount(), kind="stable")]
     pictures = [
-        squash(photo, predictor.size) for photo in boxed(rows.head(CALIBRATION)) if not isinstance(photo, PhotoError)
+        squash(photo, predictor.size)
+        for photo in load_crops(rows.head(CALIBRATION_PICTURES))
+        if not isinstance(photo, PhotoError)
     ]
-    for start in range(0, len(pictures), BATCH):
-        yield to_batch(pictures[start : start + BATCH], predictor.mean, predictor.std)
+    for start in range(0, len(pictures), BATCH_SIZE):
+        yield to_batch(pictures[start : start + BATCH_SIZE], predictor.mean, predictor.std)

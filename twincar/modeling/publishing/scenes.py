@@ -1,4 +1,4 @@
-"""Training scenes for the detector and the open-set data: cars pasted onto photos without cars, read by the network."""
+"""Features of copy-paste scenes, cars on photos without cars, to fit the detector and the open-set data with."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ MAX_SIDE = 640  # pixels; photos without cars need be no larger
 
 
 class Scenes(NamedTuple):
-    """N scenes as the network reads them.
+    """N scenes, as features of the network.
 
     Attributes:
         features: (N, C, h, w) features in half precision.
@@ -51,7 +51,7 @@ def load_backgrounds(folder: str | Path) -> list[np.ndarray]:
         photos.append(np.asarray(photo))
     if len(photos) < MIN_BACKGROUNDS:
         raise TwinCarError(
-            f"{folder} holds {len(photos)} photos: give {MIN_BACKGROUNDS} or more in which there is no car."
+            f"{folder} has {len(photos)} readable photos: at least {MIN_BACKGROUNDS} photos without cars are needed."
         )
     return photos
 
@@ -64,14 +64,14 @@ def make_scenes(
     seed: int = 0,
     progress: bool = False,
 ) -> Scenes:
-    """Paste the cars of random rows onto random backgrounds, and read the scenes with the predictor's network.
+    """Paste cars of random rows onto random backgrounds, and compute the network's features of these scenes.
 
     Args:
-        predictor: Its network and picture size are used.
+        predictor: Supplies the network and the side of its input.
         rows: Rows of a prepared table, with or without boxes.
         backgrounds: As `load_backgrounds` returns them.
         count: Number of scenes.
-        seed: Of the random choices.
+        seed: Random seed.
         progress: Whether to show a progress bar.
     """
     rng = np.random.default_rng(seed)
@@ -86,7 +86,7 @@ def make_scenes(
 
 
 def _car(row, rng: np.random.Generator) -> Car:
-    """The car of a row: with its box where the table has one, else of a picture that was cropped to the box before."""
+    """Load the car of a row: with its box if the table has one, else from a picture that is cropped to the box."""
     box = (row.x1, row.y1, row.x2, row.y2)
     if np.isnan(box[0]):
         aspect = ASPECT * np.exp(rng.normal(0, ASPECT_SPREAD))
@@ -101,7 +101,7 @@ def _car(row, rng: np.random.Generator) -> Car:
 def read_pictures(
     predictor: Predictor, pictures: Sequence[np.ndarray], progress: bool = False, batch_size: int = 16
 ) -> tuple[Tensor, Tensor]:
-    """(N, C, h, w) features in half precision and (N, K) logits of N pictures of the network's size."""
+    """Return the (N, C, h, w) features in half precision and the (N, K) logits of N pictures of the network's size."""
     found = []
     for start in track(range(0, len(pictures), batch_size), "Reading scenes", disable=not progress):
         output, logits = predictor.run(pictures[start : start + batch_size])

@@ -1,10 +1,10 @@
-"""The page as a Hugging Face Space: the very folder that runs there, and its upload.
+"""Publish the page as a Hugging Face Space: build its folder from a checkout, and upload it.
 
-twincar space user/space --dry-run --out space/        # look at it, or run it: python app.py
-twincar space user/space --model user/repo
+    twincar space user/space --dry-run --out space/        # inspect it, or run it: python app.py
+    twincar space user/space --model user/repo
 
-A Space wants a folder with `app.py`, `requirements.txt` and a README whose front matter is its card. All of that lies
-in a checkout of the project; a wheel alone has no page to serve.
+A Space needs `app.py`, `requirements.txt` and a README whose front matter is its card. These are in a checkout of the
+project, not in an installed wheel.
 """
 
 import shutil
@@ -15,7 +15,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, Sp
 from twincar import __version__
 from twincar.config import CHECKOUT
 from twincar.modeling.hub import model_folder
-from twincar.modeling.publishing.push_pull import FILES, WEIGHTS, SharingError, create, writing
+from twincar.modeling.publishing.push_pull import FILES, WEIGHTS, HubError, create_repo, hub_errors
 
 PAGE = (
     "app.py",
@@ -26,19 +26,28 @@ PAGE = (
     "reports/**/*.csv",
     "reports/**/*.json",
 )
-BESIDE = "models/twincar"  # where app.py looks for a model of its own
-VARIABLE = "TWINCAR_MODEL"  # app.py reads it
+MODEL = "models/twincar"  # where app.py finds the bundled model
+VARIABLE = "TWINCAR_MODEL"  # environment variable of app.py
 LINK = "https://huggingface.co/spaces/{space}/resolve/main/{path}"
 
 
-def parcel(space: str, model: str | None = None) -> dict[str, Path | bytes]:
-    """What goes to the Space, path in it -> file or content.
+def collect_files(space: str, model: str | None = None) -> dict[str, Path | bytes]:
+    """Collect the files of the Space.
 
-    model : "user/repo@commit" that the Space answers with and fetches while it is built; without it the checkout's
-        models/twincar goes along. Raises SharingError where there is no checkout, or no model in it.
+    Args:
+        space: "user/space".
+        model: "user/repo@commit" that the Space downloads while it is built; by default the checkout's models/twincar
+            is included.
+
+    Returns:
+        Path in the Space -> local file, or content.
+
+    Raises:
+        HubError: This is not a checkout of the project.
+        ModelError: The checkout has no model, and `model` is None.
     """
     if not (CHECKOUT / "app.py").is_file():
-        raise SharingError("There is no app.py beside the package: run `twincar space` from a checkout of TwinCar.")
+        raise HubError("There is no app.py next to the package: run `twincar space` from a checkout of TwinCar.")
     files: dict[str, Path | bytes] = {}
     for pattern in PAGE:
         for path in sorted(CHECKOUT.glob(pattern)):
@@ -46,45 +55,51 @@ def parcel(space: str, model: str | None = None) -> dict[str, Path | bytes]:
             if path.is_file() and not any(part == "__pycache__" or part.startswith(".") for part in inside.parts):
                 files[inside.as_posix()] = path
     if not model:
-        model_folder.load(CHECKOUT / BESIDE)  # a Space whose model does not load starts for nobody
-        files |= {f"{BESIDE}/{name}": path for name in FILES if (path := CHECKOUT / BESIDE / name).is_file()}
-    return files | {"README.md": card((CHECKOUT / "README.md").read_text(encoding="utf-8"), space, model).encode()}
+        model_folder.load(CHECKOUT / MODEL)  # fail here rather than when the Space starts
+        files |= {f"{MODEL}/{name}": path for name in FILES if (path := CHECKOUT / MODEL / name).is_file()}
+    readme = (CHECKOUT / "README.md").read_text(encoding="utf-8")
+    return files | {"README.md": space_card(readme, space, model).encode()}
 
 
-def card(readme: str, space: str, model: str | None = None) -> str:
-    """The README with its front matter made this Space's: where its picture lies, and which model it answers with."""
-    made = SpaceCard(readme)
-    if picture := made.data.get("thumbnail"):
-        made.data.thumbnail = LINK.format(space=space, path=picture)
+def space_card(readme: str, space: str, model: str | None = None) -> str:
+    """Adapt the front matter of the README to a Space: the address of its thumbnail, and the model that it uses."""
+    card = SpaceCard(readme)
+    if picture := card.data.get("thumbnail"):
+        card.data["thumbnail"] = LINK.format(space=space, path=picture)
     if model:
         repo, commit = model_folder.split_revision(model)
-        files = ",".join((constants.CONFIG_NAME, *WEIGHTS))
-        made.data.models = [repo]
-        made.data.preload_from_hub = [f"{repo} {files} {commit}"]
-    return str(made)
+        with model_folder.model_errors(model):
+            available = HfApi().list_repo_files(repo, revision=commit)
+        files = ",".join(name for name in (constants.CONFIG_NAME, *WEIGHTS) if name in available)
+        card.data["models"] = [repo]
+        card.data["preload_from_hub"] = [f"{repo} {files} {commit}"]
+    return str(card)
 
 
 def pin(model: str) -> str:
-    """Turn a branch, a tag or no revision into a commit: "user/repo@main" -> "user/repo@commit".
+    """Resolve a branch, a tag or no revision to a commit: "user/repo@main" -> "user/repo@commit".
 
-    What the Space answers with then changes when its owner says so, not when the model's does. Raises model_folder.ModelError
-    where the Hub has no such model, and SharingError for a private one, which the Space could not fetch.
+    The Space then keeps its model until it is published again.
+
+    Raises:
+        ModelError: The Hub has no such model.
+        HubError: The model is private, so that the Space could not download it.
     """
     repo, revision = model_folder.split_revision(model)
-    with model_folder.reading(model):
+    with model_folder.model_errors(model):
         info = HfApi().model_info(repo, revision=revision)
     if info.private:
-        raise SharingError(
-            f"{repo} is private, so the Space could not fetch it: make it public, or send models/twincar along by "
-            "leaving `--model` out."
+        raise HubError(
+            f"{repo} is private, so the Space could not download it: make it public, or omit `--model` to include "
+            "models/twincar."
         )
     return f"{repo}@{info.sha}"
 
 
 def write(files: dict[str, Path | bytes], out: Path) -> Path:
-    """Write a parcel into a folder that is new or empty. Raises SharingError for one that holds something."""
+    """Write collected files into a new or empty folder, and return it. Raises HubError if it is not empty."""
     if out.exists() and any(out.iterdir()):
-        raise SharingError(f"The folder {out} is not empty: name a new one.")
+        raise HubError(f"The folder {out} is not empty: use a new one.")
     for path, content in files.items():
         file = out / path
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -96,26 +111,35 @@ def write(files: dict[str, Path | bytes], out: Path) -> Path:
 
 
 def publish(space: str, *, model: str | None = None, private: bool = False, message: str | None = None) -> str:
-    """Create or update the Space in one commit and give its hash; what lay there before and is not sent now is deleted.
+    """Create or update the Space in one commit, and return its hash. Files that are not uploaded now are deleted.
 
-    Raises SharingError where the Hub refuses, and model_folder.ModelError where there is no such model.
+    Args:
+        space: "user/space".
+        model: "user/repo" or "user/repo@revision" for the Space to use, pinned to its current commit; by default the
+            checkout's models/twincar is included.
+        private: Whether to create the Space as private.
+        message: Commit message.
+
+    Raises:
+        HubError: The Hub refused, or this is not a checkout of the project.
+        ModelError: There is no such model.
     """
     model = model and pin(model)
-    files = parcel(space, model)
-    with writing(space):
+    files = collect_files(space, model)
+    with hub_errors(space):
         api = HfApi()
-        create(api, space, private=private, repo_type="space", space_sdk="gradio")
-        # Before the commit, since that is what makes the Space build and start.
+        create_repo(api, space, private=private, repo_type="space", space_sdk="gradio")
+        # Set before the commit, which makes the Space build and start.
         if model:
             api.add_space_variable(space, VARIABLE, model)
         elif VARIABLE in api.get_space_variables(space):
             api.delete_space_variable(space, VARIABLE)
-        there = set(api.list_repo_files(space, repo_type="space")) - {".gitattributes"}
-        done = api.create_commit(
+        existing = set(api.list_repo_files(space, repo_type="space")) - {".gitattributes"}
+        commit = api.create_commit(
             space,
             [CommitOperationAdd(path, content) for path, content in files.items()]
-            + [CommitOperationDelete(path) for path in sorted(there - files.keys())],
+            + [CommitOperationDelete(path) for path in sorted(existing - files.keys())],
             commit_message=message or f"The page of twincar {__version__}",
             repo_type="space",
         )
-    return done.oid
+    return commit.oid
