@@ -51,11 +51,11 @@ def class_mean(logits: Tensor, pooled: Tensor, means: Tensor) -> Tensor:
 
 
 SCORES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
-    "largest probability": max_probability,
-    "largest logit": max_logit,
+    "maximum softmax probability": max_probability,
+    "maximum logit": max_logit,
     "energy": energy,
     "entropy": entropy,
-    "generalised entropy": generalized_entropy,
+    "generalized entropy": generalized_entropy,
     "cosine to the nearest class mean": class_mean,
 }
 
