@@ -1,4 +1,4 @@
-"""A Predictor that finds cars where a test wants them, and doubts what it wants doubted. Its classes are by chance."""
+"""A Predictor with fixed detections and thresholds, for tests. Its weights are random."""
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from twincar.modeling.open_set.open_set import OpenSet, Threshold
 
 
 class FixedDetector(Detector):
-    """Tells the coverage of given boxes, whatever the features."""
+    """Predicts the coverage of given boxes, whatever the features."""
 
     def __init__(self, *boxes):
         super().__init__(1)
@@ -24,6 +24,7 @@ class FixedDetector(Detector):
 
 
 def fake_predictor(*boxes, is_car=-1e9, is_known=-1e9) -> Predictor:
+    """A Predictor that detects `boxes`; `is_car` and `is_known` are its thresholds."""
     torch.manual_seed(0)
     config = {"architecture": {"name": "resnet18"}, "class_names": CLASSES, "input": {"size": 256}}
     model = CarModel(config)

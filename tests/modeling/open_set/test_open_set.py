@@ -1,4 +1,4 @@
-"""What a model knows beside its classes: learnt by the command line, kept with the weights, told by the Predictor."""
+"""Detector and open-set data: fitted on the command line, saved with the weights, used by the Predictor."""
 
 import json
 import shutil
@@ -21,24 +21,24 @@ from twincar.modeling.open_set.open_set import FILE, OpenSet
 NAMES = CLASSES[:3]
 
 
-def twincar(*words):
-    return CliRunner().invoke(app, [str(word) for word in words], env={"COLUMNS": "200", "TERM": "dumb"})
+def twincar(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "200", "TERM": "dumb"})
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    """Cars in folders by class, ground without cars, and a tiny model of those classes."""
-    folder = tmp_path_factory.mktemp("learn")
+    """Cars in folders by class, backgrounds without cars, and a tiny model of those classes."""
+    folder = tmp_path_factory.mktemp("fit")
     for label, name in enumerate(NAMES):
         (folder / "cars" / name).mkdir(parents=True)
         for seed in range(12):
             draw_car(label, seed).save(folder / "cars" / name / f"{seed}.jpg")
-    (folder / "grounds").mkdir()
+    (folder / "backgrounds").mkdir()
     rng = np.random.default_rng(0)
     for row in range(24):
-        ground = Image.fromarray(rng.integers(90, 160, (10, 14, 3), dtype=np.uint8)).resize((160, 120))
-        ground.save(folder / "grounds" / f"{row}.jpg")
-    (folder / "grounds" / "broken.jpg").write_bytes(b"no picture")
+        background = Image.fromarray(rng.integers(90, 160, (10, 14, 3), dtype=np.uint8)).resize((160, 120))
+        background.save(folder / "backgrounds" / f"{row}.jpg")
+    (folder / "backgrounds" / "broken.jpg").write_bytes(b"no picture")
     torch.manual_seed(0)
     config = {"architecture": {"name": "resnet18"}, "class_names": NAMES, "input": {"size": 64}}
     model_folder.save(CarModel(config), folder / "model")
@@ -47,56 +47,58 @@ def source(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def taught(source):
-    """The model's folder after `twincar learn`, what it answered before, and what the command said."""
+def fitted(source):
+    """The model folder after `fit-detector` and `fit-open-set`, its probabilities before, and the commands' output."""
     before = Predictor.from_pretrained(source / "model")(draw_car(1, 50), refine=False).probabilities
-    words = ("--model", source / "model", "--data", source / "data", "--not-cars", source / "grounds")
-    done = twincar("learn", *words, "--composed", 96)
-    assert done.exit_code == 0, done.output
-    return source / "model", before, done.output
+    options = ("--model", source / "model", "--data", source / "data", "--not-cars", source / "backgrounds")
+    done = [twincar(command, *options, "--scenes", 96) for command in ("fit-detector", "fit-open-set")]
+    for each in done:
+        assert each.exit_code == 0, each.output
+    return source / "model", before, "".join(each.output for each in done)
 
 
-def test_learning_leaves_the_answers_as_they_were(taught):
-    model, before, said = taught
-    assert "24 photos without" in said
+def test_fitting_does_not_change_the_probabilities(fitted):
+    model, before, output = fitted
+    assert "mean IoU" in output
+    assert "24 photos without cars" in output
     after = Predictor.from_pretrained(model)
     assert np.array_equal(after(draw_car(1, 50), refine=False).probabilities, before)
     config = json.loads((model / "config.json").read_text())
-    assert config["knowledge"]["not_cars"] == 24
-    best = config["knowledge"]["not_a_car"][0]
+    assert config["detector"]["not_cars"] == config["open_set"]["not_cars"] == 24
+    best = config["open_set"]["not_a_car"][0]
     assert 0.5 < best["auroc"] <= 1
     assert 0 <= best["fpr95"] <= 1
-    assert "knowledge.safetensors" in (model / "README.md").read_text()
+    assert "open_set.safetensors" in (model / "README.md").read_text()
 
 
-def test_thresholds_let_through_what_was_promised(taught, source):
-    """5 % of the validation pictures, of which there are three, may fall below: the lowest of them does."""
+def test_thresholds_reject_the_chosen_fraction(fitted, source):
+    """5 % of the three validation pictures: the lowest score is below the threshold."""
     from twincar.data.table import load_table
 
     table = load_table(source / "data")
-    predictor = Predictor.from_pretrained(taught[0])
+    predictor = Predictor.from_pretrained(fitted[0])
     answers = [predictor(path, refine=False) for path in table.loc[table["split"] == "val", "path"]]
     assert sum(answer.is_car for answer in answers) >= len(answers) - 1
     assert sum(answer.is_known for answer in answers) >= len(answers) - 1
 
 
-def test_ground_is_less_of_a_car_than_cars_are(taught, source):
-    predictor = Predictor.from_pretrained(taught[0])
-    grounds = [predictor(path).car_score for path in sorted((source / "grounds").glob("[0-9]*.jpg"))]
+def test_backgrounds_score_lower_than_cars(fitted, source):
+    predictor = Predictor.from_pretrained(fitted[0])
+    backgrounds = [predictor(path).car_score for path in sorted((source / "backgrounds").glob("[0-9]*.jpg"))]
     cars = [predictor(draw_car(seed % 3, 100 + seed)).car_score for seed in range(12)]
-    assert np.median(cars) > np.quantile(grounds, 0.9)
+    assert np.median(cars) > np.quantile(backgrounds, 0.9)
 
 
-def test_alike_classes_are_told_with_their_confusion(taught):
-    answer = Predictor.from_pretrained(taught[0])(draw_car(0))
-    alike = answer.similar_classes(NAMES[0], k=5)
-    assert {one.class_name for one in alike} == set(NAMES[1:])
-    assert alike[0].cosine >= alike[1].cosine
-    assert all(-1.001 <= one.cosine <= 1.001 and one.confusions >= 0 for one in alike)
+def test_similar_classes_have_their_confusions(fitted):
+    answer = Predictor.from_pretrained(fitted[0])(draw_car(0))
+    similar = answer.similar_classes(NAMES[0], k=5)
+    assert {one.class_name for one in similar} == set(NAMES[1:])
+    assert similar[0].cosine >= similar[1].cosine
+    assert all(-1.001 <= one.cosine <= 1.001 and one.confusions >= 0 for one in similar)
 
 
-def test_a_changed_or_missing_file_is_refused(taught, tmp_path):
-    copy = shutil.copytree(taught[0], tmp_path / "model")
+def test_a_changed_or_missing_file_is_rejected(fitted, tmp_path):
+    copy = shutil.copytree(fitted[0], tmp_path / "model")
     (copy / FILE).write_bytes((copy / FILE).read_bytes()[:-1] + b"\1")
     with pytest.raises(ModelError, match="do not match its config"):
         Predictor.from_pretrained(copy)
@@ -104,17 +106,18 @@ def test_a_changed_or_missing_file_is_refused(taught, tmp_path):
     with pytest.raises(ModelError, match=FILE):
         Predictor.from_pretrained(copy)
     (copy / FILE).write_bytes(b"junk")
-    with pytest.raises(TwinCarError, match="twincar learn"):
+    with pytest.raises(TwinCarError, match="twincar fit-open-set"):
         OpenSet.load(copy / FILE)
 
 
 def test_too_few_photos_without_cars(source, tmp_path):
-    done = twincar("learn", "--model", source / "model", "--data", source / "data", "--not-cars", tmp_path)
-    assert done.exit_code == 2
-    assert "holds 0 photos: give 20 or more in which there is no car" in done.output
+    for command in ("fit-detector", "fit-open-set"):
+        done = twincar(command, "--model", source / "model", "--data", source / "data", "--not-cars", tmp_path)
+        assert done.exit_code == 2
+        assert "has 0 readable photos: at least 20" in done.output
 
 
-# What the Predictor makes of it, with a Locator that finds what it is told to -----------------------------------------
+# The Predictor, with a detector that returns fixed boxes --------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +128,7 @@ def scene():
     return photo
 
 
-def test_it_looks_a_second_time_at_the_car_alone(scene):
+def test_the_second_pass_is_of_the_car_only(scene):
     answer = fake_predictor((0.5, 0.5, 1, 1))(scene)
     assert answer.refined
     assert np.abs(np.array(answer.box) - (320, 240, 640, 480)).max() <= 12
@@ -140,27 +143,27 @@ def test_it_looks_a_second_time_at_the_car_alone(scene):
     assert not np.allclose(once.probabilities, answer.probabilities)
 
 
-def test_a_car_that_fills_the_photo_is_looked_at_once(scene):
+def test_a_car_that_fills_the_photo_gets_one_pass(scene):
     answer = fake_predictor((0.02, 0.03, 0.97, 0.98))(scene)
     assert not answer.refined
     assert answer.box is not None
     assert np.allclose(answer.probabilities, fake_predictor()(scene).probabilities)
 
 
-def test_a_box_by_hand_is_what_is_looked_at(scene):
+def test_a_box_by_hand_is_what_is_classified(scene):
     predictor = fake_predictor((0.0, 0.0, 0.5, 0.5))
     by_hand = predictor(scene, box=(320, 240, 640, 480))
     assert by_hand.box == (320, 240, 640, 480)
     found = fake_predictor((0.5, 0.5, 1, 1))
-    refine = found(scene)._passes[1]
-    assert torch.allclose(by_hand._passes[0].logits, refine.logits, atol=0.2)
+    second = found(scene)._passes[1]
+    assert torch.allclose(by_hand._passes[0].logits, second.logits, atol=0.2)
     with pytest.raises(TwinCarError, match="is not inside this photo of 640 by 480 pixels"):
         predictor(scene, box=(0, 0, 641, 480))
     with pytest.raises(TwinCarError, match="with left < right and top < bottom"):
         predictor(scene, box=(50, 50, 40, 90))
 
 
-def test_several_cars_are_offered_largest_first(scene):
+def test_several_cars_are_sorted_by_size(scene):
     answer = fake_predictor((0.0, 0.1, 0.25, 0.4), (0.4, 0.4, 1, 1))(scene)
     (other,) = answer.others
     assert answer.box[0] > 200
@@ -168,7 +171,7 @@ def test_several_cars_are_offered_largest_first(scene):
     assert fake_predictor()(scene).box is None
 
 
-def test_what_it_says_follows_the_thresholds(scene):
+def test_is_car_and_is_known_follow_the_thresholds(scene):
     assert fake_predictor()(scene).is_car
     assert fake_predictor()(scene).is_known
     assert fake_predictor(is_car=1e9)(scene).is_car is False
@@ -185,7 +188,7 @@ def test_what_it_says_follows_the_thresholds(scene):
     )
 
 
-def test_sums_are_what_they_say(scene):
+def test_sums_over_makes_models_and_bodies(scene):
     answer = fake_predictor()(scene)
     assert sum(answer.makes().values()) == pytest.approx(1, abs=1e-5)
     assert list(answer.makes().values()) == sorted(answer.makes().values(), reverse=True)
@@ -194,16 +197,16 @@ def test_sums_are_what_they_say(scene):
     assert set(answer.bodies()) == {"Coupe", "Hatchback", "Minivan", "Convertible", "SUV"}
 
 
-def test_a_batch_answers_as_one_by_one(scene):
+def test_a_batch_gives_the_results_of_single_photos(scene):
     predictor = fake_predictor((0.5, 0.5, 1, 1))
-    locked = predictor(scene).probabilities
+    single = predictor(scene).probabilities
     for answer in predictor.batch([scene, scene.resize((320, 240)), scene]):
         assert answer.refined
-    assert np.allclose(predictor.batch([scene, scene])[1].probabilities, locked, atol=1e-5)
+    assert np.allclose(predictor.batch([scene, scene])[1].probabilities, single, atol=1e-5)
 
 
-def test_a_small_car_in_a_large_photo_is_looked_at_in_its_own_pixels(tmp_path):
-    """Also where photos are decoded no larger than one look needs them."""
+def test_a_small_car_in_a_large_photo_is_classified_at_full_resolution(tmp_path):
+    """Also where photos are decoded no larger than one pass needs them."""
     photo = Image.new("RGB", (4000, 3000), (120, 140, 120))
     photo.paste(draw_car(3, size=(1000, 750)), (2400, 1800))
     photo.save(tmp_path / "large.jpg", quality=95)
@@ -211,24 +214,24 @@ def test_a_small_car_in_a_large_photo_is_looked_at_in_its_own_pixels(tmp_path):
     whole = predictor(tmp_path / "large.jpg")
     (answer, again) = predictor.stream([tmp_path / "large.jpg", (tmp_path / "large.jpg").read_bytes()], full_size=False)
     assert answer.photo.size == (1000, 750)
-    assert answer.in_full(answer.box) == pytest.approx(whole.box, abs=4)  # pixels of the smaller one
-    small = predictor(answer.photo.copy())  # which knows of no larger one
+    assert answer.in_full(answer.box) == pytest.approx(whole.box, abs=4)  # rounded to pixels of the smaller photo
+    small = predictor(answer.photo.copy())  # without a larger one
 
-    def away(other):
+    def distance(other):
         return float((other._passes[1].logits - whole._passes[1].logits).abs().max())
 
-    assert away(answer) == away(again) < 0.8 * away(small)
+    assert distance(answer) == distance(again) < 0.8 * distance(small)
 
 
-def test_a_photo_that_goes_while_it_is_looked_at_is_answered_from_what_was_read(tmp_path, monkeypatch):
+def test_a_photo_deleted_between_the_passes_is_classified_from_what_was_read(tmp_path, monkeypatch):
     draw_car(3, size=(2400, 1800)).save(tmp_path / "large.jpg")
     predictor = fake_predictor((0.6, 0.6, 0.85, 0.85))
-    look = predictor._passes
+    run_passes = predictor._passes
 
-    def look_and_lose(pictures, parts):
+    def run_and_delete(pictures, parts):
         (tmp_path / "large.jpg").unlink(missing_ok=True)
-        return look(pictures, parts)
+        return run_passes(pictures, parts)
 
-    monkeypatch.setattr(predictor, "_passes", look_and_lose)
+    monkeypatch.setattr(predictor, "_passes", run_and_delete)
     (answer,) = predictor.stream([tmp_path / "large.jpg"], full_size=False)
     assert answer.refined
