@@ -74,7 +74,7 @@ def unpack(files: Iterable[tuple[str, Path]]) -> list[Item]:
 
 
 def read(items: Iterable[Item]) -> Iterator[bytes | PhotoError]:
-    """Yield the bytes of each item, or the PhotoError that says why it cannot be read.
+    """Yield the bytes of each item, or a PhotoError with the reason why it cannot be read.
 
     One photo is in memory at a time, and each zip is opened once.
     """

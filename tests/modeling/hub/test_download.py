@@ -92,7 +92,7 @@ def test_permanent_failures_are_one_sentence_and_the_page_uses_its_copy(
     assert failure.met
     assert predictor.class_names == Predictor.from_pretrained(tiny_model).class_names
     sentence, own = notice.removesuffix(".").rsplit(". ", 1)
-    assert own == "This page answers with the copy that came with it"
+    assert own == "This page uses the model that it was shipped with"
     assert "\n" not in sentence
     assert re.search(words, sentence)
     assert sum(slept) < 30

@@ -184,7 +184,7 @@ def test_the_page_reports_damaged_weights_and_uses_its_own_model(hub, token, mea
     (hub.root / "someone" / "cars" / "model.safetensors").write_bytes(b"something else")
     predictor, notice = page.load("someone/cars@main", tiny_model)
     assert predictor.class_names == tuple(CLASSES)
-    assert "do not match" in notice and "the copy that came with it" in notice
+    assert "do not match" in notice and "the model that it was shipped with" in notice
 
 
 def test_pull_removes_the_licence_of_another_model(hub, token, measured, tmp_path):

@@ -78,7 +78,7 @@ def test_ranges_of_another_network_are_rejected(quantized):
         with pytest.raises(EngineError):
             choose(backbone, 64, "cpu", "openvino:int8", wrong)
         assert choose(backbone, 64, "cpu", "openvino", wrong).name in ("openvino:f32", "openvino:bf16")
-    with pytest.raises(EngineError, match="twincar quantise"):
+    with pytest.raises(EngineError, match="twincar quantize"):
         choose(backbone, 64, "cpu", "openvino:int8")
 
 

@@ -146,7 +146,7 @@ def _per_class(names: Sequence[str], p: Tensor, labels: Tensor) -> pd.DataFrame:
 
 
 def load_crops(rows: pd.DataFrame) -> Iterator[Image.Image | PhotoError]:
-    """Yield the pictures of the rows, cropped to their boxes, or the error that says why one cannot be read."""
+    """Yield the pictures of the rows, cropped to their boxes, or the PhotoError of one that cannot be read."""
     for row in rows.itertuples():
         try:
             yield load_photo(row.path, (row.x1, row.y1, row.x2, row.y2))

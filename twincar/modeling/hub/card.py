@@ -1,4 +1,4 @@
-"""Model card of a published model, generated from its config.json alone: no number in it is typed by hand."""
+"""Model card of a published model, generated only from its config.json, so that no number is typed by hand."""
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
