@@ -154,7 +154,7 @@ def test_assistants_find_tools_with_names_and_descriptions(address):
     known = {tool.name: tool for tool in asyncio.run(tools())}
     assert known.keys() == {"identify", "answer_many"}
     for tool in known.values():
-        assert tool.description.startswith("Name the car")
+        assert tool.description.startswith("Identify the car")
         assert all(field.get("description") for field in tool.inputSchema["properties"].values())
     tool = known["identify"]
     assert tool.inputSchema["required"] == ["photo"]
