@@ -1,5 +1,5 @@
-"""How fast, measured on the machine at hand: a script a question, each against the seed systems' way in the same run.
+"""Benchmarks. Those of speed compare with the code of the original systems, measured in the same run.
 
-make benchmark                        # all of them, into reports/benchmarks.md; some ten minutes on two idle cores
-python -m benchmarks.latency           # one; --quick takes a quarter of the time
+make benchmark                        # all of speed, into reports/benchmarks.md; about ten minutes on two idle cores
+python -m benchmarks.latency          # a single one; --quick takes a quarter of the time
 """

@@ -1,4 +1,4 @@
-"""Every benchmark in turn, into reports/benchmarks.md: python -m benchmarks --data data [--quick]"""
+"""Run all speed benchmarks and write reports/benchmarks.md: python -m benchmarks --data data [--quick]"""
 
 import importlib
 import time
@@ -11,6 +11,7 @@ ALL = ("engine_agreement", "latency", "throughput", "concurrency", "startup", "t
 
 
 def main(options: common.Options) -> str:
+    """Run all benchmarks."""
     began = time.monotonic()
     sections = []
     for name in ALL:
@@ -23,12 +24,12 @@ def main(options: common.Options) -> str:
     head = (
         "# Benchmarks\n\n"
         f"Written by `make benchmark`{' QUICK=--quick' if options.quick else ''} on {date.today()}, in "
-        f"{(time.monotonic() - began) / 60:.0f} minutes. Medians over rounds in which all ways take turns, so that "
-        "what else the machine does falls on each of them alike.\n\n"
+        f"{(time.monotonic() - began) / 60:.0f} minutes. Times are medians over rounds. Every round runs all variants "
+        "in turn, so that other load on the machine affects all of them equally.\n\n"
     )
-    with atomic_write("reports/benchmarks.md") as beside:
-        beside.write_text(head + common.machine() + "\n\n" + "\n".join(sections), encoding="utf-8")
-    return "\nreports/benchmarks.md is written."
+    with atomic_write("reports/benchmarks.md") as temporary:
+        temporary.write_text(head + common.machine() + "\n\n" + "\n".join(sections), encoding="utf-8")
+    return "\nWritten to reports/benchmarks.md."
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the benchmarks share: options, timing in turns, the seeds' way of answering, the machine and its limits."""
+"""Shared code of the benchmarks: options, interleaved timing, the original systems, limits of the machine."""
 
 import argparse
 import os
@@ -21,40 +21,46 @@ from twincar.config import IMAGENET_MEAN, IMAGENET_STD
 from twincar.modeling.networks import architectures
 from twincar.modeling.training import run_folder
 
-SEED_SIZE, SEED_BATCH = 224, 32
+ORIGINAL_SIZE, ORIGINAL_BATCH = 224, 32  # pixels and pictures, of the original systems
 
 
 @dataclass(frozen=True)
 class Options:
-    """model : a model folder or Hub repo. data : what `twincar prepare` wrote. quick : about a quarter of
-    the work."""
+    """Command line options of a benchmark.
+
+    Attributes:
+        model: A model folder or Hub repo.
+        data: The folder that `twincar prepare` wrote.
+        quick: Do about a quarter of the work.
+    """
 
     model: str
     data: Path
     quick: bool
 
     def rounds(self, count: int) -> int:
+        """Return the number of rounds: `count`, or a quarter of it if `quick`."""
         return max(count // 4, 3) if self.quick else count
 
 
 def run(main: Callable[[Options], str]) -> None:
-    """Read the options, and print what `main` measures with them."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Parse the options and print the result of `main`."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--model", default="models/twincar")
     parser.add_argument("--data", type=Path, default=Path("data"))
     parser.add_argument("--quick", action="store_true")
     options = Options(**vars(parser.parse_args()))
     if not (options.data / "cars.csv").is_file():
-        parser.error(f"{options.data} holds no cars.csv: name the folder that `twincar prepare` wrote with --data.")
+        parser.error(f"{options.data} contains no cars.csv: pass the folder that `twincar prepare` wrote as --data.")
     print(machine())
     print(main(options))
 
 
-def in_turns(ways: dict[str, Callable[[], object]], rounds: int, warm_up: int = 2) -> dict[str, float]:
-    """Median seconds of each way. All take a turn in every round; the first rounds do not count."""
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
+def interleaved_medians(variants: dict[str, Callable[[], object]], rounds: int, warm_up: int = 2) -> dict[str, float]:
+    """Time functions in turn, in each of `warm_up` + `rounds` rounds, and return the median seconds of each."""
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
     for turn in range(warm_up + rounds):
-        for name, work in ways.items():
+        for name, work in variants.items():
             start = time.perf_counter()
             work()
             if turn >= warm_up:
@@ -63,34 +69,35 @@ def in_turns(ways: dict[str, Callable[[], object]], rounds: int, warm_up: int = 
 
 
 def table(columns: list[str], rows: list[list]) -> str:
-    """A table in Markdown; the first column is words, the others are figures."""
+    """Format a Markdown table: the first column left-aligned, the others right-aligned."""
     lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
 
 def ms(seconds: float) -> str:
+    """Format seconds as milliseconds."""
     return f"{1000 * seconds:.1f} ms"
 
 
 def val_rows(options: Options, count: int) -> pd.DataFrame:
-    """The first `count` val rows of the table, in an order of chance that is always the same."""
+    """Return `count` random rows of the val split, always the same."""
     from twincar.data.table import load_table
 
     rows = load_table(options.data).query("split == 'val'")
     return rows.sample(min(count, len(rows)), random_state=0)
 
 
-# The seeds' way
+# The original systems
 
 
-def seed_network() -> nn.Module:
-    """The seed systems' network, in single precision, as torch lays it out. Its weights do not matter for its time."""
+def original_network() -> nn.Module:
+    """Build the network of the original systems, in single precision and with random weights."""
     torch.manual_seed(0)
     return architectures.build("resnet50", 196, head="two_layer", dropout=0.2)
 
 
-def seed_batch(photos: list[Image.Image], size: int = SEED_SIZE) -> Tensor:
-    """(N, 3, size, size), as the seeds read photos."""
+def original_batch(photos: list[Image.Image], size: int = ORIGINAL_SIZE) -> Tensor:
+    """Preprocess photos as the original systems do: (N, 3, size, size)."""
     normalize = transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD)
     read = transforms.Compose([transforms.Resize((size, size)), transforms.ToTensor(), normalize])
     return torch.stack([read(photo.convert("RGB")) for photo in photos])
@@ -100,35 +107,35 @@ def seed_batch(photos: list[Image.Image], size: int = SEED_SIZE) -> Tensor:
 
 
 def machine() -> str:
-    """What was measured on: processor, what it can do in half precision and bytes, versions."""
+    """Describe the machine: processor, its instructions for low precision, versions, load."""
     import openvino
 
-    kinds = ("avx512f", "avx512_bf16", "avx512_vnni", "avx_vnni", "amx_bf16", "amx_int8")
-    able = [kind for kind in kinds if kind in run_folder.cpuinfo().split()]
+    instructions = ("avx512f", "avx512_bf16", "avx512_vnni", "avx_vnni", "amx_bf16", "amx_int8")
+    supported = [name for name in instructions if name in run_folder.cpuinfo().split()]
     versions = {"Python": platform.python_version(), "torch": torch.__version__, "OpenVINO": openvino.__version__}
     return (
-        f"{run_folder.processor()} ({', '.join(able) or 'no AVX-512'}); "
+        f"{run_folder.processor()} ({', '.join(supported) or 'no AVX-512'}); "
         f"{torch.cuda.get_device_name() + '; ' if torch.cuda.is_available() else ''}"
         f"{platform.system()}; {', '.join(f'{name} {value}' for name, value in versions.items())}; "
-        f"load average {os.getloadavg()[0]:.1f} before it began."
+        f"load average {os.getloadavg()[0]:.1f} at the start."
     )
 
 
 def matmul_rate(precision: str) -> float:
-    """Operations a second in a large product of two square matrices: what the processor gives at best."""
-    kinds = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16, "int8": torch.int8}
-    a, b = (torch.randn(2048, 2048).to(kinds[precision]) for _ in range(2))
-    product = torch._int_mm if precision == "int8" else torch.mm  # torch.mm knows no sums wider than their numbers
+    """Measure the peak operations per second: the product of two large square matrices."""
+    dtypes = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16, "int8": torch.int8}
+    a, b = (torch.randn(2048, 2048).to(dtypes[precision]) for _ in range(2))
+    product = torch._int_mm if precision == "int8" else torch.mm  # torch.mm cannot accumulate int8 in int32
     return 2 * 2048**3 / min(_times(lambda: product(a, b), 10))
 
 
 def copy_rate() -> float:
-    """Bytes a second that are read and written in copying 256 MB."""
+    """Measure the bytes per second read and written when copying 256 MB."""
     a, b = np.ones(2**25), np.empty(2**25)
     return 2 * a.nbytes / min(_times(lambda: np.copyto(b, a), 10))
 
 
-def _times(work: Callable, count: int) -> list[float]:
+def _times(work: Callable[[], object], count: int) -> list[float]:
     work()
     seconds = []
     for _ in range(count):
@@ -140,7 +147,7 @@ def _times(work: Callable, count: int) -> list[float]:
 
 @torch.no_grad()
 def operations(network: nn.Module, size: int) -> int:
-    """Operations of one forward pass of one picture, a multiply and an add counted as two."""
+    """Count the operations of a forward pass of one picture; a multiply-add counts as two."""
     with FlopCounterMode(display=False) as counter:
         network(torch.zeros(1, 3, size, size))
     return counter.get_total_flops()

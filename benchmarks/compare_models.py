@@ -1,9 +1,9 @@
-"""How long does an answer take, and how large is the model? Published models beside each other.
+"""Size and latency of several published models.
 
     python benchmarks/compare_models.py models/twincar runs/lite/model --photo photo.jpg
 
-Each model answers the same decoded photo, with and without the Grad-CAM++ overlay, in turns, so that what else the
-machine does falls on all of them alike. Prints medians over the rounds.
+Each model predicts the same decoded photo in turn, with and without the Grad-CAM++ overlay, so that other load on the
+machine affects all of them equally. Prints medians over the rounds.
 """
 
 import platform
@@ -22,34 +22,34 @@ from twincar.features.photo import load_photo
 
 def main(
     models: Annotated[list[str], typer.Argument(help="Model folders or Hub repos.")],
-    photo: Annotated[Path, typer.Option(help="The photo to answer.")],
-    rounds: Annotated[int, typer.Option(min=3)] = 30,
+    photo: Annotated[Path, typer.Option(help="Photo to predict.")],
+    rounds: Annotated[int, typer.Option(min=3, help="Number of rounds.")] = 30,
 ) -> None:
-    """Time published models against each other on one photo."""
+    """Compare published models on one photo."""
     picture = load_photo(photo)
     predictors = {name: Predictor.from_pretrained(name, device="cpu") for name in models}
-    ways = {  # from one look each: a second one takes knowledge, which not every model has
-        "answer": lambda ask: ask(picture, refine=False),
-        "answer and overlay": lambda ask: ask(picture, refine=False).overlay(),
+    variants = {  # one pass each: not every model has the detector that a second pass needs
+        "prediction": lambda ask: ask(picture, refine=False),
+        "prediction and overlay": lambda ask: ask(picture, refine=False).overlay(),
     }
-    seconds: dict[tuple[str, str], list[float]] = {(name, way): [] for name in models for way in ways}
+    seconds: dict[tuple[str, str], list[float]] = {(name, variant): [] for name in models for variant in variants}
     for turn in range(rounds + 3):
         for name, ask in predictors.items():
-            for way, work in ways.items():
+            for variant, work in variants.items():
                 start = time.perf_counter()
                 work(ask)
-                if turn >= 3:  # the first ones warm up
-                    seconds[name, way].append(time.perf_counter() - start)
+                if turn >= 3:  # the first three rounds are warm-up
+                    seconds[name, variant].append(time.perf_counter() - start)
 
     print(f"Python {platform.python_version()}, torch {torch.__version__}, {torch.get_num_threads()} threads")
     print(f"photo of {picture.width} by {picture.height} pixels, {rounds} rounds, medians\n")
-    print(f"| model | network | weights | file | read at | {' | '.join(ways)} |")
-    print("| --- | --- | --- | --- | --- |" + " --- |" * len(ways))
+    print(f"| model | network | weights | file | image size | {' | '.join(variants)} |")
+    print("| --- | --- | --- | --- | --- |" + " --- |" * len(variants))
     for name, ask in predictors.items():
         file = Path(name) / "model.safetensors"
         size = f"{file.stat().st_size / 1e6:.1f} MB" if file.is_file() else "on the Hub"
         weights = sum(parameter.numel() for parameter in ask.network.parameters()) / 1e6
-        times = [f"{1000 * statistics.median(seconds[name, way]):.0f} ms" for way in ways]
+        times = [f"{1000 * statistics.median(seconds[name, variant]):.0f} ms" for variant in variants]
         network = f"{ask.config['architecture']['name']} ({ask.engine.name})"
         print(f"| {name} | {network} | {weights:.1f} M | {size} | {ask.size} px | {' | '.join(times)} |")
 

@@ -1,9 +1,9 @@
-"""How much does a spoilt photo cost?
+"""Robustness to corruptions: accuracy on corrupted validation pictures.
 
     python -m benchmarks.corruption_robustness models/twincar --data data --out reports
 
-Validation pictures, cut to their boxes as `twincar evaluate` cuts them, spoilt in the ways and severities of
-`corruptions.py` at the size that the network reads, and answered from one look.
+Validation pictures are cropped as `twincar evaluate` does, resized to the network's input size, corrupted with every
+corruption and severity of `corruptions.py`, and predicted in one pass.
 """
 
 from pathlib import Path
@@ -21,36 +21,42 @@ from twincar import Predictor
 from twincar.data.table import load_table
 from twincar.features.transforms import squash
 from twincar.files import atomic_write
-from twincar.modeling.evaluation.evaluate import boxed
+from twincar.modeling.evaluation.evaluate import load_crops
 from twincar.plots.figures import canvas, percents, styled
 from twincar.plots.palette import GREY, VIOLET
 from twincar.report.report import save
 
-KNOWN = "called unknown or no car"
+REJECTED = "rejected as unknown or no car"
 
 
-def spoilt(picture: np.ndarray, name: str, severity: int, row: int) -> np.ndarray:
-    """One picture, spoilt; the same each time, and otherwise than its neighbours."""
+def corrupt(picture: np.ndarray, name: str, severity: int, row: int) -> np.ndarray:
+    """Corrupt a picture, with random numbers determined by its row, the corruption and the severity."""
     rng = np.random.default_rng([row, list(CORRUPTIONS).index(name), severity])
     return CORRUPTIONS[name](picture, severity, rng)
 
 
 def measure(predictor: Predictor, pictures: list[np.ndarray], names: list[str]) -> pd.DataFrame:
-    """A row a way and severity, and one of the sound pictures: share right, mean probability of the answer, and share
-    that the model doubts to be a car it knows."""
+    """Predict the pictures without corruption and with each corruption and severity.
+
+    Returns:
+        One row per corruption and severity: the accuracy, the mean probability of the predicted class, and the fraction
+        of pictures that the model rejects.
+    """
     jobs = [("none", 0), *((name, severity) for name in CORRUPTIONS for severity in range(1, SEVERITIES + 1))]
     lines = []
-    for name, severity in tqdm(jobs, desc="Spoiling", disable=None):
-        seen = (spoilt(picture, name, severity, row) if severity else picture for row, picture in enumerate(pictures))
-        answers = predictor.batch(seen, refine=False)
+    for name, severity in tqdm(jobs, desc="Corrupting", disable=None):
+        inputs = (
+            corrupt(picture, name, severity, row) if severity else picture for row, picture in enumerate(pictures)
+        )
+        answers = predictor.batch(inputs, refine=False)
         best = [answer.top(1)[0] for answer in answers]
         lines.append(
             {
-                "spoilt by": name,
+                "corruption": name,
                 "severity": severity,
-                "right": np.mean([guess.class_name == truth for guess, truth in zip(best, names, strict=True)]),
+                "accuracy": np.mean([guess.class_name == truth for guess, truth in zip(best, names, strict=True)]),
                 "probability": np.mean([guess.probability for guess in best]),
-                KNOWN: np.mean([not (answer.is_car and answer.is_known) for answer in answers]),
+                REJECTED: np.mean([not (answer.is_car and answer.is_known) for answer in answers]),
             }
         )
     return pd.DataFrame(lines)
@@ -58,18 +64,18 @@ def measure(predictor: Predictor, pictures: list[np.ndarray], names: list[str]) 
 
 @styled
 def figure(found: pd.DataFrame, count: int) -> Figure:
-    """A small chart a way: accuracy, and what the model thought of it, over the severities."""
+    """Draw accuracy and mean probability by severity, one chart per corruption."""
     drawn = canvas(
         7.2,
-        "What spoils an answer",
-        f"Top-1 accuracy on {count} validation pictures (violet), and the mean probability that the model gave its "
-        "answers (grey), by severity; 0 is the sound picture. Grey above violet: surer than it should be.",
+        "Accuracy by corruption and severity",
+        f"Top-1 accuracy on {count} validation pictures (violet) and mean probability of the predicted class (grey), "
+        "by severity; 0 is without corruption. Where grey is above violet, the model is overconfident.",
     )
-    sound = found[found["severity"] == 0]
+    clean = found[found["severity"] == 0]
     for axes, name in zip(drawn.subplots(3, 3, sharex=True, sharey=True).flat, CORRUPTIONS, strict=True):
-        line = pd.concat([sound, found[found["spoilt by"] == name]])
+        line = pd.concat([clean, found[found["corruption"] == name]])
         axes.plot(line["severity"], line["probability"], color=GREY, ls=(0, (4, 3)), label="probability")
-        axes.plot(line["severity"], line["right"], color=VIOLET, marker="o", ms=4, label="right")
+        axes.plot(line["severity"], line["accuracy"], color=VIOLET, marker="o", ms=4, label="accuracy")
         axes.set(title=name, ylim=(0, 1), xticks=range(SEVERITIES + 1))
         percents(axes.yaxis)
     return drawn
@@ -77,50 +83,55 @@ def figure(found: pd.DataFrame, count: int) -> Figure:
 
 @styled
 def sheet(picture: np.ndarray) -> Figure:
-    """One picture in every way, a row each, and severity."""
+    """Draw one picture with every corruption (rows) and severity (columns)."""
     drawn = canvas(
         14.6,
-        "What was done to them",
-        "One picture for all, sound on the left, then spoilt more and more.",
+        "The corruptions",
+        "One picture with every corruption: left without, then severities 1 to 5.",
     )
     for axes, name in zip(drawn.subplots(len(CORRUPTIONS), SEVERITIES + 1), CORRUPTIONS, strict=True):
         for severity, place in enumerate(axes):
-            place.imshow(spoilt(picture, name, severity, 0) if severity else picture)
+            place.imshow(corrupt(picture, name, severity, 0) if severity else picture)
             place.set(xticks=[], yticks=[])
-            place.set_title(f"{name}, {severity}" if severity else "sound", fontsize=9, weight="normal")
+            place.set_title(f"{name}, {severity}" if severity else "original", fontsize=9, weight="normal")
     return drawn
 
 
 def table(found: pd.DataFrame, count: int) -> list[str]:
-    sound = found.iloc[0]
-    low, high = binomtest(round(sound["right"] * count), count).proportion_ci(0.95, method="wilson")
+    """Format the results of `measure` as lines of Markdown."""
+    clean = found.iloc[0]
+    low, high = binomtest(round(clean["accuracy"] * count), count).proportion_ci(0.95, method="wilson")
     lines = [
-        f"{count} validation pictures. Sound, {sound['right']:.1%} are answered right (95 % interval {low:.1%} to "
-        f"{high:.1%}, Wilson), with a mean probability of {sound['probability']:.1%}, and {sound[KNOWN]:.1%} are "
-        f"{KNOWN}. The columns are severities; the last two are of severity 3.",
+        f"{count} validation pictures. Without corruption, top-1 accuracy is {clean['accuracy']:.1%} (95 % interval "
+        f"{low:.1%} to {high:.1%}, Wilson), the mean probability of the predicted class {clean['probability']:.1%}, "
+        f"and {clean[REJECTED]:.1%} are {REJECTED}. Columns 1 to 5 are the accuracy by severity; the last two columns "
+        "are of severity 3.",
         "",
-        f"| spoilt by | 1 | 2 | 3 | 4 | 5 | mean | probability | {KNOWN} |",
+        f"| corruption | 1 | 2 | 3 | 4 | 5 | mean | probability | {REJECTED} |",
         "| --- |" + " ---: |" * (SEVERITIES + 3),
     ]
     for name in CORRUPTIONS:
-        some = found[found["spoilt by"] == name].set_index("severity")
-        shares = [f"{share:.1%}" for share in [*some["right"], some["right"].mean()]]
-        lines.append(f"| {name} | {' | '.join(shares)} | {some.at[3, 'probability']:.1%} | {some.at[3, KNOWN]:.1%} |")
-    worse = found[found["severity"] > 0]
-    return [*lines, "", f"Mean over all {len(worse)}: {worse['right'].mean():.1%}."]
+        rows = found[found["corruption"] == name].set_index("severity")
+        cells = [f"{value:.1%}" for value in [*rows["accuracy"], rows["accuracy"].mean()]]
+        cells += [f"{rows.at[3, column]:.1%}" for column in ("probability", REJECTED)]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    corrupted = found[found["severity"] > 0]
+    return [*lines, "", f"Mean accuracy over all {len(corrupted)}: {corrupted['accuracy'].mean():.1%}."]
 
 
 def main(
-    model: Annotated[Path, typer.Argument(help="A published model's folder.")],
-    data: Annotated[Path, typer.Option(help="What `twincar prepare` wrote.")],
-    out: Annotated[Path | None, typer.Option(help="Write corruption_robustness.md and its figures there, too.")] = None,
-    count: Annotated[int, typer.Option(min=8, help="Validation pictures to spoil.")] = 408,
+    model: Annotated[Path, typer.Argument(help="Model folder.")],
+    data: Annotated[Path, typer.Option(help="Folder that `twincar prepare` wrote.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write corruption_robustness.md and its figures to.")
+    ] = None,
+    count: Annotated[int, typer.Option(min=8, help="Number of validation pictures.")] = 408,
 ) -> None:
-    """Measure a published model on spoilt pictures."""
+    """Measure the accuracy of a published model on corrupted pictures."""
     predictor = Predictor.from_pretrained(model)
     rows = load_table(data).query("split == 'val'")
     rows = rows.sample(min(count, len(rows)), random_state=0)
-    pictures = [squash(picture, predictor.size) for picture in boxed(rows)]
+    pictures = [squash(picture, predictor.size) for picture in load_crops(rows)]
     found = measure(predictor, pictures, list(rows["class_name"]))
     lines = table(found, len(rows))
     print("\n".join(lines))
@@ -128,14 +139,15 @@ def main(
         save(figure(found, len(rows)), out / "corruption_robustness.svg")
         save(sheet(pictures[0]), out / "corruption_robustness.jpg")
         command = "python -m benchmarks.corruption_robustness models/twincar --data data --out reports"
-        with atomic_write(out / "corruption_robustness.md") as beside:
+        with atomic_write(out / "corruption_robustness.md") as temporary:
             text = [
-                f"# What a spoilt photo costs\n\n`{command}`\n",
+                f"# Robustness to corruptions\n\n`{command}`\n",
                 "![Accuracy by severity](corruption_robustness.svg)\n",
                 *lines,
+                "\nThe corruptions and severities, on one picture:\n",
+                "![Every corruption and severity](corruption_robustness.jpg)",
             ]
-            text += ["\nWhat was done to them, one picture for all:\n", "![Every way and severity](corruption_robustness.jpg)"]
-            beside.write_text("\n".join(text) + "\n", encoding="utf-8")
+            temporary.write_text("\n".join(text) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

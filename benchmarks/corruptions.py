@@ -1,8 +1,8 @@
-"""What spoils a photo, in five severities each: (H, W, 3) uint8 -> the same shape, the same each time.
+"""Image corruptions in five severities, for `corruption_robustness.py`: (H, W, 3) uint8 -> (H, W, 3) uint8.
 
 After Hendrycks & Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations" (ICLR
-2019, arXiv:1903.12261), whose severities of noise, blur and JPEG these are where they fit pictures of about 200 px.
-`python -m benchmarks.corruption_robustness` measures with them.
+2019, arXiv:1903.12261), with their severities of noise, blur and JPEG where these fit pictures of about 200 px. All are
+deterministic given the random generator.
 """
 
 from collections.abc import Callable
@@ -14,12 +14,12 @@ SEVERITIES = 5
 
 
 def blur(picture: np.ndarray, severity: int, rng: np.random.Generator) -> np.ndarray:
-    """A Gaussian of 0.5 to 3 pixels."""
+    """Gaussian blur with a standard deviation of 0.5 to 3 pixels."""
     return cv2.GaussianBlur(picture, (0, 0), (0.5, 1, 1.5, 2, 3)[severity - 1])
 
 
 def motion(picture: np.ndarray, severity: int, rng: np.random.Generator) -> np.ndarray:
-    """Smeared along 5 to 21 pixels, within 20 degrees of the horizontal, as a passing car is."""
+    """Motion blur over 5 to 21 pixels, within 20 degrees of the horizontal."""
     length = (5, 9, 13, 17, 21)[severity - 1]
     kernel = np.zeros((length, length), np.float32)
     kernel[length // 2] = 1
@@ -29,24 +29,24 @@ def motion(picture: np.ndarray, severity: int, rng: np.random.Generator) -> np.n
 
 
 def noise(picture: np.ndarray, severity: int, rng: np.random.Generator) -> np.ndarray:
-    """Gaussian, independent in each channel, of a deviation of 0.04 to 0.26 of the range."""
+    """Gaussian noise, independent by channel, with a standard deviation of 0.04 to 0.26 of the range."""
     return _bytes(picture + 255 * (0.04, 0.08, 0.12, 0.18, 0.26)[severity - 1] * rng.standard_normal(picture.shape))
 
 
 def jpeg(picture: np.ndarray, severity: int, rng: np.random.Generator) -> np.ndarray:
-    """Written at quality 25 to 5."""
+    """JPEG compression with quality 25 to 5."""
     _, code = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, (25, 18, 12, 8, 5)[severity - 1]])
     return cv2.imdecode(code, cv2.IMREAD_COLOR)
 
 
 def darkness(picture: np.ndarray, severity: int, rng: np.random.Generator) -> np.ndarray:
-    """A half to a twentieth of the light, with the noise of the few photons that are left (400 at full white)."""
+    """A half to a twentieth of the light, with photon noise (Poisson, 400 photons at full white)."""
     light = picture / 255 * (0.5, 0.3, 0.2, 0.1, 0.05)[severity - 1]
     return _bytes(255 * rng.poisson(light * 400) / 400)
 
 
 def glare(picture: np.ndarray, severity: int, rng: np.random.Generator) -> np.ndarray:
-    """A light somewhere on the picture, whose halo of a quarter of the side whitens up to all of it, over a veil."""
+    """A bright light at a random position: a Gaussian halo of a quarter of the width, and a uniform veil."""
     height, width = picture.shape[:2]
     y, x = np.mgrid[:height, :width]
     at_x, at_y = rng.uniform(0.2, 0.8, 2) * (width, height)
@@ -57,7 +57,7 @@ def glare(picture: np.ndarray, severity: int, rng: np.random.Generator) -> np.nd
 
 
 def rain(picture: np.ndarray, severity: int, rng: np.random.Generator) -> np.ndarray:
-    """Bright streaks, a tenth of the side long, 100 to 900 of them on a picture of 208 px, all of one slant."""
+    """Parallel bright streaks, a tenth of the height long, 100 to 900 on a picture of 208 px."""
     height, width = picture.shape[:2]
     drops, slant = (100, 250, 400, 600, 900)[severity - 1] * width * height // 208**2, rng.uniform(-0.4, 0.4)
     streaks = np.zeros((height, width), np.uint8)
@@ -71,7 +71,7 @@ def rain(picture: np.ndarray, severity: int, rng: np.random.Generator) -> np.nda
 
 
 def rotation(picture: np.ndarray, severity: int, rng: np.random.Generator) -> np.ndarray:
-    """Turned by 4 to 20 degrees to either side; the corners show what lies beside them, mirrored."""
+    """Rotation by 4 to 20 degrees to either side, with mirrored borders."""
     angle = (4, 8, 12, 16, 20)[severity - 1] * rng.choice([-1, 1])
     height, width = picture.shape[:2]
     turn = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), angle, 1)
@@ -79,7 +79,7 @@ def rotation(picture: np.ndarray, severity: int, rng: np.random.Generator) -> np
 
 
 def low_resolution(picture: np.ndarray, severity: int, rng: np.random.Generator) -> np.ndarray:
-    """As if photographed with 96 to 24 pixels from side to side."""
+    """Downsampling to a width of 96 to 24 pixels and back."""
     height, width = picture.shape[:2]
     small = (96, 72, 56, 40, 24)[severity - 1]
     shrunk = cv2.resize(picture, (small, max(round(height / width * small), 1)), interpolation=cv2.INTER_AREA)

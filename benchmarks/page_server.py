@@ -1,4 +1,4 @@
-"""The page in a process of its own, and clients that ask it: what `concurrency.py` and `startup.py` share."""
+"""Run the page in a subprocess and request predictions from it, for other benchmarks."""
 
 import json
 import os
@@ -13,29 +13,29 @@ from pathlib import Path
 import httpx
 
 REPO = Path(__file__).resolve().parents[1]
-READY = 300  # seconds until the page has to be there
+READY = 300  # seconds that the page may take to start
 
 
 class Page:
-    """A running page: its address, its process, and the seconds until it gave its first page."""
+    """A running page: its URL, its process, and the seconds until it served its first response."""
 
     def __init__(self, url: str, process: subprocess.Popen, seconds: float):
         self.url, self.process, self.seconds = url, process, seconds
 
     def resident(self) -> float:
-        """Bytes in memory, in millions; of Linux."""
+        """Return the resident memory in MB (Linux only)."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(status.split("VmRSS:")[1].split()[0]) * 1024 / 1e6
 
-    def worked(self) -> float:
-        """Seconds of a core that its process has used so far; of Linux."""
+    def cpu_seconds(self) -> float:
+        """Return the CPU seconds used so far (Linux only)."""
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @contextmanager
 def served(model: str, folder: Path, **variables: str) -> Iterator[Page]:
-    """Run app.py with a model until the block ends; its uploads and what it prints go to `folder`."""
+    """Run app.py with a model while the block runs; its uploads and its log are in `folder`."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -61,8 +61,11 @@ def served(model: str, folder: Path, **variables: str) -> Iterator[Page]:
 
 
 async def ask(client: httpx.AsyncClient, photo: bytes, session: str) -> dict:
-    """One answer as Gradio's own clients get it, each of which has a session: send the photo, ask, read the events to
-    the last. Raises where there is none."""
+    """Request one prediction as Gradio's clients do: upload the photo, call the endpoint, read the events to the end.
+
+    Raises:
+        RuntimeError: The page returned an error.
+    """
     sent = await client.post("/gradio_api/upload", files={"files": ("photo.jpg", photo, "image/jpeg")})
     sent.raise_for_status()
     question = {"data": [{"path": sent.json()[0], "meta": {"_type": "gradio.FileData"}}], "session_hash": session}
@@ -76,5 +79,5 @@ async def ask(client: httpx.AsyncClient, photo: bytes, session: str) -> dict:
             elif line.startswith("data:") and event == "complete":
                 return json.loads(line.split(":", 1)[1])[0]
             elif event == "error":
-                raise RuntimeError(f"The page answered with an error: {line}")
-    raise RuntimeError("The page ended its answer without one.")
+                raise RuntimeError(f"The page returned an error: {line}")
+    raise RuntimeError("The page closed the connection without an answer.")

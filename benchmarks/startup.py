@@ -1,9 +1,9 @@
-"""How long until the page answers, and how much memory does it take?
+"""Startup time and memory use of the page.
 
 python -m benchmarks.startup --data data
 
-`python app.py` to its first page and to its first answer: with nothing compiled before, and then from the cache. After
-that 200 answers, and what the process holds in memory on the way.
+Time from `python app.py` to the first page and to the first answer, without and with the cache of compiled models. Then
+the resident memory over 200 answers.
 """
 
 import asyncio
@@ -20,6 +20,7 @@ ANSWERS = 200
 
 
 def main(options: common.Options) -> str:
+    """Start the page several times, then request answers."""
     photos = [Path(path).read_bytes() for path in common.val_rows(options, 32)["path"]]
 
     async def asked(url: str, count: int) -> None:
@@ -27,7 +28,7 @@ def main(options: common.Options) -> str:
             for turn in range(count):
                 await page_server.ask(client, photos[turn % len(photos)], f"session{turn}")
 
-    starts: dict[str, list[tuple[float, float]]] = {"nothing compiled": [], "from the cache": []}
+    starts: dict[str, list[tuple[float, float]]] = {"without cache": [], "with cache": []}
     resident: dict[int, float] = {}
     with TemporaryDirectory() as folder:
         for turn in range(options.rounds(4) + 1):
@@ -35,7 +36,7 @@ def main(options: common.Options) -> str:
                 start = time.perf_counter()
                 asyncio.run(asked(running.url, 1))
                 first = running.seconds + time.perf_counter() - start
-                starts["from the cache" if turn else "nothing compiled"].append((running.seconds, first))
+                starts["with cache" if turn else "without cache"].append((running.seconds, first))
                 if turn == options.rounds(4):
                     resident[1] = running.resident()
                     for count in range(ANSWERS // 4, ANSWERS + 1, ANSWERS // 4):
@@ -46,7 +47,7 @@ def main(options: common.Options) -> str:
         for name, times in starts.items()
     ]
     memory = common.table(
-        ["after answers", *map(str, resident)], [["resident", *(f"{mb:.0f} MB" for mb in resident.values())]]
+        ["after answers", *map(str, resident)], [["resident memory", *(f"{mb:.0f} MB" for mb in resident.values())]]
     )
     return f"{common.table(['start', 'runs', 'first page', 'first answer'], rows)}\n\n{memory}"
 

@@ -1,9 +1,9 @@
-"""How many photos a second, from JPEG files to the rows of a CSV?
+"""Throughput of batch prediction, from JPEG files to a CSV.
 
 python -m benchmarks.throughput --data data
 
-The val pictures as they lie on disk, and a few of 12 megapixels made from them. The seeds read one after the other with
-PIL, at 224 px, and asked torch in single precision in batches of 32.
+The val pictures as stored, and some enlarged to 12 megapixels. The original systems read them one by one with PIL, at
+224 px, and run torch in single precision in batches of 32.
 """
 
 import csv
@@ -24,17 +24,19 @@ LARGE = (4000, 3000)
 
 
 @torch.no_grad()
-def seeds_way(network: nn.Module, names: tuple[str, ...], files: list[str], out: Path) -> None:
+def original_loop(network: nn.Module, names: tuple[str, ...], files: list[str], out: Path) -> None:
+    """Predict files as the original systems do."""
     with out.open("w", newline="") as table:
         writer = csv.writer(table)
-        for start in range(0, len(files), common.SEED_BATCH):
-            some = files[start : start + common.SEED_BATCH]
-            found = network(common.seed_batch([Image.open(file) for file in some])).softmax(1).max(1)
+        for start in range(0, len(files), common.ORIGINAL_BATCH):
+            some = files[start : start + common.ORIGINAL_BATCH]
+            found = network(common.original_batch([Image.open(file) for file in some])).softmax(1).max(1)
             for file, probability, label in zip(some, found.values, found.indices, strict=True):
                 writer.writerow([file, names[label], f"{probability:.4f}"])
 
 
-def ours(predictor: Predictor, files: list[str], out: Path) -> None:
+def twincar(predictor: Predictor, files: list[str], out: Path) -> None:
+    """Predict files as `twincar predict` does."""
     with open_results(out) as answers:
         for file, answer in zip(files, predictor.stream(files, full_size=False), strict=True):
             answers.write(file, as_dict(answer, 5))
@@ -42,16 +44,17 @@ def ours(predictor: Predictor, files: list[str], out: Path) -> None:
 
 
 def main(options: common.Options) -> str:
+    """Time both on pictures as stored and on large ones."""
     files = list(common.val_rows(options, options.rounds(256))["path"])
     threads = torch.get_num_threads()
     predictor = Predictor.from_pretrained(options.model, device="cpu")
-    seed = common.seed_network().eval()
+    original = common.original_network().eval()
     same = Predictor.from_pretrained(options.model, device="cpu", engine="torch:f32").network
 
-    def with_threads(count: int, work, *words):
+    def with_threads(count: int, work, *arguments):
         def timed():
             torch.set_num_threads(count)
-            work(*words)
+            work(*arguments)
 
         return timed
 
@@ -64,25 +67,25 @@ def main(options: common.Options) -> str:
             large.append(f"{folder}/{place}.jpg")
             Image.open(file).convert("RGB").resize(LARGE, Image.Resampling.BICUBIC).save(large[-1], quality=90)
         out, names = Path(folder) / "answers.csv", predictor.class_names
-        for title, some in (("as they are", files), ("12 megapixels", large)):
-            ways = {
-                "the seeds' loop, ResNet50": with_threads(
-                    threads, seeds_way, seed, names, some, Path(folder) / "a.csv"
+        for title, some in (("as stored", files), ("12 megapixels", large)):
+            variants = {
+                "original, ResNet50": with_threads(
+                    threads, original_loop, original, names, some, Path(folder) / "a.csv"
                 ),
-                "the seeds' loop, this network": with_threads(
-                    threads, seeds_way, same, names, some, Path(folder) / "b.csv"
+                "original, TwinCar's network": with_threads(
+                    threads, original_loop, same, names, some, Path(folder) / "b.csv"
                 ),
-                f"TwinCar ({predictor.engine.name})": with_threads(own, ours, predictor, some, out),
+                f"TwinCar ({predictor.engine.name})": with_threads(own, twincar, predictor, some, out),
             }
-            seconds = common.in_turns(ways, rounds=3, warm_up=1)
-            slowest = seconds["the seeds' loop, ResNet50"]
+            seconds = common.interleaved_medians(variants, rounds=3, warm_up=1)
+            baseline = seconds["original, ResNet50"]
             lines += [
-                [f"{title}: {name}", f"{len(some) / taken:.1f}", f"{slowest / taken:.1f}"]
+                [f"{title}: {name}", f"{len(some) / taken:.1f}", f"{baseline / taken:.1f}"]
                 for name, taken in seconds.items()
             ]
     torch.set_num_threads(threads)
-    return common.table(["photos, and way", "photos/s", "times the seeds'"], lines) + (
-        f"\n\n{len(files)} photos as they are, the first of {' by '.join(map(str, Image.open(files[0]).size))} pixels; "
+    return common.table(["photos: variant", "photos/s", "speedup"], lines) + (
+        f"\n\n{len(files)} photos as stored, the first of {' by '.join(map(str, Image.open(files[0]).size))} pixels; "
         f"{len(large)} of 12 megapixels."
     )
 

@@ -1,10 +1,10 @@
-"""How long does a training step take?
+"""Time of a training step.
 
 python -m benchmarks.training_step --data data
 
-The recipe `twincar` on one batch of 32 pictures of 224 px: forward, backward, optimiser. The seeds trained in single
-precision, with all batch norms in train mode; their frozen layers got gradients as well, or, in the second line, did
-not. The floor is the operations of the recipe's step at the rate of a large matrix product.
+The recipe `twincar` on one batch of 32 pictures of 224 px: forward, backward, optimizer. The original system trains in
+single precision, with all batch norms in train mode, and with gradients for frozen layers too (first row) or not
+(second row). The lower bound is the number of operations of the step at the rate of a large matrix product.
 """
 
 import torch
@@ -18,12 +18,13 @@ from twincar.modeling.training.train import default_precision
 RECIPE = RECIPES["twincar"]
 
 
-def seeds_step(gradients: bool):
-    network = common.seed_network().train()
+def original_step(gradients: bool):
+    """Return the training step of the original system; `gradients`: frozen layers get gradients too."""
+    network = common.original_network().train()
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(gradients or network.stage(name) not in RECIPE.frozen)
-    learnt = [p for name, p in network.named_parameters() if network.stage(name) not in RECIPE.frozen]
-    optimizer = torch.optim.Adam(learnt, lr=1e-4)
+    trained = [p for name, p in network.named_parameters() if network.stage(name) not in RECIPE.frozen]
+    optimizer = torch.optim.Adam(trained, lr=1e-4)
     loss = torch.nn.CrossEntropyLoss(label_smoothing=RECIPE.label_smoothing)
 
     def step(images, labels) -> float:
@@ -31,13 +32,14 @@ def seeds_step(gradients: bool):
         found = loss(network(images.float() / 255), labels)
         found.backward()
         optimizer.step()
-        return found.item()  # as their progress bars read it, every step
+        return found.item()  # read in every step, as by their progress bars
 
     return step
 
 
-def our_step(precision: str):
-    task = CarClassifier(common.seed_network().to(memory_format=torch.channels_last), RECIPE, 196)
+def twincar_step(precision: str):
+    """Return the training step of TwinCar."""
+    task = CarClassifier(common.original_network().to(memory_format=torch.channels_last), RECIPE, 196)
     task.set_modes()
     optimizer = task.configure_optimizers()["optimizer"]
 
@@ -53,28 +55,29 @@ def our_step(precision: str):
 
 
 def main(options: common.Options) -> str:
-    count = common.SEED_BATCH // 4 if options.quick else common.SEED_BATCH
-    images = torch.randint(0, 256, (count, 3, common.SEED_SIZE, common.SEED_SIZE), dtype=torch.uint8)
+    """Time the steps on random pictures."""
+    count = common.ORIGINAL_BATCH // 4 if options.quick else common.ORIGINAL_BATCH
+    images = torch.randint(0, 256, (count, 3, common.ORIGINAL_SIZE, common.ORIGINAL_SIZE), dtype=torch.uint8)
     labels = torch.randint(0, 196, (count,))
     precision = default_precision()
-    ours = our_step(precision)
+    current = twincar_step(precision)
     steps = {
-        "the seeds' loop": seeds_step(gradients=True),
-        "the seeds' loop, nothing frozen has gradients": seeds_step(gradients=False),
-        f"TwinCar ({precision})": ours,
+        "original": original_step(gradients=True),
+        "original, no gradients for frozen layers": original_step(gradients=False),
+        f"TwinCar ({precision})": current,
     }
-    ways = {name: lambda step=step: step(images, labels) for name, step in steps.items()}
-    seconds = common.in_turns(ways, options.rounds(5), warm_up=1)
+    variants = {name: lambda step=step: step(images, labels) for name, step in steps.items()}
+    seconds = common.interleaved_medians(variants, options.rounds(5), warm_up=1)
     with FlopCounterMode(display=False) as counter:
-        ours(images, labels)
-    floor = counter.get_total_flops() / common.matmul_rate("bf16" if precision == "bf16-mixed" else "f32")
-    slowest = max(seconds["the seeds' loop"], 1e-9)
+        current(images, labels)
+    bound = counter.get_total_flops() / common.matmul_rate("bf16" if precision == "bf16-mixed" else "f32")
+    baseline = seconds["original"]
     rows = [
-        [name, f"{taken:.2f} s", f"{count / taken:.1f}", f"{slowest / taken:.2f}", f"{taken / floor:.1f}"]
+        [name, f"{taken:.2f} s", f"{count / taken:.1f}", f"{baseline / taken:.2f}", f"{taken / bound:.1f}"]
         for name, taken in seconds.items()
     ]
-    columns = ["way", "median step", "pictures/s", "times the seeds'", "floors"]
-    return common.table(columns, rows) + f"\n\nBatches of {count}. The floor is {floor:.2f} s."
+    columns = ["variant", "median step", "pictures/s", "speedup", "× lower bound"]
+    return common.table(columns, rows) + f"\n\nBatches of {count}. The lower bound is {bound:.2f} s."
 
 
 if __name__ == "__main__":

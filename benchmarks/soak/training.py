@@ -1,12 +1,12 @@
-"""Kills a training at random moments, again and again, and compares its end with that of one left in peace.
+"""Kill a training at random times, resume it, and compare the result with an uninterrupted training.
 
-    python benchmarks/soak/training.py --kills 20               # pictures drawn for it; minutes
+    python benchmarks/soak/training.py --kills 20               # synthetic pictures; minutes
     python benchmarks/soak/training.py --kills 20 --data data   # a prepared folder; hours
 
-The command is the README's, started anew after each kill with the same words. Moments are drawn evenly over the time in
-which the undisturbed run trained and published, so they fall into epochs, between them, into checkpoints and behind.
-When a run comes to its end in spite of it, that is compared with the undisturbed one's, and the next run is begun. Ends
-with 1 unless weights and metrics are the same each time, bit for bit.
+Runs the command `twincar train`, and again with the same arguments after each kill. Times are uniform over the duration
+of the uninterrupted run, training and publishing, so they are inside epochs, between them and during checkpoints. A
+run that finishes is compared with the uninterrupted one, and the next is started. Exits with 1 unless weights and
+metrics are equal every time, bit for bit.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from twincar.data.table import prepare
 
 
 def draw_cars(folder: Path, classes: int = 3, pictures: int = 40) -> Path:
-    """Folders by class of noise about a colour of the class: something to learn, of no worth."""
+    """Write pictures in a folder per class: noise around a brightness that depends on the class."""
     rng = np.random.default_rng(0)
     for label in range(classes):
         (folder / f"car {label}").mkdir(parents=True)
@@ -39,8 +39,8 @@ def draw_cars(folder: Path, classes: int = 3, pictures: int = 40) -> Path:
     return folder
 
 
-def end_of(out: Path) -> tuple[dict[str, torch.Tensor], pd.DataFrame]:
-    """Weights of the last and the best epoch, and the log without its seconds."""
+def result_of(out: Path) -> tuple[dict[str, torch.Tensor], pd.DataFrame]:
+    """Load the weights of the last and of the best epoch, and the log without its times."""
     weights = {
         f"{name}.{key}": value
         for name in ("last", "best")
@@ -50,29 +50,30 @@ def end_of(out: Path) -> tuple[dict[str, torch.Tensor], pd.DataFrame]:
     return weights, log[sorted(log.columns)]
 
 
-def noted(out: Path) -> int:
-    """When the run last began, in nanoseconds."""
+def start_time(out: Path) -> int:
+    """Return when the run was last started, in nanoseconds, 0 if never."""
     run = out / "run.json"
     return run.stat().st_mtime_ns if run.exists() else 0
 
 
 def state(out: Path) -> str:
-    """What lies in the folder of a run that was just killed."""
-    half = [path.name for path in out.rglob(".*.tmp*")]
+    """Describe the folder of a run that was just killed."""
+    partial = [path.name for path in out.rglob(".*.tmp*")]
     log = out / "metrics.csv"
     epochs = len(pd.read_csv(log)) if log.is_file() else 0
-    return f"{epochs} epochs logged" + (f", half-written: {', '.join(half)}" if half else "")
+    return f"{epochs} epochs logged" + (f", partial: {', '.join(partial)}" if partial else "")
 
 
 def main() -> int:
+    """Run the comparison; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--recipe", default="flagship")
     parser.add_argument("--backbone", default="lcnet_035")
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--size", type=int, default=64)
-    parser.add_argument("--data", type=Path, help="a folder that `twincar prepare` wrote; without it cars are drawn")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--data", type=Path, help="folder that `twincar prepare` wrote; default: synthetic pictures")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the times")
     args = parser.parse_args()
     rng = random.Random(args.seed)
     with TemporaryDirectory() as scratch:
@@ -83,32 +84,32 @@ def main() -> int:
             prepare(draw_cars(scratch / "cars"), data, val_size=0.2, progress=False)
 
         def start(out: Path) -> subprocess.Popen:
-            words = ["train", "--recipe", args.recipe, "--backbone", args.backbone, "--init", "none", "--data", data,
-                     "--out", out, "--epochs", args.epochs, "--size", args.size, "--batch-size", 8,
-                     "--accelerator", "cpu", "--precision", "32-true"]  # fmt: skip
-            command = [sys.executable, "-m", "twincar", *map(str, words)]
+            argv = ["train", "--recipe", args.recipe, "--backbone", args.backbone, "--init", "none", "--data", data,
+                    "--out", out, "--epochs", args.epochs, "--size", args.size, "--batch-size", 8,
+                    "--accelerator", "cpu", "--precision", "32-true"]  # fmt: skip
+            command = [sys.executable, "-m", "twincar", *map(str, argv)]
             return subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
 
-        def begun(out: Path) -> tuple[subprocess.Popen, float]:
-            """A training once it has imported all and begins, which it notes in run.json, and when that was."""
-            before = noted(out)
+        def started(out: Path) -> tuple[subprocess.Popen, float]:
+            """Start a training and wait until it writes run.json; return the process and that time."""
+            before = start_time(out)
             process = start(out)
-            while process.poll() is None and noted(out) <= before:
+            while process.poll() is None and start_time(out) <= before:
                 time.sleep(0.01)
             return process, time.monotonic()
 
-        peace, killed = scratch / "peace", scratch / "killed"
-        process, since = begun(peace)
+        reference, killed = scratch / "reference", scratch / "killed"
+        process, since = started(reference)
         if code := process.wait():
-            sys.exit(f"The training ended with {code}, and nobody had killed it.")
+            sys.exit(f"The training failed with exit code {code}.")
         seconds = time.monotonic() - since
-        print(f"undisturbed: {args.epochs} epochs in {seconds:.0f} s", flush=True)
-        want, want_log = end_of(peace)
+        print(f"uninterrupted: {args.epochs} epochs in {seconds:.0f} s", flush=True)
+        want, want_log = result_of(reference)
 
         kills = rounds = 0
         good = True
         while kills < args.kills or killed.exists():
-            process, _ = begun(killed)
+            process, _ = started(killed)
             moment = rng.uniform(0, seconds) if kills < args.kills else None
             try:
                 code = process.wait(moment)
@@ -119,8 +120,8 @@ def main() -> int:
                 print(f"kill {kills}: after {moment:.1f} s; {state(killed)}", flush=True)
                 continue
             if code:
-                sys.exit(f"The training ended with {code}, and nobody had killed it.")
-            have, have_log = end_of(killed)
+                sys.exit(f"The training failed with exit code {code}.")
+            have, have_log = result_of(killed)
             same = have.keys() == want.keys() and all(torch.equal(have[key], want[key]) for key in want)
             same_log = have_log.equals(want_log)
             leftovers = [path.name for path in killed.rglob(".*.tmp*")]
