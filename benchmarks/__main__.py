@@ -16,7 +16,7 @@ def main(options: common.Options) -> str:
     sections = []
     for name in ALL:
         module = importlib.import_module(f"benchmarks.{name}")
-        title = module.__doc__.splitlines()[0]
+        title = module.__doc__.splitlines()[0].rstrip(".")
         print(f"\n## {title}\n", flush=True)
         body = module.main(options)
         print(body, flush=True)

@@ -81,8 +81,8 @@ def main(
         f"{_gained(right[found], right[annotated])} only with the annotated box.",
         f"- {np.mean([answer.refined for answer in answers]):.0%} of the photos needed the second pass; the median "
         f"prediction took {ratio:.2f} times as long as one pass.",
-        f"- {sum(not answer.is_car for answer in answers)} photos were rejected as without a car, and "
-        f"{sum(not answer.is_known for answer in answers)} as an unknown class.",
+        f"- Rejected as a photo without a car: {sum(not answer.is_car for answer in answers)}; as an unknown class: "
+        f"{sum(not answer.is_known for answer in answers)}.",
     ]
     print("\n".join(lines))
     if out:
