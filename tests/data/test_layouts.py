@@ -1,4 +1,4 @@
-"""`prepare` and the layouts that lie in folders: the official one, folders by class, Kaggle's."""
+"""`prepare` with the layouts of folders: official, by class, Kaggle."""
 
 import shutil
 from pathlib import Path
@@ -39,11 +39,11 @@ def test_official_layout(tmp_path):
     assert (table[["x1", "y1", "x2", "y2"]] == [1, 2, 50, 30]).all(axis=None)  # 1-based, inclusive -> PIL's
     assert class_names(table) == STANFORD_CARS
     assert summary.splits == {"train": 27, "val": 3, "test": 0, "holdout": 0}
-    said = summary.describe()
-    assert "official devkit" in said and "27 train, 3 val" in said and "every picture has one" in said
+    text = summary.describe()
+    assert "official devkit" in text and "27 train, 3 val" in text and "every picture has one" in text
 
 
-def test_doubled_folders_and_labels_beside_the_devkit(tmp_path):
+def test_doubled_folders_and_labels_next_to_the_devkit(tmp_path):
     root = official(tmp_path, train="cars_train/cars_train", devkit="car_devkit/devkit")
     for name in ("00001.jpg", "00002.jpg"):
         put(root / "cars_test/cars_test" / name)
@@ -59,7 +59,7 @@ def test_doubled_folders_and_labels_beside_the_devkit(tmp_path):
     assert set(table["split"]) == {"train", "val"}
 
 
-def test_missing_files_are_told_and_the_run_goes_on(tmp_path):
+def test_missing_files_are_reported(tmp_path):
     root = official(tmp_path / "cars")
     for i in range(4, 31):
         (root / f"cars_train/{i:05d}.jpg").unlink()
@@ -79,7 +79,7 @@ def test_a_devkit_of_one_picture(tmp_path):
 def test_bad_boxes_and_classes_are_rejected_with_file_and_row(tmp_path):
     boxes = [(2, 3, 50, 30)] * 30
     boxes[3] = (50, 3, 2, 30)  # upside down
-    boxes[4] = (200, 3, 300, 30)  # beside the picture, which is 60x40
+    boxes[4] = (200, 3, 300, 30)  # outside the picture, which is 60x40
     boxes[5] = (0, -1, 63, 42)  # a little over the edge
     boxes[6] = (10, 10, 9, 20)  # empty
     classes = [1, 2, 3] * 10
@@ -117,7 +117,7 @@ def test_stanford_cars_by_class(tmp_path):
     put(root / "train" / HUMMER / "Thumbs.db", b"")
     summary, table = run(root, tmp_path / "out")
     assert summary.splits == {"train": 27, "val": 3, "test": 6, "holdout": 0} and not summary.rejected
-    assert set(table["class_name"]) == set(THREE)  # "/", which the folder's name cannot hold, is back
+    assert set(table["class_name"]) == set(THREE)  # with "/", which a folder name cannot contain
     assert all(STANFORD_CARS[i] == name for i, name in zip(table["label"], table["class_name"], strict=True))
     assert table[["x1", "y1", "x2", "y2"]].isna().all(axis=None)
     assert class_names(table) == STANFORD_CARS
@@ -135,24 +135,24 @@ def test_own_validation_pictures_and_own_classes(tmp_path, val):
     assert "own validation pictures" in summary.describe()
 
 
-def test_classes_directly_below_the_source(tmp_path):
+def test_classes_directly_in_the_source(tmp_path):
     by_class(tmp_path, ["b", "a"], n=10, split="cars")
     _, table = run(tmp_path / "cars", tmp_path / "out")
     assert class_names(table) == ("a", "b")
     assert table["split"].value_counts().to_dict() == {"train": 18, "val": 2}
 
 
-def test_a_devkit_beside_folders_by_class_gives_boxes(tmp_path):
+def test_a_devkit_next_to_folders_by_class_gives_boxes(tmp_path):
     root = official(tmp_path / "cars")
     shutil.rmtree(root / "cars_train")
     by_class(root, THREE), by_class(root, THREE, n=1, split="test")
-    savemat(root / "devkit/cars_test_annos.mat", annotations(["00001.jpg"]))  # no labels: tells nothing here
+    savemat(root / "devkit/cars_test_annos.mat", annotations(["00001.jpg"]))  # no labels: not used
     summary, table = run(root, tmp_path / "out")
     assert summary.boxes == 30 and not summary.rejected
     assert table.loc[table["split"] == "train", "x2"].unique().tolist() == [50]
 
 
-def test_a_class_that_lost_all_its_pictures_leaves_no_gap(tmp_path):
+def test_labels_stay_consecutive_without_the_pictures_of_a_class(tmp_path):
     root = by_class(tmp_path / "cars", ["a", "b", "c"], n=3)
     for path in (root / "train/b").iterdir():
         path.write_bytes(b"")
@@ -192,7 +192,7 @@ def test_kaggle_rows_without_a_file_or_a_class(tmp_path):
     (root / "car_data/car_data/train" / SMART / "00003.jpg").unlink()
     lines = (root / "anno_train.csv").read_text().splitlines()
     lines[4] = lines[4].rsplit(",", 1)[0] + ",400"
-    lines[5] = lines[5].rsplit(",", 1)[0] + ",1"  # 00006.jpg lies in the folder of another class
+    lines[5] = lines[5].rsplit(",", 1)[0] + ",1"  # 00006.jpg is in the folder of another class
     (root / "anno_train.csv").write_text("\n".join(lines))
     summary, table = run(root, tmp_path / "out")
     reasons = rejected(tmp_path / "out")
@@ -203,7 +203,7 @@ def test_kaggle_rows_without_a_file_or_a_class(tmp_path):
     assert "1 box not used" in summary.describe()
 
 
-def test_tables_about_other_classes_are_not_used(tmp_path):
+def test_annotations_of_other_classes_are_not_used(tmp_path):
     root = kaggle(tmp_path / "archive", "unused")
     shutil.rmtree(root / "unused")
     by_class(root / "cars", ["a", "b"])
@@ -213,7 +213,7 @@ def test_tables_about_other_classes_are_not_used(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "says"),
+    ("name", "content", "message"),
     [
         (
             "anno_train.csv",
@@ -229,15 +229,15 @@ def test_tables_about_other_classes_are_not_used(tmp_path):
         ("names.csv", "Citroën\n".encode("latin-1"), "is not UTF-8 text"),
     ],
 )
-def test_annotations_of_another_kind_are_one_sentence_with_file_and_row(tmp_path, name, content, says):
+def test_annotations_of_another_kind_are_an_error_with_file_and_row(tmp_path, name, content, message):
     root = kaggle(tmp_path / "archive", "cars")
     (root / name).write_bytes(content)
-    with pytest.raises(DataError, match=f"{name} {says}") as caught:
+    with pytest.raises(DataError, match=f"{name} {message}") as caught:
         prepare(root, tmp_path / "out", progress=False)
     assert "\n" not in str(caught.value)
 
 
-def test_a_devkit_of_other_columns_is_one_sentence(tmp_path):
+def test_a_devkit_of_other_columns_is_an_error(tmp_path):
     root = official(tmp_path / "cars")
     other = np.array([("a.jpg", 1)] * 3, dtype=[("image", object), ("label", object)])
     for value in ({"annotations": other}, {"boxes": np.zeros((3, 4))}, {"annotations": np.zeros(3)}):
@@ -246,7 +246,7 @@ def test_a_devkit_of_other_columns_is_one_sentence(tmp_path):
             prepare(root, tmp_path / "out", progress=False)
 
 
-def test_when_every_row_is_wrong_the_sentence_names_the_first(tmp_path):
+def test_if_every_row_is_wrong_the_error_names_the_first(tmp_path):
     root = official(tmp_path / "cars", boxes=[(50, 30, 2, 3)] * 30)
     with pytest.raises(
         DataError, match=r"30 box, the first is box: 49,29,2,3 is empty or upside down \(00001\.jpg.*row 1\)"

@@ -1,4 +1,4 @@
-"""`prepare` of Parquet files: in a folder, and on the Hub by its own client against a server on this machine."""
+"""`prepare` with parquet files: in a folder, and on the Hub (its real client, a local server)."""
 
 import json
 import os
@@ -43,7 +43,7 @@ def test_parquet_folder(tmp_path):
     parquet(tmp_path / "hub/data/train-00000-of-00002.parquet", labels[:20])
     parquet(tmp_path / "hub/data/train-00001-of-00002.parquet", labels[20:], start=21)
     parquet(tmp_path / "hub/data/test-00000-of-00001.parquet", [0, 1, 2])
-    parquet(tmp_path / "hub/data/contrast-00000-of-00001.parquet", [0, 1, 2])  # test pictures, spoilt
+    parquet(tmp_path / "hub/data/contrast-00000-of-00001.parquet", [0, 1, 2])  # test pictures, corrupted
     summary, table = run(tmp_path / "hub", tmp_path / "out")
     assert summary.splits == {"train": 27, "val": 3, "test": 3, "holdout": 0}
     assert "1 parquet file of other splits left out (contrast-" in summary.describe()
@@ -55,10 +55,10 @@ def test_parquet_folder(tmp_path):
     assert "pictures/train/AM General Hummer SUV 2000/00001.jpg" in set(pd.read_csv(tmp_path / "out/cars.csv")["path"])
 
 
-def test_parquet_goes_on_where_it_was_killed(tmp_path):
+def test_a_killed_parquet_run_resumes(tmp_path):
     file = parquet(tmp_path / "cars.parquet", [0, 1, 2] * 4)
     summary, first = run(file, tmp_path / "out")
-    assert summary.splits["test"] == 0 and len(first) == 12  # nothing named: all train
+    assert summary.splits["test"] == 0 and len(first) == 12  # no split named: all train
     kept, cut = Path(first["path"][0]), Path(first["path"][1])
     os.utime(kept, (1, 1))
     whole = cut.read_bytes()
@@ -68,7 +68,7 @@ def test_parquet_goes_on_where_it_was_killed(tmp_path):
     _, again = run(file, tmp_path / "out")
     assert kept.stat().st_mtime == 1 and cut.read_bytes() == whole
     pd.testing.assert_frame_equal(again, first)
-    _, same = run(tmp_path, tmp_path / "out")  # what was written below OUT is no source
+    _, same = run(tmp_path, tmp_path / "out")  # pictures written below OUT are not a source
     assert len(same) == 12
 
 
@@ -93,7 +93,7 @@ def test_parquet_rows_that_cannot_be_used(tmp_path):
     assert not list(tmp_path.glob("*.jpg"))
 
 
-def test_numbers_without_names_are_classes_in_their_order(tmp_path):
+def test_numbers_without_names_are_classes_in_numeric_order(tmp_path):
     file = parquet(tmp_path / "cars.parquet", [10, 9, 2, 10], names=None, image_names=False)
     _, table = run(file, tmp_path / "out")
     assert class_names(table) == ("2", "9", "10")
@@ -109,7 +109,7 @@ def test_parquet_errors(tmp_path):
         prepare(tmp_path / "other", tmp_path / "out", progress=False)
 
 
-# The Hub, by its own client against a server on this machine ---------------------------------------------------------
+# The Hub: the real client, a local server -----------------------------------------------------------------------------
 
 
 def test_hub_dataset(tmp_path, hub):
@@ -117,7 +117,7 @@ def test_hub_dataset(tmp_path, hub):
     data = served / "someone/stanford_cars/data"
     parquet(data / "train-00000-of-00001.parquet", [0, 1, 2] * 10)
     parquet(data / "test-00000-of-00001.parquet", [0, 1, 2])
-    put(data / "fog-00000-of-00001.parquet", b"never fetched")
+    put(data / "fog-00000-of-00001.parquet", b"not downloaded")
     put(served / "someone/stanford_cars/README.md", b"# cars")
     summary, table = run("someone/stanford_cars", tmp_path / "out", endpoint=endpoint)
     assert summary.layout == "Hub dataset someone/stanford_cars"
@@ -126,18 +126,18 @@ def test_hub_dataset(tmp_path, hub):
     assert not list((tmp_path / "cache").rglob("fog*"))
 
 
-def test_hub_errors_are_one_sentence(tmp_path, hub):
+def test_hub_errors(tmp_path, hub):
     endpoint, served = hub.url, hub.root
     put(served / "someone/texts/README.md", b"no pictures")
     with socket.create_server(("127.0.0.1", 0)) as closed:
         nobody = f"http://127.0.0.1:{closed.getsockname()[1]}"
-    for source, at, says in (
+    for source, at, message in (
         ("someone/nothing", endpoint, "neither a folder someone/nothing here nor a dataset of that name"),
         ("someone/gated", endpoint, "accept its terms"),
         ("someone/texts", endpoint, "holds no .parquet files"),
         ("someone/cars", nobody, "could not be downloaded"),
     ):
-        with pytest.raises(DataError, match=says) as caught:
+        with pytest.raises(DataError, match=message) as caught:
             prepare(source, tmp_path / "out", endpoint=at, progress=False)
         assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()

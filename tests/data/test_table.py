@@ -1,4 +1,4 @@
-"""`prepare` from outside: what is rejected, the split, copies, and what a person reads when it fails."""
+"""`prepare`: the split, near-duplicates, rejected pictures, and error messages."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from twincar.data.table import DataError, class_names, load_table, prepare, stra
 
 @pytest.mark.parametrize("val_size", [0.1, 0.15, 0.3])
 @pytest.mark.parametrize("seed", [42, 7])
-def test_split_is_sklearns_on_a_set_like_stanford_cars(val_size, seed):
+def test_split_equals_sklearns_on_a_set_like_stanford_cars(val_size, seed):
     labels = np.random.default_rng(0).permutation(np.arange(8144) % 196)
     df = pd.DataFrame({"label": labels})
     _, val = train_test_split(df, test_size=val_size, stratify=df.label, random_state=seed)
@@ -74,17 +74,17 @@ def test_official_by_class_and_kaggle_draw_the_same_pictures(tmp_path):
     assert len(names_of(one, "val")) == 3
 
 
-# The same photo more than once ---------------------------------------------------------------------------------------
+# Near-duplicates ----------------------------------------------------------------------------------------------------
 
 
 def shades(seed: int) -> Image.Image:
-    """A picture that no other seed's is like: large soft patches."""
+    """A picture of large soft patches that differs from every other seed's."""
     patches = np.random.default_rng(seed).integers(0, 255, (6, 8, 3), dtype=np.uint8)
     return Image.fromarray(patches).resize((160, 120), Image.Resampling.BICUBIC)
 
 
 def test_a_photo_in_two_splits_or_under_two_names_is_reported(tmp_path):
-    """Saved anew, scaled, cut by two pixels; while other photos, and pictures of one tone, stay themselves."""
+    """Re-encoded, resized, cropped by two pixels. Other photos and pictures of a single tone are not reported."""
     cars = tmp_path / "cars"
     photos = [shades(seed) for seed in range(15)]
     for seed, photo in enumerate(photos):
@@ -108,7 +108,7 @@ def test_a_photo_in_two_splits_or_under_two_names_is_reported(tmp_path):
     )
 
 
-def test_without_copies_nothing_is_said(tmp_path):
+def test_without_copies_nothing_is_reported(tmp_path):
     for seed in range(4):
         put(tmp_path / "cars" / "ab"[seed % 2] / f"{seed}.jpg", picture_bytes(seed=seed))
     summary, _ = run(tmp_path / "cars", tmp_path / "out")
@@ -116,7 +116,7 @@ def test_without_copies_nothing_is_said(tmp_path):
     assert "more than once" not in summary.describe()
 
 
-# Pictures that are none ----------------------------------------------------------------------------------------------
+# Rejected ------------------------------------------------------------------------------------------------------------
 
 
 def test_unusable_pictures_are_rejected_with_a_reason(tmp_path, monkeypatch):
@@ -133,7 +133,7 @@ def test_unusable_pictures_are_rejected_with_a_reason(tmp_path, monkeypatch):
     }
     for name, data in bad.items():
         put(root / "train/a" / name, data)
-    put(root / "train/a/sound.png", picture_bytes((128, 16), "PNG"))  # just not misshapen
+    put(root / "train/a/sound.png", picture_bytes((128, 16), "PNG"))  # at the limit of the aspect ratio
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100_000)
     summary, table = run(root, tmp_path / "out")
     reasons = rejected(tmp_path / "out")
@@ -184,21 +184,21 @@ def test_holdout_errors(tmp_path):
             prepare(tmp_path / "cars", tmp_path / "out", holdout=tmp_path / name, progress=False)
 
 
-# Errors and reading back ---------------------------------------------------------------------------------------------
+# Errors and load_table ------------------------------------------------------------------------------------------------
 
 
-def test_sources_that_are_none(tmp_path):
+def test_invalid_sources(tmp_path):
     put(tmp_path / "cars.zip", b"PK")
     put(tmp_path / "flat/1.jpg"), put(tmp_path / "flat/2.jpg")
     (tmp_path / "bad/cars_train").mkdir(parents=True)
     put(tmp_path / "bad/cars_train/00001.jpg"), put(tmp_path / "bad/devkit/cars_train_annos.mat", b"<html>")
-    for name, says in (
+    for name, message in (
         ("nowhere", "There is no .*nowhere: give a folder"),
         ("cars.zip", "unpack archives first"),
         ("flat", "No cars were found .*cars_train/.*train/<class>/.*parquet"),
         ("bad", "cannot be read as a MATLAB file"),
     ):
-        with pytest.raises(DataError, match=says):
+        with pytest.raises(DataError, match=message):
             prepare(tmp_path / name, tmp_path / "out", progress=False)
     with pytest.raises(DataError, match="val_size is 1"):
         prepare(tmp_path / "flat", tmp_path / "out", val_size=1, progress=False)
@@ -207,7 +207,7 @@ def test_sources_that_are_none(tmp_path):
         prepare(by_class(tmp_path / "cars", ["a", "b"]), tmp_path / "file", progress=False)
 
 
-def test_load_table_says_what_to_do(tmp_path, monkeypatch):
+def test_load_table_errors(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError) as caught:
         load_table("data")
@@ -215,26 +215,26 @@ def test_load_table_says_what_to_do(tmp_path, monkeypatch):
     by_class(tmp_path / "cars", ["a", "b"])
     run("cars", "data")
     good = Path("data/cars.csv").read_text()
-    for spoilt, says in (
+    for corrupted, message in (
         ("", "cannot be read"),
         (good.splitlines()[0] + "\n", "has no rows"),
         (good.replace("label,", "lable,", 1), "has no column label"),
         (good.replace(",train", ",dev", 1), "has the split 'dev'"),
         (good.replace(",0,a", ",zero,a", 1), "text instead of a number"),
     ):
-        Path("data/cars.csv").write_text(spoilt)
-        with pytest.raises(DataError, match=says):
+        Path("data/cars.csv").write_text(corrupted)
+        with pytest.raises(DataError, match=message):
             load_table("data")
 
 
-def test_class_names_of_a_muddled_table(tmp_path):
+def test_class_names_of_an_inconsistent_table(tmp_path):
     by_class(tmp_path / "cars", ["a", "b"])
     _, table = run(tmp_path / "cars", tmp_path / "out")
     with pytest.raises(DataError, match="one class name each"):
         class_names(table.assign(label=0))
 
 
-def test_a_failing_run_leaves_the_old_table(tmp_path, monkeypatch):
+def test_a_failed_run_keeps_the_old_table(tmp_path, monkeypatch):
     root = by_class(tmp_path / "cars", ["a", "b"])
     _, table = run(root, tmp_path / "out")
 

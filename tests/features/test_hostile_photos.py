@@ -1,7 +1,7 @@
-"""The corpus of `tests/hostile_files.py` through the Predictor, the command line, the page's API and the page itself.
+"""The corpus of hostile files through the Predictor, the command line, the page's API and the page.
 
-Each case gets what it deserves, an answer or one sentence, under limits of memory and processor time; the process
-lives, and the next photo is answered.
+Each case gives the expected result (a prediction, or an error of one sentence) under limits of memory and processor
+time. The process survives, and the next photo is predicted.
 """
 
 import csv
@@ -19,7 +19,7 @@ from PIL import Image
 from playwright.sync_api import expect
 
 from tests.helpers import hostile_files
-from tests.helpers.hostile_files import CAR, cases, encode, exif, fits, heic, is_sentence
+from tests.helpers.hostile_files import CAR, as_expected, cases, encode, exif, heic, is_sentence
 from tests.helpers.visit import served, visiting
 from twin_car_testing import utf8
 from twincar import PhotoError
@@ -31,16 +31,16 @@ ENVIRONMENT = os.environ | {"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb", "
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> dict[str, hostile_files.Case]:
-    """The corpus as files; path -> case. One name is no UTF-8, where the disk takes such."""
+    """The corpus as files: path -> case. One name is not UTF-8, if the file system allows it."""
     folder = tmp_path_factory.mktemp("hostile")
     written = {str(case.put(folder)): case for case in cases()}
-    sound = hostile_files.Case("no-utf-8.jpg", hostile_files.sound()["baseline.jpg"], hostile_files.ANSWER)
+    valid = hostile_files.Case("no-utf-8.jpg", hostile_files.valid_files()["baseline.jpg"], hostile_files.ANSWER)
     try:
         path = folder / os.fsdecode(b"no-utf-8-\xff.jpg")
-        path.write_bytes(sound.content)
+        path.write_bytes(valid.content)
     except OSError:
         return written
-    return written | {str(path): sound}
+    return written | {str(path): valid}
 
 
 def run(*words: str) -> subprocess.CompletedProcess:
@@ -50,48 +50,48 @@ def run(*words: str) -> subprocess.CompletedProcess:
     return done
 
 
-def test_the_corpus_is_what_it_says():
+def test_the_corpus_has_enough_cases_of_each_kind():
     corpus = cases()
     assert len(corpus) >= 150 and len({case.id for case in corpus}) == len(corpus)
-    assert sum(case.says == hostile_files.ANSWER for case in corpus) >= 60
-    assert sum(bool(case.says) for case in corpus) >= 50
+    assert sum(case.expected == hostile_files.ANSWER for case in corpus) >= 60
+    assert sum(bool(case.expected) for case in corpus) >= 50
     assert not any(
         is_sentence(text) for text in ("", "two\nlines.", "broken (OSError(22)).", "no end", "a file /tmp/x.")
     )
 
 
-def test_the_predictor_answers_all_within_its_limits(tiny_model):
-    done = run("-m", "tests.hostile", "--model", str(tiny_model))
+def test_the_predictor_handles_all_within_its_limits(tiny_model):
+    done = run("-m", "tests.helpers.hostile_files", "--model", str(tiny_model))
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert [line["id"] for line in lines] == [case.id for case in cases()]
-    wrong = [line for case, line in zip(cases(), lines, strict=True) if not fits(case, line.get("error"))]
+    wrong = [line for case, line in zip(cases(), lines, strict=True) if not as_expected(case, line.get("error"))]
     assert not wrong
     assert lines[-1]["megabytes"] < 2500
 
 
-def test_the_command_line_answers_all_in_one_go(folder, tiny_model):
+def test_the_command_line_handles_all_in_one_run(folder, tiny_model):
     at = str(Path(next(iter(folder))).parent)
     done = run("-m", "twincar", "predict", at, "--model", str(tiny_model), "--top", "1", "--json")
     assert done.returncode == 1
     answers = {line["file"]: line.get("error") for line in map(json.loads, done.stdout.splitlines())}
     pictures = [path for path in folder if Path(path).suffix.lower() in (".jpg", ".png", ".tif", ".heic")]
     assert answers.keys() >= set(pictures) and answers.keys() <= folder.keys()
-    assert not {path: error for path, error in answers.items() if not fits(folder[path], error)}
+    assert not {path: error for path, error in answers.items() if not as_expected(folder[path], error)}
 
 
-def test_names_neither_break_nor_steer_the_terminal(folder, tiny_model):
+def test_names_do_not_affect_the_terminal(folder, tiny_model):
     names = [path for path, case in folder.items() if case.id.startswith(("name-", "no-utf-8"))]
     done = run("-m", "twincar", "predict", *names, "--model", str(tiny_model), "--top", "1")
     assert done.returncode == 1
-    assert len(done.stdout.splitlines()) == 3 * (len(names) - 2)  # a name, a sentence, an answer
+    assert len(done.stdout.splitlines()) == 3 * (len(names) - 2)  # file name, sentence, top guess
     assert len(done.stderr.splitlines()) == 2 * 2
     assert "\x1b" not in done.stdout + done.stderr and "\u202e" not in done.stdout
     assert "[red]markup[_red].jpg" in done.stdout and "سيارة.jpg" in done.stdout and "🚗💨.jpg" in done.stdout
     assert "[_bold] broken [_].jpg" in done.stderr
 
 
-def test_what_is_no_file_is_a_sentence(tiny_model):
+def test_a_path_that_is_not_a_file_is_an_error(tiny_model):
     words = ["x" * 5000 + ".jpg", "nowhere/[/].jpg", "/dev/zero", os.devnull]
     done = run("-m", "twincar", "predict", *words, "--model", str(tiny_model))
     assert done.returncode == 1
@@ -99,7 +99,7 @@ def test_what_is_no_file_is_a_sentence(tiny_model):
     assert lines[::2] == words and all(is_sentence(line.strip()) for line in lines[1::2]), done.stderr
 
 
-def test_the_script_scores_a_folder_of_them(folder, tiny_model, tmp_path):
+def test_the_script_scores_the_corpus(folder, tiny_model, tmp_path):
     at = str(Path(next(iter(folder))).parent)
     table = tmp_path / "table.csv"
     done = run("twin_car_testing.py", at, "--model", str(tiny_model), "--out", str(table))
@@ -107,7 +107,7 @@ def test_the_script_scores_a_folder_of_them(folder, tiny_model, tmp_path):
     with table.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     names = {utf8(Path(path).relative_to(at)): case for path, case in folder.items()}
-    assert not [row for row in rows if not fits(names[row["file"]], row["error"] or None)]
+    assert not [row for row in rows if not as_expected(names[row["file"]], row["error"] or None)]
     assert all(bool(row["predicted"]) != bool(row["error"]) for row in rows)
 
 
@@ -117,8 +117,8 @@ def site(tiny_model, tmp_path_factory):
         yield running
 
 
-def test_the_api_answers_all(site, car_photo):
-    """As a program would that writes its own requests: the names go as they are."""
+def test_the_api_handles_each(site, car_photo):
+    """With plain HTTP requests, so that file names are sent unchanged."""
     wrong = []
     with httpx.Client(base_url=f"{site[0]}/gradio_api", timeout=120) as client:
         for case in cases():
@@ -130,81 +130,81 @@ def test_the_api_answers_all(site, car_photo):
             answer = client.get(f"/call/identify/{event}").text
             kind, data = (line.partition(": ")[2] for line in answer.strip().splitlines()[-2:])
             error = json.loads(data)["error"] if kind == "error" else None
-            wrong += [] if fits(case, error) else [(case.id, answer)]
+            wrong += [] if as_expected(case, error) else [(case.id, answer)]
     assert not wrong
     answer, _ = Client(site[0], verbose=False).predict(photo=handle_file(car_photo), api_name="/identify")
     assert answer["top"]
     assert "Traceback" not in site[1].read_text()
 
 
-def test_the_api_answers_all_at_once(site, folder):
+def test_the_api_handles_all_at_once(site, folder):
     client = Client(site[0], verbose=False)
-    sent = [path for path in folder if "\udcff" not in path]  # the client itself cannot send that name
+    sent = [path for path in folder if "\udcff" not in path]  # Gradio's client cannot send that name
     rows = client.predict(photos=[handle_file(path) for path in sent], api_name="/many")["rows"]
     assert len(rows) == len(sent)
     for row, case in zip(rows, (folder[path] for path in sent), strict=True):
         assert row["file"].isprintable()
-        assert fits(case, row.get("error")), (case.id, row)
+        assert as_expected(case, row.get("error")), (case.id, row)
 
 
 PICKED = ["page.jpg", "declares-100000x100000.png", "baseline-5-tenths.jpg", "iphone.heic", "16x20000.png", "name-13"]
 
 
 @pytest.mark.parametrize("wanted", PICKED)
-def test_the_page_answers_and_goes_on(browser, site, car_photo, tmp_path, wanted):
+def test_the_page_handles_it_and_the_next_photo(browser, site, car_photo, tmp_path, wanted):
     case = next(case for case in cases() if case.id == wanted)
     with visiting(browser, site) as page:
         page.set_input_files("#photo input[type=file]", case.put(tmp_path))
-        if case.says == hostile_files.ANSWER:
+        if case.expected == hostile_files.ANSWER:
             expect(page.locator("#headline .answer")).to_be_visible()
             expect(page.locator("#slider img")).to_have_count(2)
         else:
-            expect(page.locator("#headline .trouble p").first).to_contain_text(case.says)
+            expect(page.locator("#headline .trouble p").first).to_contain_text(case.expected)
             assert is_sentence(page.locator("#headline .trouble p").first.inner_text())
         page.set_input_files("#photo input[type=file]", car_photo)
         expect(page.locator("#headline .answer")).to_be_visible()
 
 
-def test_names_are_only_shown_on_the_page(browser, site, tmp_path):
+def test_names_are_displayed_as_text_on_the_page(browser, site, tmp_path):
     named = [case for case in cases() if case.id.startswith("name-")]
     with visiting(browser, site, "/?tab=many") as page:
-        page.on("dialog", lambda dialog: pytest.fail("a name was run"))
+        page.on("dialog", lambda dialog: pytest.fail("a file name was executed"))
         page.set_input_files("#files input[type=file]", [case.put(tmp_path) for case in named])
         expect(page.locator("#status")).to_contain_text(f"{len(named) - 2} photos answered, 2 could not be read")
-        shown = page.locator("#table tbody td.file").all_inner_texts()
-        assert len(shown) == len(named)
-        assert any("سيارة" in name for name in shown) and any("🚗" in name for name in shown)
+        names = page.locator("#table tbody td.file").all_inner_texts()
+        assert len(names) == len(named)
+        assert any("سيارة" in name for name in names) and any("🚗" in name for name in names)
         assert page.locator("#table tbody td.file img").count() == 0
 
 
 @pytest.mark.parametrize("turn", range(1, 9))
 @pytest.mark.parametrize("kind", ["JPEG", "WEBP", "TIFF", "AVIF", "HEIC"])
-def test_every_orientation_of_every_kind_is_turned_upright(kind, turn):
+def test_every_orientation_of_every_format_is_turned_upright(kind, turn):
     back = {6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}.get(turn, EXIF_TRANSPOSE.get(turn))
     stored = CAR if back is None else CAR.transpose(back)
-    notes = exif(turn)
-    content = heic(stored, exif=notes.tobytes()) if kind == "HEIC" else encode(stored, kind, exif=notes, quality=95)
+    tags = exif(turn)
+    content = heic(stored, exif=tags.tobytes()) if kind == "HEIC" else encode(stored, kind, exif=tags, quality=95)
     answer = load_photo(content)
-    assert answer.size == CAR.size and not answer.info  # nor is it said again how it lay, when this is saved
+    assert answer.size == CAR.size and not answer.info  # no EXIF that would rotate a saved copy again
     assert np.abs(np.asarray(answer, float) - np.asarray(CAR, float)).mean() < 15
 
 
 @pytest.mark.parametrize("name", ["iphone.heic", "colour.avif"])
-def test_without_its_decoder_a_kind_is_a_sentence(name, monkeypatch):
+def test_a_format_without_decoder_is_an_error(name, monkeypatch):
     monkeypatch.setattr(photo, "FORMATS", ("JPEG", "PNG"))
     with pytest.raises(PhotoError, match=r"^This file is not a picture that can be read: send a JPEG, PNG or WebP"):
-        load_photo(hostile_files.sound()[name])
+        load_photo(hostile_files.valid_files()[name])
 
 
-def test_a_kept_error_keeps_no_picture():
-    """A batch keeps the errors of its photos: what was decoded of each must not stay with them."""
+def test_an_error_holds_no_reference_to_the_picture():
+    """A batch keeps the errors of its photos; they must not keep the decoded data in memory."""
     with pytest.raises(PhotoError) as refusal:
         load_photo(encode(CAR, "PNG")[:5000])
     assert refusal.value.__cause__ is None and refusal.value.__context__ is None
 
 
 def test_the_memory_of_a_batch_is_bounded(tiny_model, monkeypatch):
-    """Photos that are large together are answered in smaller batches."""
+    """Large photos are predicted in smaller batches."""
     from twincar import Predictor
     from twincar.modeling.inference import predictor
 
@@ -217,6 +217,6 @@ def test_the_memory_of_a_batch_is_bounded(tiny_model, monkeypatch):
 
 
 def test_a_corpus_can_be_written(tmp_path):
-    done = run("-m", "tests.hostile", str(tmp_path / "corpus"))
+    done = run("-m", "tests.helpers.hostile_files", str(tmp_path / "corpus"))
     assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "corpus").iterdir())) == len(cases())

@@ -1,4 +1,4 @@
-"""Photos as people have them, and files that are none: `load_photo` and Predictor from outside."""
+"""`load_photo` and Predictor with valid photos of all kinds, and with files that are not photos."""
 
 import io
 
@@ -36,7 +36,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_shows_the_same_car(kind):
+def test_every_format_gives_the_same_picture(kind):
     photo = load_photo(KINDS[kind])
     assert photo.mode == "RGB"
     assert photo.size == CAR.size
@@ -46,7 +46,7 @@ def test_every_kind_shows_the_same_car(kind):
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_turns_the_photo_upright(orientation):
-    turned = {
+    operations = {
         2: Image.Transpose.FLIP_LEFT_RIGHT,
         3: Image.Transpose.ROTATE_180,
         4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -55,21 +55,21 @@ def test_exif_turns_the_photo_upright(orientation):
         7: Image.Transpose.TRANSVERSE,
         8: Image.Transpose.ROTATE_270,
     }
-    image = CAR.transpose(turned[orientation]) if orientation in turned else CAR
+    image = CAR.transpose(operations[orientation]) if orientation in operations else CAR
     exif = Image.Exif()
     exif[0x0112] = orientation
     photo = load_photo(encode(image, "PNG", exif=exif))
     assert (np.asarray(photo) == np.asarray(CAR)).all()
 
 
-def test_grey_of_16_bits_keeps_its_greys():
+def test_16_bit_gray_keeps_its_values():
     values = np.linspace(0, 65535, 160 * 120).reshape(120, 160).astype(np.uint16)
     photo = np.asarray(load_photo(encode(Image.fromarray(values), "PNG")))
     assert photo.shape == (120, 160, 3)
     assert np.abs(photo[..., 0].astype(int) - (values // 257)).max() <= 1
 
 
-def test_transparency_lies_on_white():
+def test_transparency_is_composited_on_white():
     clear = Image.new("RGBA", (40, 40), (255, 0, 0, 0))
     assert (np.asarray(load_photo(encode(clear, "PNG"))) == 255).all()
 
@@ -92,7 +92,7 @@ HUGE += (__import__("zlib").crc32(HUGE[12:29])).to_bytes(4, "big") + b"\x00\x00\
 
 
 @pytest.mark.parametrize(
-    ("photo", "words"),
+    ("photo", "message"),
     [
         (b"", "empty"),
         (b"<html>no picture</html>", "not a picture"),
@@ -109,38 +109,38 @@ HUGE += (__import__("zlib").crc32(HUGE[12:29])).to_bytes(4, "big") + b"\x00\x00\
         (12, "not int"),
     ],
 )
-def test_what_is_no_photo_gets_one_sentence(photo, words):
-    with pytest.raises(PhotoError, match=words) as refusal:
+def test_a_file_that_is_not_a_photo_is_an_error_of_one_sentence(photo, message):
+    with pytest.raises(PhotoError, match=message) as error:
         load_photo(photo)
-    assert "\n" not in str(refusal.value)
+    assert "\n" not in str(error.value)
 
 
 @settings(max_examples=150, deadline=None)
 @given(st.sampled_from(sorted(KINDS)), st.data())
-def test_damage_anywhere_gives_a_picture_or_a_sentence(kind, data):
+def test_damage_gives_a_picture_or_an_error(kind, data):
     content = bytearray(KINDS[kind])
     for _ in range(data.draw(st.integers(1, 8))):
         content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
     content = bytes(content[: data.draw(st.integers(0, len(content)))])
     try:
         photo = load_photo(content)
-    except PhotoError as refusal:
-        assert str(refusal)
+    except PhotoError as error:
+        assert str(error)
     else:
         assert photo.mode == "RGB"
         assert photo.width * photo.height <= 100_000_000
 
 
-def test_one_bad_photo_stops_nobody(tiny_model, car_photo):
+def test_one_bad_photo_does_not_stop_a_batch(tiny_model, car_photo):
     predictor = Predictor.from_pretrained(tiny_model)
-    lost = PhotoError("It was lost on the way.")
-    photos = [car_photo, b"rubbish", CAR, "nowhere.jpg", np.asarray(CAR), car_photo.read_bytes(), lost]
+    given = PhotoError("The upload failed.")
+    photos = [car_photo, b"rubbish", CAR, "nowhere.jpg", np.asarray(CAR), car_photo.read_bytes(), given]
     answers = predictor.batch(photos, batch_size=2)
     assert [isinstance(answer, PhotoError) for answer in answers] == [False, True, False, True, False, False, True]
-    assert answers[6] is lost
-    locked = predictor(car_photo)
-    np.testing.assert_allclose(answers[0].probabilities, locked.probabilities, atol=1e-5)
-    np.testing.assert_allclose(answers[5].probabilities, locked.probabilities, atol=1e-5)
+    assert answers[6] is given
+    single = predictor(car_photo)
+    np.testing.assert_allclose(answers[0].probabilities, single.probabilities, atol=1e-5)
+    np.testing.assert_allclose(answers[5].probabilities, single.probabilities, atol=1e-5)
 
 
 def test_top_is_ranked_and_named(tiny_model, car_photo):
@@ -168,17 +168,17 @@ def test_top_is_ranked_and_named(tiny_model, car_photo):
     ],
 )
 @pytest.mark.parametrize("orientation", [1, 6])
-def test_a_smaller_photo_is_the_same_picture_with_enough_pixels(kind, size, side, small, orientation):
+def test_a_reduced_photo_is_the_same_picture_with_enough_pixels(kind, size, side, small, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = encode(CAR.resize(size, Image.Resampling.BICUBIC), kind, exif=exif, quality=95)
     whole, found = load_photo(data), load_photo(data, side=side)
     assert found.size == (small if orientation == 1 else small[::-1])
-    seen, expected = (np.asarray(photo.resize((16, 16), Image.Resampling.BOX), int) for photo in (found, whole))
-    assert np.abs(seen - expected).mean() < 2
+    actual, expected = (np.asarray(photo.resize((16, 16), Image.Resampling.BOX), int) for photo in (found, whole))
+    assert np.abs(actual - expected).mean() < 2
 
 
-def test_a_box_counts_at_full_size_also_for_a_smaller_photo():
+def test_a_box_is_in_full_size_pixels_also_for_a_reduced_photo():
     buffer = io.BytesIO()
     picture = Image.new("RGB", (800, 600), "white")
     picture.paste("red", (400, 300, 800, 600))
@@ -188,7 +188,7 @@ def test_a_box_counts_at_full_size_also_for_a_smaller_photo():
     assert np.abs(np.asarray(cut, int) - (254, 0, 0)).max() < 12
 
 
-def test_a_picture_of_the_callers_stays_as_it_was(tmp_path):
+def test_the_callers_image_is_not_changed(tmp_path):
     draw_car(1, size=(800, 600)).save(tmp_path / "car.jpg")
     with Image.open(tmp_path / "car.jpg") as opened:
         assert load_photo(opened, side=64).size == (89, 67)

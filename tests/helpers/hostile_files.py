@@ -1,9 +1,9 @@
-"""Files as bad luck and bad will make them: a corpus of some 150, made here in a second or two, and what each deserves.
+"""A generated corpus of about 200 broken and malicious photo files, with the expected result of each.
 
-    python -m tests.hostile corpus/                      # write it, to look at or to send somewhere
-    python -m tests.hostile --model models/twincar       # ask a Predictor about each; a line of JSON a case
+    python -m tests.helpers.hostile_files corpus/                     # write the files
+    python -m tests.helpers.hostile_files --model models/twincar      # predict each; one line of JSON per case
 
-The second runs under limits of memory and processor time, and says how much of both each case took.
+The second command runs under limits of memory and processor time, and prints how much of both each case took.
 """
 
 import io
@@ -28,24 +28,25 @@ from tests.conftest import draw_car
 
 CAR = draw_car(0)
 GIGABYTES = 1 << 30
-MEMORY = 3 * GIGABYTES  # beside what is loaded before the first photo
-SECONDS = 30  # of processor time for one photo
+MEMORY = 3 * GIGABYTES  # on top of what is loaded before the first photo
+SECONDS = 30  # of processor time per photo
 
-ANSWER = ""  # what a case deserves: an answer, a sentence with these words in it, or (None) either of the two
+# Expected result of a case: a prediction, an error that contains a text, or (None) either of the two.
+ANSWER = ""
 BROKEN, NO_PICTURE, MANY_PIXELS = "broken", "not a picture", "megapixels"
 
 
 @dataclass(frozen=True)
 class Case:
-    """A file of a visitor: what the test calls it, its content, what it deserves, and the name that it came with."""
+    """An uploaded file: its id, content, expected result, and original file name."""
 
     id: str
     content: bytes
-    says: str | None = None
+    expected: str | None = None
     file: str = ""
 
     def put(self, folder: Path) -> Path:
-        """Write it, under a name that a disk takes: no slashes, and no longer than 255 bytes."""
+        """Write it under a valid file name: no slashes, and at most 255 bytes."""
         name = (self.file or self.id).replace("/", "_").replace("\0", "_")
         path = folder / name.encode("utf-8", "surrogateescape")[-200:].decode("utf-8", "ignore")
         path.write_bytes(self.content)
@@ -69,53 +70,53 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def png(width: int, height: int, bits: int, colour: int, pixels: bytes, *more: bytes) -> bytes:
-    """A PNG by hand; `pixels` are compressed as they are, each row with its filter byte."""
+    """A PNG from raw rows: `pixels` includes the filter byte of each row."""
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0))
     data = chunk(b"IDAT", zlib.compress(pixels, 9))
     return b"\x89PNG\r\n\x1a\n" + header + b"".join(more) + data + chunk(b"IEND", b"")
 
 
 def gif_of_many_frames(count: int) -> bytes:
-    """16 by 16 pixels, and `count` frames of 14 bytes each: counting them takes minutes."""
+    """16 by 16 pixels and `count` frames of 14 bytes each: counting them takes minutes."""
     start = b"GIF89a" + struct.pack("<HHBBB", 16, 16, 0x80, 0, 0) + bytes([0, 0, 0, 255, 255, 255])
     frame = b"," + struct.pack("<HHHHB", 0, 0, 16, 16, 0) + b"\x02\x00"
     return start + frame * count + b";"
 
 
 def jpeg_of_many_scans(side: int, count: int) -> bytes:
-    """A progressive JPEG whose last scan comes `count` times: each costs a pass over all pixels."""
+    """A progressive JPEG whose last scan is repeated `count` times: each is a pass over all pixels."""
     jpeg = encode(Image.new("RGB", (side, side), "grey"), "JPEG", progressive=True)
     last = jpeg.rindex(b"\xff\xda")
     return jpeg[:last] + jpeg[last:-2] * count + jpeg[-2:]
 
 
 def exif(orientation: int | str) -> Image.Exif:
-    notes = Image.Exif()
-    notes[0x0112] = orientation
-    return notes
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+    return tags
 
 
 def with_exif(block: bytes) -> bytes:
-    """The car's JPEG with `block` for its EXIF."""
+    """The car as JPEG, with `block` as its EXIF."""
     jpeg = encode(CAR, "JPEG", quality=92)
     body = b"Exif\0\0" + block
     return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body + jpeg[2:]
 
 
 def resized(jpeg: bytes, width: int, height: int) -> bytes:
-    """A JPEG that says of itself that it is larger."""
+    """A JPEG whose header declares another size."""
     at = jpeg.index(b"\xff\xc0") + 5
     return jpeg[:at] + struct.pack(">HH", height, width) + jpeg[at + 4 :]
 
 
 @cache
 def cases() -> tuple[Case, ...]:
-    """The corpus, the same every time."""
+    """The corpus; the same on every call."""
     return (*_kinds(), *_exif(), *_shapes(), *_damage(), *_disguises(), *_bombs(), *_names())
 
 
-def sound() -> dict[str, bytes]:
-    """The car in every kind of file that is to be answered."""
+def valid_files() -> dict[str, bytes]:
+    """The car in every supported kind of file."""
     grey16 = Image.fromarray((np.asarray(CAR.convert("L")).astype(np.uint16)) * 257)
     clear = CAR.convert("RGBA")
     clear.putalpha(Image.linear_gradient("L").resize(CAR.size))
@@ -177,7 +178,7 @@ def _to_lab() -> ImageCms.ImageCmsTransform:
 
 
 def _kinds() -> Iterator[Case]:
-    for name, content in sound().items():
+    for name, content in valid_files().items():
         yield Case(name, content, ANSWER)
 
 
@@ -208,7 +209,7 @@ def _shapes() -> Iterator[Case]:
 
 
 def _damage() -> Iterator[Case]:
-    good = sound()
+    good = valid_files()
     yield Case("nothing.jpg", b"", "empty")
     yield Case("one-byte.jpg", b"\xff", NO_PICTURE)
     for name in ("baseline.jpg", "progressive.jpg", "colour.png", "colour.webp", "colour.avif", "iphone.heic"):
@@ -231,7 +232,7 @@ def _damage() -> Iterator[Case]:
 
 
 def _disguises() -> Iterator[Case]:
-    good = sound()
+    good = valid_files()
     yield Case("png-inside.jpg", good["colour.png"], ANSWER)
     yield Case("jpeg-inside.png", good["baseline.jpg"], ANSWER)
     yield Case("jpeg-inside.heic", good["baseline.jpg"], ANSWER)
@@ -243,17 +244,17 @@ def _disguises() -> Iterator[Case]:
     )
     yield Case("letter.jpg", b"%PDF-1.7\n1 0 obj\n<</Type/Catalog>>\nendobj\n", NO_PICTURE)
     yield Case("film.jpg", b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom" + bytes(3000), NO_PICTURE)
-    # Pillow would hand it to Ghostscript
+    # Pillow would run Ghostscript
     script = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 99 99\n%%EndComments\n(%pipe%touch /tmp/x) (w) file\n%%EOF\n"
     yield Case("postscript.jpg", script, NO_PICTURE)
-    for kind in ("ICO", "TGA", "PCX", "PPM", "JPEG2000", "SGI", "DDS"):  # Pillow reads them; nobody sends them
+    for kind in ("ICO", "TGA", "PCX", "PPM", "JPEG2000", "SGI", "DDS"):  # Pillow reads them; not in FORMATS
         yield Case(f"{kind.lower()}-inside.jpg", encode(CAR.resize((128, 128)), kind), NO_PICTURE)
     pickled = b"\x80\x04cposix\nsystem\n(S'touch /tmp/x'\ntR."
     yield Case("pickle.jpg", pickled, NO_PICTURE)
 
 
 def _bombs() -> Iterator[Case]:
-    good = sound()
+    good = valid_files()
     yield Case("declares-100000x100000.png", png(100_000, 100_000, 8, 2, bytes(1000)), MANY_PIXELS)
     yield Case("declares-65500x65500.jpg", resized(good["baseline.jpg"], 65500, 65500), MANY_PIXELS)
     at = good["colour.gif"][:6] + struct.pack("<HH", 65535, 65535) + good["colour.gif"][10:]
@@ -265,7 +266,7 @@ def _bombs() -> Iterator[Case]:
     webp[24:30] = b"\xff\xff\xff" * 2  # a canvas of 2^24 by 2^24
     yield Case("declares-16777216x16777216.webp", bytes(webp))
     yield Case("11000x11000-of-nothing.png", png(11_000, 11_000, 1, 0, bytes(1376 * 11_000)), MANY_PIXELS)
-    # as large as is allowed, in the mode that takes most memory
+    # the largest allowed size, in the mode that takes most memory
     wide = chunk(b"PLTE", bytes(6)) + chunk(b"tRNS", b"\x80\x40")
     yield Case("9990x9990-clear-palette.png", png(9_990, 9_990, 1, 3, bytes(1250 * 9_990), wide), ANSWER)
     yield Case("text-of-100-MB.png", png(32, 32, 8, 0, bytes(33 * 32), _packed(b"zTXt", b"a\0\0")))
@@ -284,7 +285,7 @@ def _packed(kind: bytes, start: bytes, size: int = 100_000_000) -> bytes:
 
 
 def _names() -> Iterator[Case]:
-    jpeg = sound()["baseline.jpg"]
+    jpeg = valid_files()["baseline.jpg"]
     names = (
         "two\nlines.jpg", "carriage\rreturn.jpg", "it's \"quoted\".jpg", "../../../../etc/passwd.jpg",
         "..\\..\\up.jpg", "long-" + "x" * 4096 + ".jpg", "سيارة.jpg", "🚗💨.jpg", "\u202egpj.exe.jpg",
@@ -299,21 +300,21 @@ def _names() -> Iterator[Case]:
 
 
 def is_sentence(text: str) -> bool:
-    """One sentence for a visitor: whole, short, and free of a decoder's words and of the server's paths."""
-    strange = ("Error", "Traceback", "errno", "Errno", "0x", "object at", "PIL", "/tmp", "decoder", "None", "b'")
-    whole = text[:1].isupper() and text.endswith(".") and text.isprintable() and len(text) <= 300
-    return whole and not any(word in text for word in strange)
+    """Whether a text is one short sentence for a user, without decoder messages and server paths."""
+    internal = ("Error", "Traceback", "errno", "Errno", "0x", "object at", "PIL", "/tmp", "decoder", "None", "b'")
+    complete = text[:1].isupper() and text.endswith(".") and text.isprintable() and len(text) <= 300
+    return complete and not any(word in text for word in internal)
 
 
-def fits(case: Case, error: str | None) -> bool:
-    """Is this what the case deserves? `error` is None for an answer."""
-    if case.says is None:
+def as_expected(case: Case, error: str | None) -> bool:
+    """Whether the result of a case is as expected; `error` is None for a prediction."""
+    if case.expected is None:
         return error is None or is_sentence(error)
-    return error is None if case.says == ANSWER else bool(error) and case.says in error and is_sentence(error)
+    return error is None if case.expected == ANSWER else bool(error) and case.expected in error and is_sentence(error)
 
 
-def ask(model: str) -> None:
-    """Ask a Predictor about every case and, after each, about a sound photo. Prints a line of JSON a case."""
+def predict_all(model: str) -> None:
+    """Predict every case and, after each, a valid photo. Prints one line of JSON per case."""
     from twincar import PhotoError, Predictor
 
     predictor = Predictor.from_pretrained(model, device="cpu")
@@ -337,13 +338,13 @@ def ask(model: str) -> None:
 
 
 def _peak() -> int:
-    """The most memory that this process ever had, in bytes."""
+    """Peak memory of this process, in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "--model":
-        ask(sys.argv[2])
+        predict_all(sys.argv[2])
     else:
         Path(sys.argv[1]).mkdir(parents=True, exist_ok=True)
         print(*[case.put(Path(sys.argv[1])).name.encode("unicode_escape").decode() for case in cases()], sep="\n")

@@ -1,4 +1,4 @@
-"""`prepare` as the tests call it, and how they read what it left."""
+"""Run `prepare`, and read what it wrote."""
 
 from pathlib import Path
 
