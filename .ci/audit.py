@@ -1,10 +1,9 @@
-"""Asks whether a package that is installed here has a known vulnerability. Ends with 1 where we can do something about
-it: a version without it exists and goes together with requirements.txt.
+"""Check the installed packages for known vulnerabilities.
 
     make audit
 
-Where the databases (PyPI's, OSV's) cannot be reached, or do not answer in three minutes, nothing is known, so it says
-that and ends with 0.
+Exits with 1 where a vulnerability can be fixed: a version without it exists and is compatible with requirements.txt.
+Exits with 0 and a message where the databases of PyPI and OSV cannot be reached, or do not respond in three minutes.
 """
 
 import json
@@ -12,28 +11,29 @@ import subprocess
 import sys
 from pathlib import Path
 
-PATIENCE = 180  # seconds
+TIMEOUT = 180  # seconds
 REQUIREMENTS = Path(__file__).parents[1] / "requirements.txt"
 
 
 def audited(service: str) -> list[dict]:
-    """Packages that `service` knows something of, as pip-audit tells it; none where it cannot be asked."""
+    """The packages in pip-audit's report from `service`; none where it cannot be reached."""
     command = [sys.executable, "-m", "pip_audit", "--vulnerability-service", service, "--format", "json"]
     command += ["--progress-spinner", "off", "--desc", "off", "--skip-editable"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT)
         return [package for package in json.loads(done.stdout)["dependencies"] if "vulns" in package]
     except (ValueError, subprocess.TimeoutExpired):
         return []
 
 
 def fits(name: str, version: str) -> bool:
-    """Whether pip finds a set with that version or a later one."""
+    """Whether that version, or a later one, is compatible with requirements.txt, by pip's resolver."""
     command = [sys.executable, "-m", "pip", "install", "--dry-run", "--quiet", "-r", str(REQUIREMENTS)]
     return subprocess.run([*command, f"{name}>={version}"], capture_output=True).returncode == 0
 
 
 def main() -> int:
+    """Print every vulnerability; return the exit code."""
     packages = audited("pypi") or audited("osv")
     if not packages:
         print("The vulnerability databases cannot be reached: nothing was audited.")
@@ -43,9 +43,9 @@ def main() -> int:
         for found in package["vulns"]:
             fix = next((version for version in found["fix_versions"] if fits(package["name"], version)), None)
             fixable += bool(fix)
-            what = f"in {fix} it is fixed" if fix else "there is no fix that we could install"
+            what = f"fixed in {fix}" if fix else "no compatible version fixes it"
             print(f"{package['name']} {package['version']}: {found['id']}, {what}")
-    print(f"{len(packages)} packages audited, {fixable} vulnerabilities that an update would mend.")
+    print(f"{len(packages)} packages audited, {fixable} vulnerabilities that an update fixes.")
     return 1 if fixable else 0
 
 

@@ -1,9 +1,9 @@
-"""The page on an empty environment: what requirements.txt names as it stands, and nothing more.
+"""Test the page in a new environment that has the packages of requirements.txt only.
 
     make bare
 
-Makes the environment in a temporary folder (some gigabytes, a minute or two), starts app.py in it as a Space would, and
-asks it about the photo that lies beside the published model.
+Creates the environment in a temporary folder (some gigabytes, a minute or two), starts app.py in it as a Space does,
+and sends the example photo of the published model.
 """
 
 import json
@@ -17,7 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 REPO = Path(__file__).parents[1]
-ASK = """
+REQUEST = """
 import json, sys
 from gradio_client import Client, handle_file
 answer, _ = Client(sys.argv[1], verbose=False).predict(handle_file(sys.argv[2]), api_name="/identify")
@@ -26,6 +26,7 @@ print(json.dumps(answer["top"][0]))
 
 
 def main() -> None:
+    """Create the environment, start the page and request one answer."""
     with TemporaryDirectory() as folder, socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
@@ -38,7 +39,7 @@ def main() -> None:
         variables = quiet | {"GRADIO_SERVER_PORT": url.rsplit(":")[-1], "GRADIO_TEMP_DIR": f"{folder}/uploads"}
         page = subprocess.Popen([python, REPO / "app.py"], cwd=folder, env=variables)
         try:
-            command = [python, "-c", ASK, url, REPO / "models" / "twincar" / "example.jpg"]
+            command = [python, "-c", REQUEST, url, REPO / "models" / "twincar" / "example.jpg"]
             for _ in range(60):
                 done = subprocess.run(command, capture_output=True, text=True)
                 if done.returncode == 0 or page.poll() is not None:

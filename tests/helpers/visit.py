@@ -1,4 +1,4 @@
-"""What tests of the page share: the app in a process of its own, and a visit that notices whatever goes wrong."""
+"""Shared by the tests of the page: the app in a process of its own, and a visit that fails on any error."""
 
 import os
 import socket
@@ -17,13 +17,13 @@ from twincar.config import CHECKOUT
 
 QUIET = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
          "--disable-sync", "--no-first-run")  # fmt: skip
-WAIT = 20_000  # milliseconds, on a machine that is busy with something else
+WAIT = 20_000  # milliseconds, enough on a busy machine
 expect.set_options(timeout=WAIT)
 
 
 @contextmanager
 def served(folder: Path, app: Path = CHECKOUT / "app.py", **variables: str) -> Iterator[tuple[str, Path]]:
-    """Run the page; gives its address and the file of what it prints."""
+    """Run the page; yields its address and the file of its output."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -55,12 +55,12 @@ def served(folder: Path, app: Path = CHECKOUT / "app.py", **variables: str) -> I
 
 @contextmanager
 def visiting(browser: Browser, site: tuple[str, Path], at: str = "/") -> Iterator[Page]:
-    """A fresh visit. Whatever the test does: nothing is asked of another host, the console stays free of errors, and
-    the server prints no traceback."""
+    """A new visit; fails on requests to another host, errors in the console, and tracebacks of the server."""
     page = browser.new_page(viewport={"width": 1280, "height": 900})
-    strangers, errors = [], []
+    foreign: list[str] = []
+    errors: list[str] = []
     ours = (site[0], "data:", "blob:")
-    page.on("request", lambda request: request.url.startswith(ours) or strangers.append(request.url))
+    page.on("request", lambda request: request.url.startswith(ours) or foreign.append(request.url))
     page.on("console", lambda message: message.type == "error" and errors.append(message.text))
     page.on("pageerror", lambda error: errors.append(str(error)))
     before = len(site[1].read_text())
@@ -68,5 +68,5 @@ def visiting(browser: Browser, site: tuple[str, Path], at: str = "/") -> Iterato
     expect(page.get_by_role("tab").first).to_be_visible()
     yield page
     page.close()
-    assert (strangers, errors) == ([], [])
+    assert (foreign, errors) == ([], [])
     assert "Traceback" not in site[1].read_text()[before:]

@@ -1,6 +1,6 @@
-"""The page under attack: files of the server, requests on a visitor's word, floods, secrets.
+"""The page under attack: files of the server, server-side request forgery, floods, secrets.
 
-Two pages are served: one as it is, and one with the limits drawn so tight that a test reaches them.
+Two pages are served: one as it is, and one with limits so low that a test reaches them.
 """
 
 import http.client
@@ -21,10 +21,10 @@ from playwright.sync_api import expect
 from tests.conftest import draw_car, put
 from tests.helpers.visit import served
 from twincar.config import CHECKOUT
-from twincar.ui.uploads import forget
+from twincar.ui.uploads import delete_old
 
-TOKEN = "hf_canaryTokenThatNobodyMaySee"
-SECRET = "what only the server may read"
+TOKEN = "hf_canaryTokenThatMustNotLeak"
+SECRET = "only the server may read this"
 ROUTES = (
     "/gradio_api/file=", "/file=", "/gradio_api/file/", "/file/", "/gradio_api/proxy=", "/static/", "/assets/",
     "/svelte/", "/gradio_api/custom_component/1/client/component/",
@@ -39,7 +39,7 @@ from gradio import processing_utils
 from twincar import Predictor
 from twincar.ui import page
 
-page.WAITING, page.ZIP_BYTES, page.CLEAN_EVERY, page.FORGET_AFTER = 1, 1_000_000, 1, 4
+page.MAX_QUEUE, page.ZIP_BYTES, page.CLEAN_EVERY, page.DELETE_AFTER = 1, 1_000_000, 1, 4
 gate, answer, public = Path(os.environ["GATE"]), Predictor.__call__, safehttpx.is_public_ip
 
 def slowly(self, photo, **how):
@@ -57,7 +57,7 @@ app.main()
 
 
 class Canary(BaseHTTPRequestHandler):
-    """Notes who asks; on 127.0.0.2 it sends whoever asks on to 127.0.0.1."""
+    """Records requests; on 127.0.0.2 it redirects to 127.0.0.1."""
 
     def do_GET(self):
         self.server.asked.append(self.path)
@@ -70,13 +70,13 @@ class Canary(BaseHTTPRequestHandler):
             self.end_headers()
             self.wfile.write(SECRET.encode())
 
-    def log_message(self, *words):
+    def log_message(self, *args):
         pass
 
 
 @pytest.fixture
 def canary() -> Iterator[tuple[ThreadingHTTPServer, ThreadingHTTPServer]]:
-    """(the one on loopback that nobody may reach, the one on the "internet" that leads to it)."""
+    """(the server on loopback, which must not be reached; the one on the "internet", which redirects to it)."""
     servers = [ThreadingHTTPServer((host, 0), Canary) for host in ("127.0.0.1", "127.0.0.2")]
     for server in servers:
         server.asked, server.inner = [], servers[0].server_port
@@ -107,7 +107,7 @@ def tight(tiny_model, tmp_path_factory) -> Iterator[tuple[str, Path]]:
 
 
 def get(url: str, path: str) -> tuple[int, str]:
-    """A request as it stands: no client tidies the path up."""
+    """A request with the path unchanged: HTTP clients normalize it."""
     connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=30)
     connection.putrequest("GET", path, skip_accept_encoding=True)
     connection.endheaders()
@@ -116,7 +116,7 @@ def get(url: str, path: str) -> tuple[int, str]:
 
 
 def ask(url: str, name: str, photo) -> str:
-    """What the API says about `photo`, in its own words."""
+    """The raw response of the API for `photo`."""
     with httpx.Client(base_url=f"{url}/gradio_api", timeout=60) as client:
         event = client.post(f"/call/{name}", json={"data": [photo]})
         return client.get(f"/call/{name}/{event.json()['event_id']}").text if event.is_success else event.text
@@ -129,7 +129,7 @@ def send(url: str, content: bytes, name: str = "car.jpg") -> httpx.Response:
 # Files of the server
 
 
-def test_no_route_gives_a_file_that_the_page_did_not_write(site, tiny_model):
+def test_no_route_serves_a_file_that_the_page_did_not_write(site, tiny_model):
     url, log = site
     folder = log.parent
     [mine] = send(url, draw_car(0).tobytes()).json()
@@ -159,7 +159,7 @@ def test_no_route_gives_a_file_that_the_page_did_not_write(site, tiny_model):
 
 @pytest.mark.parametrize("name", ["identify", "many"])
 def test_no_path_makes_the_api_read_a_file_of_the_server(site, tiny_model, name):
-    """With and without the word that makes Gradio check it; even by a link that lies in the folder of uploads."""
+    """With and without the mark that makes Gradio check it; also through a link in the folder of uploads."""
     url, log = site
     folder = log.parent
     draw_car(1).save(folder / "secret.png")
@@ -185,10 +185,10 @@ def test_no_path_makes_the_api_read_a_file_of_the_server(site, tiny_model, name)
     assert "class_name" in ask(url, name, [good] if name == "many" else good)
 
 
-# Requests on a visitor's word
+# Server-side request forgery
 
 
-def test_the_server_asks_nobody_inside_on_a_visitors_word(site, canary):
+def test_the_server_sends_no_request_to_the_internal_network(site, canary):
     url = site[0]
     port = canary[0].server_port
     hosts = ["127.0.0.1", "localhost", "127.1", "2130706433", "0x7f000001", "0.0.0.0", "[::1]", "[::ffff:127.0.0.1]",
@@ -214,7 +214,7 @@ def test_the_server_asks_nobody_inside_on_a_visitors_word(site, canary):
     assert canary[0].asked == []
 
 
-def test_a_redirect_does_not_lead_inside(tight, canary):
+def test_a_redirect_to_the_internal_network_is_not_followed(tight, canary):
     loopback, internet = canary
     address = f"http://127.0.0.2:{internet.server_port}/to-loopback.png"
     assert "class_name" not in ask(tight[0], "identify", {"path": address} | META)
@@ -225,7 +225,7 @@ def test_a_redirect_does_not_lead_inside(tight, canary):
 # Floods
 
 
-def test_a_queue_that_is_full_says_so_and_loses_nothing(browser, tight, car_photo):
+def test_a_full_queue_refuses_requests_and_loses_none(browser, tight, car_photo):
     url, log = tight
     gate = log.parent / "gate"
     page = browser.new_page()  # not `visiting`: the refusal is an error in the console
@@ -255,7 +255,7 @@ def test_a_queue_that_is_full_says_so_and_loses_nothing(browser, tight, car_phot
     page.close()
 
 
-def test_a_file_that_is_too_large_is_refused_with_a_word(browser, tight, tmp_path, car_photo):
+def test_a_file_that_is_too_large_is_refused_with_a_message(browser, tight, tmp_path, car_photo):
     url, log = tight
     large = tmp_path / "large.jpg"
     large.write_bytes(car_photo.read_bytes() + bytes(1_100_000))
@@ -272,15 +272,15 @@ def test_a_file_that_is_too_large_is_refused_with_a_word(browser, tight, tmp_pat
 
 
 def test_uploads_are_deleted_after_a_while(tight, car_photo):
-    said = len(tight[1].read_text())  # Gradio prints one for a path that it refuses, as other tests try
+    before_log = len(tight[1].read_text())  # Gradio prints a traceback for each path that it refuses in other tests
     Client(tight[0], verbose=False).predict(photo=handle_file(car_photo), api_name="/identify")
     [path] = send(tight[0], car_photo.read_bytes(), "mine.jpg").json()
     uploads = tight[1].parent / "uploads"
-    before = uploads / ("0" * 64) / "before.jpg"  # of a server that was killed
+    before = uploads / ("0" * 64) / "before.jpg"  # left by a killed server
     before.parent.mkdir(exist_ok=True)
     before.write_bytes(b"old")
     host, port = tight[0].removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=30) as line:  # hangs up half-way
+    with socket.create_connection((host, int(port)), timeout=30) as line:  # disconnects during the upload
         body = b'--b\r\nContent-Disposition: form-data; name="files"; filename="a.jpg"\r\n\r\nhalf a photo'
         head = f"POST /gradio_api/upload HTTP/1.1\r\nHost: {host}\r\nContent-Length: 100000\r\n"
         line.sendall(f"{head}Content-Type: multipart/form-data; boundary=b\r\n\r\n".encode() + body)
@@ -292,7 +292,7 @@ def test_uploads_are_deleted_after_a_while(tight, car_photo):
             break
         time.sleep(0.3)
     assert not left
-    assert "Traceback" not in tight[1].read_text()[said:]
+    assert "Traceback" not in tight[1].read_text()[before_log:]
 
 
 def test_examples_and_files_of_others_are_not_deleted(tmp_path):
@@ -306,9 +306,9 @@ def test_examples_and_files_of_others_are_not_deleted(tmp_path):
     ):
         put(tmp_path / name)
     keep = {str(tmp_path / ("e" * 64) / "example.jpg")}
-    forget(tmp_path, 3600, keep)
+    delete_old(tmp_path, 3600, keep)
     assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 6
-    forget(tmp_path, -1, keep)
+    delete_old(tmp_path, -1, keep)
     left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     assert left == {"e" * 64 + "/example.jpg", "notes.txt", "data/x.jpg", "f" * 63}
 
@@ -316,18 +316,18 @@ def test_examples_and_files_of_others_are_not_deleted(tmp_path):
 # Secrets
 
 
-def test_neither_pages_nor_errors_tell_the_token(site):
+def test_neither_pages_nor_errors_contain_the_token(site):
     for path in ("/", "/config", "/gradio_api/info", "/gradio_api/openapi.json", "/monitoring", "/gradio_api/nowhere"):
         assert TOKEN not in get(site[0], path)[1]
     refused = ask(site[0], "identify", {"path": "http://nowhere.invalid/x.png"} | META)
     assert TOKEN not in refused
 
 
-def test_a_hub_that_refuses_the_token_is_told_of_without_it(hub, monkeypatch, capfd):
+def test_the_error_of_a_hub_that_refuses_the_token_does_not_contain_it(hub, monkeypatch, capfd):
     import app
 
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     (hub.root / "someone").mkdir()
     with pytest.raises(ValueError) as refusal:
-        app.load("someone/gated", beside=Path("nowhere"))
+        app.load("someone/gated", shipped=Path("nowhere"))
     assert TOKEN not in str(refusal.value) + "".join(capfd.readouterr())

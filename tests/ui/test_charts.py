@@ -1,4 +1,4 @@
-"""The page's charts, from small tables: what is drawn is what the table says, for any number of classes."""
+"""Charts of the page from small tables: they draw what the table contains, for any number of classes."""
 
 import json
 
@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from twincar.ui import charts, score_charts
+from twincar.ui import data_charts, score_charts
 
 CARS = ["Audi TT Coupe 2012", "Audi S4 Sedan 2007", "BMW M3 Coupe 2012", "Lada Niva SUV 1977"]
 
@@ -34,7 +34,7 @@ def confusion() -> pd.DataFrame:
 
 
 def drawn(figure) -> dict:
-    """What is sent to the page; it must be JSON throughout."""
+    """The figure as JSON, as it is sent to the page."""
     return json.loads(figure.to_json())
 
 
@@ -49,26 +49,26 @@ def texts(figure) -> list[str]:
 @pytest.mark.parametrize("classes", [1, 2, 9, 300])
 def test_all_classes_and_the_largest_by_name(classes):
     rows = distribution(classes)
-    everything = charts.class_counts(rows)
+    everything = data_charts.class_counts(rows)
     assert [trace.name for trace in bars(everything)] == ["training", "validation"]  # no split without a picture
     assert list(bars(everything)[0].y) == sorted(rows["train"], reverse=True)
-    top = charts.class_counts(rows, 5)
+    top = data_charts.class_counts(rows, 5)
     shown = min(5, classes)
     assert list(bars(top)[0].customdata) == rows["class_name"].tolist()[::-1][:shown]
     assert texts(top)[shown:] == [f"{n + 2:,}" for n in sorted(rows["train"], reverse=True)[:shown]]
     assert drawn(everything) and drawn(top)
 
 
-def test_the_donut_adds_the_splits_up():
-    ring = charts.split_donut(distribution(4)).data[0]
+def test_the_donut_sums_the_splits():
+    ring = data_charts.split_donut(distribution(4)).data[0]
     assert dict(zip(ring.labels, ring.values, strict=True)) == {"training": 46, "validation": 8}
-    assert "<b>54</b>" in charts.split_donut(distribution(4)).layout.annotations[0].text
+    assert "<b>54</b>" in data_charts.split_donut(distribution(4)).layout.annotations[0].text
 
 
 @pytest.mark.parametrize("make", [None, "Audi"])
 @pytest.mark.parametrize("boxes", [False, True])
-def test_sizes_colour_the_chosen_classes_and_lose_no_picture(make, boxes):
-    figure = charts.sizes(sample(40, boxes), make)
+def test_sizes_highlight_the_selected_classes_and_show_every_picture(make, boxes):
+    figure = data_charts.sizes(sample(40, boxes), make)
     assert sum(len(trace.x) for trace in figure.data) == 40
     coloured = {trace.name for trace in figure.data} - {"other classes"}
     assert coloured == {name for name in CARS if not make or name.startswith(make)}
@@ -78,36 +78,36 @@ def test_sizes_colour_the_chosen_classes_and_lose_no_picture(make, boxes):
     )
 
 
-def test_sizes_give_colours_to_a_few_of_many_classes():
+def test_sizes_highlight_a_few_of_many_classes():
     rows = sample(60).assign(class_name=[f"Audi {i % 30}" for i in range(60)], make="Audi")
-    figure = charts.sizes(rows, "Audi", most=8)
+    figure = data_charts.sizes(rows, "Audi", most=8)
     assert len(figure.data) == 9 and len({(t.marker.color, t.marker.symbol) for t in figure.data}) == 9
 
 
 @pytest.mark.parametrize("boxes", [False, True])
 def test_histograms_count_every_picture(boxes):
     rows = sample(50, boxes)
-    ratios = bars(charts.aspect_ratios(rows))
-    assert [trace.name for trace in ratios] == ["picture", "car in it"][: 1 + boxes]
+    ratios = bars(data_charts.aspect_ratios(rows))
+    assert [trace.name for trace in ratios] == ["picture", "car"][: 1 + boxes]
     assert all(sum(trace.y) == 50 for trace in ratios)
-    channels = bars(charts.channel_means(rows))
+    channels = bars(data_charts.channel_means(rows))
     assert len(channels) == 3 and all(sum(trace.y) == 50 for trace in channels)
-    assert sum(bars(charts.sharpness(rows))[0].y) == 50
+    assert sum(bars(data_charts.sharpness(rows))[0].y) == 50
 
 
 def test_sharpness_marks_its_bands_and_counts_them():
-    figure = charts.sharpness(pd.DataFrame({"sharpness": [0, 50, 100, 300, 499, 500, 90000]}))
+    figure = data_charts.sharpness(pd.DataFrame({"sharpness": [0, 50, 100, 300, 499, 500, 90000]}))
     assert sum(bars(figure)[0].y) == 7
     assert [note.text.split("<b>")[1] for note in figure.layout.annotations] == ["2</b>", "3</b>", "2</b>"]
     assert [line.x0 for line in figure.layout.shapes] == pytest.approx([2, np.log10(500)])
 
 
 def test_one_picture_is_enough_for_every_chart_of_a_sample():
-    for draw in (charts.sizes, charts.aspect_ratios, charts.channel_means, charts.sharpness):
+    for draw in (data_charts.sizes, data_charts.aspect_ratios, data_charts.channel_means, data_charts.sharpness):
         assert drawn(draw(sample(1)))["data"]
 
 
-def test_curves_leave_out_what_the_log_does_not_have():
+def test_curves_skip_columns_that_the_log_does_not_have():
     log = pd.DataFrame({"epoch": [0, 1, 2], "val_top1": [0.1, 0.5, 0.6]})
     columns = {"training": "train_top1", "validation": "val_top1"}
     assert [trace.name for trace in score_charts.curves(log, columns).data] == ["validation"]
@@ -118,7 +118,7 @@ def test_curves_leave_out_what_the_log_does_not_have():
     assert [note.text for note in figure.layout.annotations] == ["128 px"] and figure.layout.shapes[0].x0 == 0.5
 
 
-def test_the_confusion_matrix_holds_what_was_counted():
+def test_the_confusion_matrix_contains_the_counts():
     right, wrong = score_charts.confusion(confusion()).data
     assert [n for n in right.z if n is not None] == [3, 4, 5, 6] and [n for n in wrong.z if n is not None] == [2, 1]
     for trace in (right, wrong):  # every class has a row and a column, so that no cell is wider than another
@@ -126,7 +126,7 @@ def test_the_confusion_matrix_holds_what_was_counted():
     assert f"{CARS[0]} → {CARS[1]}: 2" in wrong.hovertext
 
 
-def test_a_make_shows_its_classes_and_what_they_are_taken_for():
+def test_a_make_shows_its_classes_and_those_they_are_confused_with():
     right, wrong = score_charts.confusion(confusion(), "BMW").data
     assert [n for n in right.z if n is not None] == [5] and [n for n in wrong.z if n is not None] == [1]
     assert list(score_charts.confusion(confusion(), "BMW").layout.xaxis.ticktext) == ["M3 Coupe 2012", CARS[3]]
@@ -141,11 +141,11 @@ def test_a_model_without_a_mistake_has_a_confusion_matrix():
 @pytest.mark.parametrize(
     "more", [{}, {"support": [9, 4]}, {"support": [9, 4], "reverse": [1, 0], "reverse_support": 5}]
 )
-def test_confused_pairs_say_of_how_many(more):
+def test_confused_pairs_show_the_number_of_pictures(more):
     pairs = pd.DataFrame({"true": CARS[:2], "predicted": CARS[2:], "count": [3, 1]}).assign(**more)
     figure = score_charts.confused_pairs(pairs)
-    said = {0: ["3", "1"], 1: ["3 of 9", "1 of 4"], 3: ["4 of 14", "1 of 9"]}[len(more)]
-    assert texts(figure)[2:] == said and texts(figure)[0] == f"{CARS[0]}<br>→ {CARS[2]}"
+    expected = {0: ["3", "1"], 1: ["3 of 9", "1 of 4"], 3: ["4 of 14", "1 of 9"]}[len(more)]
+    assert texts(figure)[2:] == expected and texts(figure)[0] == f"{CARS[0]}<br>→ {CARS[2]}"
     assert sum(sum(trace.x) for trace in bars(figure)) == 4 + (len(more) == 3)
 
 
@@ -168,7 +168,7 @@ def test_reliability_shows_the_bins_that_have_pictures(bounds):
 @pytest.mark.parametrize(
     "more", [{}, {"status": ["shortened", "whole", None], "top1_low": 0.2, "top1_high": [0.5, 1, 0.3]}]
 )
-def test_recipes_stand_in_order_with_what_is_known_of_them(more):
+def test_recipes_are_in_order_with_intervals_and_status(more):
     table = pd.DataFrame({"recipe": ["short", "long", "unmeasured"], "top1": [0.4, 0.9, None]}).assign(**more)
     figure = score_charts.recipes(table, "top1")
     assert list(figure.data[0].customdata) == ["long", "short"] and list(figure.data[0].x) == [0.9, 0.4]
@@ -182,11 +182,11 @@ def test_what_the_authors_of_a_recipe_report_stands_beside_it():
     assert seeds.x[1] == 0.79 and seeds.customdata[1] == "a" and np.isnan(seeds.x[0])
 
 
-def test_only_charts_to_zoom_into_take_the_finger_from_the_page():
-    assert charts.class_counts(distribution(3)).layout.dragmode is False
-    assert charts.sizes(sample(5)).layout.dragmode == score_charts.confusion(confusion()).layout.dragmode == "zoom"
+def test_only_zoomable_charts_capture_touch():
+    assert data_charts.class_counts(distribution(3)).layout.dragmode is False
+    assert data_charts.sizes(sample(5)).layout.dragmode == score_charts.confusion(confusion()).layout.dragmode == "zoom"
 
 
-def test_a_figure_brings_no_ground_of_its_own():
-    layout = drawn(charts.split_donut(distribution(3)))["layout"]
+def test_a_figure_has_a_transparent_background():
+    layout = drawn(data_charts.split_donut(distribution(3)))["layout"]
     assert layout["paper_bgcolor"] == layout["plot_bgcolor"] == "rgba(0,0,0,0)"

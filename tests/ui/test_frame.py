@@ -1,7 +1,4 @@
-"""The page of a model that looks for cars, in a real browser: the frame over the photo, and every state in words.
-
-pytest tests/test_frame.py
-"""
+"""The page of a model with a detector, in a real browser: the frame over the photo, and the text of every state."""
 
 import re
 from collections.abc import Iterator
@@ -18,11 +15,11 @@ from tests.helpers.visit import served, visiting
 from twincar import Predictor
 from twincar.features.photo import load_photo
 from twincar.modeling.open_set.open_set import Threshold
-from twincar.ui.frame import Wish
+from twincar.ui.frame import Selection
 
-SMALL, LARGE = (0.0, 0.1, 0.25, 0.4), (0.4, 0.4, 1, 1)  # the cars that are found in every photo
+SMALL, LARGE = (0.0, 0.1, 0.25, 0.4), (0.4, 0.4, 1, 1)  # the cars that are detected in every photo
 BMW = [*CLASSES[:3], "BMW 3 Series Sedan 2012", "BMW 3 Series Sedan 2007"]
-STATES = {  # a photo's width -> what is answered about it, of BMW, and whether it is taken for a car, and a known one
+STATES = {  # width of a photo -> its probabilities for the classes of BMW, is_car, is_known
     500: ((0.96, 0.04, 0, 0, 0), True, True),
     510: ((0.1, 0.05, 0, 0.45, 0.4), True, True),
     520: ((0.35, 0.02, 0, 0.42, 0.21), True, True),
@@ -37,22 +34,22 @@ page.build(predictor()).launch(**page.launch_options())
 """
 
 
-class Moody(Predictor):
-    """Answers as its network does, but as told about photos of the widths above."""
+class Scripted(Predictor):
+    """Answers photos of the widths above with the STATES, all others with its network."""
 
     def __call__(self, photo, box=None, refine=True, side=None):
-        told, is_car, is_known = STATES.get(load_photo(photo).width, (None, True, True))
+        probabilities, is_car, is_known = STATES.get(load_photo(photo).width, (None, True, True))
         self.open_set.is_car = Threshold(-1e9 if is_car else 1e9, 0.05)
         self.open_set.is_known = Threshold(-1e9 if is_known else 1e9, 0.05)
         answer = super().__call__(photo, box, refine)
-        if told:
-            answer.probabilities = np.array(told)
+        if probabilities:
+            answer.probabilities = np.array(probabilities)
         return answer
 
 
 def predictor() -> Predictor:
     made = fake_predictor(SMALL, LARGE)
-    made.__class__, made.class_names = Moody, tuple(BMW)
+    made.__class__, made.class_names = Scripted, tuple(BMW)
     made.open_set.confusion[0, 3] = 2
     return made
 
@@ -75,7 +72,7 @@ def page(browser, site) -> Iterator[Page]:
 
 @pytest.fixture(scope="module")
 def photo(tmp_path_factory) -> Path:
-    """Larger than what the page shows, so that a frame must be cut from the file."""
+    """Larger than the picture on the page, so that a frame must be cropped from the file."""
     path = tmp_path_factory.mktemp("photo") / "street.jpg"
     picture = draw_car(1, size=(1600, 1200))
     picture.paste(draw_car(3, size=(400, 360)), (0, 120))
@@ -84,7 +81,7 @@ def photo(tmp_path_factory) -> Path:
 
 
 def give(page: Page, photo: Path) -> Locator:
-    """Send the photo; gives the frame, once it is answered."""
+    """Upload the photo; returns the frame once it is answered."""
     page.set_input_files("#photo input[type=file]", photo)
     expect(page.locator("#frame .stage:not(.busy)")).to_be_visible()
     return page.locator("#frame .frame")
@@ -96,15 +93,15 @@ def frame_of(page: Page) -> tuple[float, ...]:
 
 
 def expect_answer(page: Page, photo: Path, **how) -> None:
-    """The page shows what the Predictor itself says; of a frame, within what a pixel more or less can do."""
+    """The page shows the answer of the Predictor; for a frame, within the effect of one pixel."""
     if "box" in how:
         size = Image.open(photo).size
-        how["box"] = tuple(round(share * side) for share, side in zip(how["box"], size * 2, strict=True))
+        how["box"] = tuple(round(fraction * side) for fraction, side in zip(how["box"], size * 2, strict=True))
     top = predictor()(photo, **how).top(5)
-    for row, guess in zip(page.locator("#five input[type=radio]").all(), top, strict=True):
+    for row, guess in zip(page.locator("#top5 input[type=radio]").all(), top, strict=True):
         expect(row).to_have_attribute("value", guess.class_name)
-    told = [float(share) for share in re.findall(r"--share:([\d.]+)", page.locator("#bars").inner_html())]
-    assert told == pytest.approx([guess.probability for guess in top], abs=4e-3 if "box" in how else 2e-4)
+    shown = [float(fraction) for fraction in re.findall(r"--fraction:([\d.]+)", page.locator("#bars").inner_html())]
+    assert shown == pytest.approx([guess.probability for guess in top], abs=4e-3 if "box" in how else 2e-4)
 
 
 def drag(page: Page, start: tuple[float, float], by: tuple[float, float]) -> None:
@@ -115,27 +112,27 @@ def drag(page: Page, start: tuple[float, float], by: tuple[float, float]) -> Non
     page.mouse.up()
 
 
-def answered(page: Page, says: str) -> None:
-    expect(page.locator("#frame .below p")).to_contain_text(says)
+def answered(page: Page, text: str) -> None:
+    expect(page.locator("#frame .below p")).to_contain_text(text)
     expect(page.locator("#frame .stage:not(.busy)")).to_be_visible()
 
 
-def test_the_car_is_framed_and_another_can_be_chosen(page, photo):
+def test_the_car_is_framed_and_another_can_be_selected(page, photo):
     give(page, photo)
     assert np.abs(np.array(frame_of(page)) - LARGE).max() < 0.05
-    answered(page, "I took the largest of 2 cars.")
+    answered(page, "This answer is for the largest of 2 cars.")
     expect_answer(page, photo)
     before = page.locator("#slider img").nth(1).get_attribute("src")
-    other = page.get_by_role("button", name="Look at another car, 1 of 1")
+    other = page.get_by_role("button", name="Identify another car, 1 of 1")
     other.click()
-    answered(page, "I looked at the car that you chose.")
+    answered(page, "The selected car was read.")
     assert np.abs(np.array(frame_of(page)) - SMALL).max() < 0.05
     expect_answer(page, photo, box=frame_of(page))
     expect(page.locator("#slider img").nth(1)).not_to_have_attribute("src", before)
     expect(other).to_be_visible()  # now it is the large one
     page.locator("#frame .cars button").press("Enter")
     expect(page.locator("#frame .frame")).to_be_focused()
-    answered(page, "I looked at the car that you chose.")
+    answered(page, "The selected car was read.")
     assert frame_of(page)[0] > 0.3
 
 
@@ -143,7 +140,7 @@ def test_the_frame_is_moved_resized_and_drawn_by_dragging(page, photo):
     frame = give(page, photo)
     start, box = frame_of(page), frame.bounding_box()
     drag(page, (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2), (-40, -20))
-    answered(page, "I looked in your frame.")
+    answered(page, "Your frame was read.")
     moved = frame_of(page)
     assert moved[0] < start[0] - 0.05 and moved[1] < start[1] - 0.02
     assert moved[2] - moved[0] == pytest.approx(start[2] - start[0], abs=1e-6)
@@ -168,7 +165,7 @@ def test_the_keyboard_moves_and_resizes_it(page, photo):
     for _ in range(3):
         page.keyboard.press("ArrowLeft")
     page.keyboard.press("Shift+ArrowUp")
-    answered(page, "I looked in your frame.")
+    answered(page, "Your frame was read.")
     now = frame_of(page)
     assert now == pytest.approx((start[0] - 0.03, start[1], start[2] - 0.03, start[3] - 0.01), abs=1e-6)
     expect(frame).to_be_focused()
@@ -177,17 +174,17 @@ def test_the_keyboard_moves_and_resizes_it(page, photo):
 
 def test_the_whole_photo_and_back(page, photo):
     frame = give(page, photo)
-    found, buttons = frame_of(page), page.get_by_role("group", name="Where to look")
+    found, buttons = frame_of(page), page.get_by_role("group", name="Area to read")
     buttons.get_by_role("button", name="Whole photo").click()
-    answered(page, "I read the whole photo.")
+    answered(page, "The whole photo was read.")
     expect(frame).to_be_hidden()
     expect(page.locator("#frame .cars button")).to_have_count(2)
     expect_answer(page, photo, refine=False)
     buttons.get_by_role("button", name="My own frame").click()
-    answered(page, "I looked in your frame.")
+    answered(page, "Your frame was read.")
     expect(frame).to_be_focused()
     buttons.get_by_role("button", name="Find the car").click()
-    answered(page, "I took the largest of 2 cars.")
+    answered(page, "This answer is for the largest of 2 cars.")
     assert frame_of(page) == pytest.approx(found, abs=1e-6)
     expect_answer(page, photo)
     page.get_by_role("button", name="Remove Image").click()
@@ -195,26 +192,26 @@ def test_the_whole_photo_and_back(page, photo):
     expect(page.locator("#frame .stage")).to_be_hidden()
 
 
-def test_every_state_has_its_words(page, tmp_path):
-    says = {
-        500: ["Very sure 96 %", "M3 Coupe 2012", "Often confused with BMW 3 Series Sedan 2012 (2 pictures of the two"],
+def test_every_state_has_its_text(page, tmp_path):
+    texts = {
+        500: ["Very sure 96 %", "M3 Coupe 2012", "Similar: BMW 3 Series Sedan 2012 (2 validation pictures of the two"],
         510: ["Fairly sure of the model 85 %", "A BMW 3 Series Sedan", "most likely that of 2012 (45 %)"],
         520: ["Very sure of the make 98 %", "A BMW", "most likely the 3 Series Sedan 2012 (42 %)"],
-        530: ["Not sure 30 %", "It looks most like the", "The Audi TT Hatchback 2011 comes next (30 %)."],
-        540: ["A car, but perhaps none that I know", "It looks most like the", "M3 Coupe 2012"],
-        550: ["I see no car in this photo", "What comes nearest is the BMW M3 Coupe 2012."],
+        530: ["Not sure 30 %", "Closest match:", "The Audi TT Hatchback 2011 comes next (30 %)."],
+        540: ["A car, but probably none of the known models", "Closest match:", "M3 Coupe 2012"],
+        550: ["No car found in this photo", "The closest match is the BMW M3 Coupe 2012."],
     }
-    for width, sentences in says.items():
+    for width, sentences in texts.items():
         draw_car(0, size=(width, 360)).save(tmp_path / f"{width}.png")
         give(page, tmp_path / f"{width}.png")
         for sentence in sentences:
             expect(page.locator("#headline")).to_contain_text(sentence.replace(" %", "\N{NO-BREAK SPACE}%"))
-        doubt = page.get_by_text("The figures compare only the cars that I know.")
-        expect(doubt).to_have_count(int(width >= 540))
-        expect(page.locator("#five input[type=radio]")).to_have_count(5)  # the nearest looks are told in any case
+        note = page.get_by_text("The percentages compare the known cars only.")
+        expect(note).to_have_count(int(width >= 540))
+        expect(page.locator("#top5 input[type=radio]")).to_have_count(5)  # the closest matches are shown in every state
     page.locator("#frame .frame").focus()
     page.keyboard.press("ArrowUp")
-    expect(page.locator("#headline h2")).to_have_text("I see no car in this frame")
+    expect(page.locator("#headline h2")).to_have_text("No car found in this frame")
 
 
 def test_a_phone_has_the_frame_on_the_photo(page, photo):
@@ -231,17 +228,17 @@ def test_a_phone_has_the_frame_on_the_photo(page, photo):
     for kind, by in (("touchStart", 0), ("touchMove", 20), ("touchMove", 40), ("touchEnd", None)):
         points = [] if by is None else [{"x": x - by, "y": y - by}]
         finger.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
-    answered(page, "I looked in your frame.")
+    answered(page, "Your frame was read.")
     moved = frame_of(page)
     assert moved[0] < start[0] - 0.05 and moved[1] < start[1] - 0.05
     expect_answer(page, photo, box=moved)
 
 
 @pytest.mark.parametrize(
-    "nonsense",
+    "sent",
     [None, "own", {"mode": "own"}, {"mode": "own", "box": [0, 0, 2, 1]}, {"mode": "own", "box": [0, 0, "1", 1]},
      {"mode": "own", "box": [0.5, 0, 0.5, 1]}, {"mode": "own", "box": [0, 0, float("nan"), 1]}, {"mode": ["whole"]},
      {"mode": "own", "box": [0, 0, 1]}],
 )  # fmt: skip
-def test_what_is_no_wish_finds_the_car(nonsense):
-    assert Wish.of(nonsense) == Wish("found")
+def test_an_invalid_selection_finds_the_car(sent):
+    assert Selection.of(sent) == Selection("found")

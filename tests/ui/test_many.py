@@ -1,7 +1,4 @@
-"""The tab Many photos in a real browser: files and a zip in, a table that can be sorted, filtered, stopped and kept.
-
-pytest tests/test_many.py
-"""
+"""The tab Many photos in a real browser: files and a zip in; the table is sorted, filtered, stopped and downloaded."""
 
 import csv
 import io
@@ -37,7 +34,7 @@ def page(browser, site) -> Iterator[Page]:
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory) -> list[Path]:
-    """Four photos, one of them named like a formula, and a file that is none."""
+    """Four photos, one of them named like a formula, and a file that is not a photo."""
     folder = tmp_path_factory.mktemp("photos")
     names = ["=1+1.jpg", "b.png", "c.jpg", "d.webp"]
     for label, name in enumerate(names):
@@ -52,7 +49,7 @@ def trip(tmp_path_factory) -> Path:
     with ZipFile(path, "w") as file:
         for label in range(3):
             file.writestr(f"summer/{label}.jpg", encoded(draw_car(label)))
-        file.writestr("__MACOSX/._0.jpg", b"what a Mac leaves")
+        file.writestr("__MACOSX/._0.jpg", b"written by macOS")
         file.writestr("inner.zip", b"PK\3\4")
     return path
 
@@ -70,7 +67,7 @@ def long(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def truth(tiny_model, photos):
-    """What the Predictor itself says of each."""
+    """The top 5 of the Predictor for each photo."""
     from twincar import Predictor
 
     return [answer.top(5) for answer in Predictor.from_pretrained(tiny_model).batch(photos[:4])]
@@ -102,7 +99,7 @@ def test_files_and_a_broken_one_become_rows(page, photos, truth):
     expect(page.locator(f"{ROWS}.failed .why")).to_contain_text(FAILED)
 
 
-def test_the_table_sorts_and_what_failed_stays_last(page, photos, truth):
+def test_the_table_sorts_with_unreadable_files_last(page, photos, truth):
     give(page, photos[4], *photos[:4])
     expect(page.locator(ROWS)).to_have_count(5)
     header = page.locator("#table th.sure")
@@ -115,10 +112,10 @@ def test_the_table_sorts_and_what_failed_stays_last(page, photos, truth):
     expect(header).to_have_attribute("aria-sort", "ascending")
     assert names(page) == [photos[place].name for place in reversed(order)] + ["broken.jpg"]
     header.get_by_role("button").click()
-    assert names(page)[0] == "broken.jpg"  # as they came
+    assert names(page)[0] == "broken.jpg"  # order of arrival
 
 
-def test_the_table_filters_by_how_sure_and_by_words(page, photos, truth):
+def test_the_table_filters_by_confidence_and_text(page, photos, truth):
     give(page, *photos)
     expect(page.locator(ROWS)).to_have_count(5)
     slider, search = page.locator("#table [type=range]"), page.locator("#table [type=search]")
@@ -159,9 +156,9 @@ def test_a_row_of_a_zip_shows_its_evidence(page, trip):
     row.press("Enter")  # by keyboard, as by mouse
     expect(page.locator("#detail-headline")).to_contain_text("trip.zip/summer/1.jpg")
     expect(page.locator("#detail-slider img")).to_have_count(2)
-    expect(page.locator("#detail .nearest li")).to_have_count(5)
-    expect(page.locator("#detail .nearest li").first).to_contain_text(name)
-    expect(page.locator(f"{ROWS}.chosen td.file")).to_have_text("1.jpg")
+    expect(page.locator("#detail .top-list li")).to_have_count(5)
+    expect(page.locator("#detail .top-list li").first).to_contain_text(name)
+    expect(page.locator(f"{ROWS}.selected td.file")).to_have_text("1.jpg")
     handle = page.locator("#detail-slider").get_by_role("slider")
     handle.focus()
     expect(handle).to_have_attribute("aria-valuenow", "50")
@@ -169,7 +166,7 @@ def test_a_row_of_a_zip_shows_its_evidence(page, trip):
     expect(handle).to_have_attribute("aria-valuenow", "55")
 
 
-def test_the_table_can_be_taken_along(page, photos, truth, tmp_path):
+def test_the_table_is_downloaded_as_csv(page, photos, truth, tmp_path):
     give(page, *photos)
     with page.expect_download() as download:
         page.get_by_role("button", name="Download CSV").click()
@@ -183,7 +180,7 @@ def test_the_table_can_be_taken_along(page, photos, truth, tmp_path):
     assert rows[4]["error"] == FAILED
 
 
-def test_a_batch_can_be_stopped_and_what_was_answered_stays(page, photos, long):
+def test_a_stopped_batch_keeps_its_rows(page, photos, long):
     give(page, long)
     expect(page.locator(ROWS).first).to_be_visible()
     expect(page.locator("#status progress")).to_have_attribute("max", "490")
@@ -193,7 +190,7 @@ def test_a_batch_can_be_stopped_and_what_was_answered_stays(page, photos, long):
     assert 0 < done < 490
     expect(page.locator(ROWS)).to_have_count(done)
     expect(page.get_by_role("button", name="Download CSV")).to_be_visible()
-    give(page, *photos[:2])  # and the page is ready for the next
+    give(page, *photos[:2])  # the page is ready for the next batch
     expect(page.locator("#status")).to_contain_text("2 photos answered")
     expect(page.locator(ROWS)).to_have_count(2)
 
@@ -205,7 +202,7 @@ def test_one_photo_is_answered_while_many_are(page, car_photo, long):
     page.set_input_files("#photo input[type=file]", car_photo)
     expect(page.locator("#headline .answer")).to_be_visible()
     page.get_by_role("tab", name="Many photos").click()
-    page.get_by_role("button", name="Stop").click()  # it is still at it
+    page.get_by_role("button", name="Stop").click()  # it is still running
     expect(page.locator("#status")).to_contain_text("Stopped after")
 
 
@@ -218,7 +215,7 @@ def test_a_phone_shows_the_table_without_scrolling_sideways(page, photos):
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     rows = page.locator("#table .rows")
     assert rows.evaluate("element => element.scrollWidth <= element.clientWidth")
-    # Both in one look: the page may be on its way down to the detail.
+    # Both at the same time: the page may be scrolling to the detail.
     tops = "ids => ids.map(id => document.getElementById(id).getBoundingClientRect().top)"
     assert (above := page.evaluate(tops, ["many", "detail"])) == sorted(above)
 
@@ -235,7 +232,7 @@ def test_the_api_answers_files_and_zips(site, photos, trip, truth):
 
 
 @pytest.mark.parametrize("meta", [{}, {"meta": {"_type": "gradio.FileData"}}])
-def test_the_api_reads_no_file_that_gradio_did_not_store(site, tmp_path, meta):
+def test_the_api_reads_only_files_that_gradio_stored(site, tmp_path, meta):
     draw_car(1).save(tmp_path / "secret.png")
     with httpx.Client(base_url=f"{site[0]}/gradio_api", timeout=60) as client:
         photo = {"path": str(tmp_path / "secret.png")} | meta

@@ -17,7 +17,7 @@ from twincar.data import statistics
 from twincar.data.table import load_table, prepare
 from twincar.ui import explore, quality
 
-EXPLORE, QUALITY = "explore", "quality"  # as the address has them
+EXPLORE, QUALITY = "explore", "quality"  # names in the address
 CHARTS = {
     EXPLORE: ("class-counts", "split-donut", "top-classes", "sizes", "ratios", "sharpness", "colours"),
     QUALITY: ("curves", "confusion", "pairs", "f1", "reliability", "recipes"),
@@ -38,7 +38,7 @@ def data(car_folders, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def reports(data, tmp_path_factory) -> Path:
-    """A recipe measured whole, one of which only the scores are known, and kept statistics."""
+    """A recipe with all tables, one with scores only, and the statistics of the data."""
     folder = tmp_path_factory.mktemp("measured") / "reports"
     whole = folder / "whole"
     whole.mkdir(parents=True)
@@ -74,7 +74,7 @@ def site(tiny_model, data, reports, tmp_path_factory) -> Iterator[tuple[str, Pat
 
 @pytest.fixture(scope="module")
 def hosted(tiny_model, reports, tmp_path_factory) -> Iterator[tuple[str, Path]]:
-    """A page without pictures, with what was kept of 30 classes."""
+    """A page without pictures, with a class distribution of 30 classes."""
     folder = tmp_path_factory.mktemp("hosted")
     own = shutil.copytree(reports, tmp_path_factory.mktemp("kept") / "reports")
     counts = {"train": range(30, 60), "val": 3, "test": 0, "holdout": 0}
@@ -88,7 +88,7 @@ def hosted(tiny_model, reports, tmp_path_factory) -> Iterator[tuple[str, Path]]:
 
 @contextmanager
 def running(folder: Path, model: Path, reports: Path, **variables: str) -> Iterator[tuple[str, Path]]:
-    """The app in a folder of its own, beside these reports."""
+    """The app in a folder of its own, with these reports."""
     shutil.copy(CHECKOUT / "app.py", folder)
     shutil.copytree(reports, folder / "reports")
     with served(folder, folder / "app.py", TWINCAR_MODEL=str(model), **variables) as address:
@@ -99,9 +99,9 @@ def running(folder: Path, model: Path, reports: Path, **variables: str) -> Itera
 def visit(
     browser: Browser, site: tuple[str, Path], tab: str, width: int = 1280, theme: str = "light"
 ) -> Iterator[Page]:
-    """A fresh visit that opens the tab from the address."""
+    """A new visit that opens the tab from the address."""
     with visiting(browser, site) as page:
-        assert page.locator(".js-plotly-plot").count() == 0  # nothing of a tab is there before it is opened
+        assert page.locator(".js-plotly-plot").count() == 0  # nothing of a tab is drawn before it is opened
         page.set_viewport_size({"width": width, "height": 900})
         page.goto(f"{site[0]}/?tab={tab}&__theme={theme}")
         yield page
@@ -124,7 +124,7 @@ def test_every_chart_is_drawn_and_the_page_is_no_wider_than_the_screen(browser, 
         assert (sum(page.evaluate(text)) > 3 * 128) == (theme == "dark")  # light on dark, dark on light
 
 
-def test_the_gallery_shows_six_of_the_chosen_class_by_name(browser, site, data):
+def test_the_gallery_shows_six_pictures_of_the_selected_class(browser, site, data):
     table = load_table(data)
     with visit(browser, site, EXPLORE) as page:
         captions = page.locator("#gallery .caption-label")
@@ -134,20 +134,20 @@ def test_the_gallery_shows_six_of_the_chosen_class_by_name(browser, site, data):
         files = [Path(path).name for path in table.loc[table["class_name"] == name, "path"]]
         expect(captions).to_have_text(files[:6])
         expect(page.locator("#gallery img")).to_have_count(6)
-        page.get_by_role("button", name="Six others").click()
+        page.get_by_role("button", name="Show six more").click()
         expect(captions).to_have_text(files[6:] + files[:4])
 
 
-def test_without_pictures_the_kept_tables_are_shown_and_the_page_says_so(browser, hosted):
+def test_without_pictures_the_tables_are_shown_with_a_note(browser, hosted):
     with visit(browser, hosted, EXPLORE) as page:
         expect(page.locator("#data-note")).to_contain_text("The pictures themselves are not on this server.")
         for name in CHARTS[EXPLORE]:
             expect(chart(page, name)).to_be_visible()
-        expect(page.get_by_text("The pictures are not here")).to_be_visible()
+        expect(page.get_by_text("The pictures are not on this server")).to_be_visible()
         expect(page.locator("#gallery")).to_be_hidden()
 
 
-def test_another_make_and_another_curve_are_drawn(browser, site):
+def test_selecting_a_make_and_a_curve_redraws_the_charts(browser, site):
     with visit(browser, site, QUALITY) as page:
         expect(page.locator("#confusion g.ytick")).to_have_text(["AM General", "Audi", "BMW", "Ram", "smart"])
         page.locator("#confusion-make input").click()
@@ -168,7 +168,7 @@ def test_the_table_of_classes_is_sorted_and_searched(browser, site):
         expect(cells).to_have_text([CLASSES[1]])
 
 
-def test_tiles_tell_figures_with_intervals_and_a_missing_table_is_a_sentence(browser, site):
+def test_tiles_show_intervals_and_a_missing_table_is_a_sentence(browser, site):
     with visit(browser, site, QUALITY) as page:
         expect(page.locator("#tiles")).to_contain_text("1,234 validation pictures")
         expect(page.locator("#tiles li").first).to_contain_text("75.0 %")
@@ -183,7 +183,7 @@ def test_tiles_tell_figures_with_intervals_and_a_missing_table_is_a_sentence(bro
         expect(chart(page, "recipes")).to_be_visible()
 
 
-def test_the_slider_says_how_many_classes(browser, hosted):
+def test_the_slider_sets_the_number_of_classes(browser, hosted):
     with visit(browser, hosted, EXPLORE) as page:
         bars = page.locator("#top-classes .trace.bars").first.locator(".point")
         expect(bars).to_have_count(20)
@@ -193,8 +193,8 @@ def test_the_slider_says_how_many_classes(browser, hosted):
         expect(bars).to_have_count(13)
 
 
-def test_what_is_broken_or_missing_is_as_if_it_were_not_there(tmp_path, data):
-    assert explore.find(None, None).describe().startswith("There is no data here.")
+def test_broken_and_missing_tables_are_skipped(tmp_path, data):
+    assert explore.find(None, None).describe().startswith("No data was found.")
     assert explore.find(tmp_path / "nowhere", tmp_path / "nowhere").samples == {}
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "statistics.csv").write_text("width,height\n1,2\n")

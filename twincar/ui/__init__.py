@@ -1,1 +1,1 @@
-"""The page. `page.build(predictor)` frames it; each tab has a file of its own."""
+"""The Gradio page: `page.build(predictor)` assembles it; each tab is in a file of its own."""

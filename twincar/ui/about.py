@@ -1,18 +1,20 @@
-"""The About tab: what the model is, how good, how it was trained, under which licence, and how to call it from code.
+"""The About tab: the model, its scores, training, limits and licence, and how to call it from code.
 
-All of it comes from the model's own config, through `card.py`; nothing is typed here but the words between.
+The text about the model comes from its config, through `modeling/hub/card.py`.
 """
 
 import json
 from html import escape
+from typing import Literal
 
 import gradio as gr
 
 from twincar import __version__
 from twincar.modeling.hub import card
 from twincar.modeling.inference.predictor import Predictor
+from twincar.text import count
 
-# {page} is the page's own address, which only the visitor's browser knows.
+# {page} is the address of the page, which is known in the visitor's browser only.
 PYTHON = """\
 from twincar import Predictor
 
@@ -34,7 +36,7 @@ FILE=$(curl -s $API/upload -F files=@photo.jpg | cut -d '"' -f 2)
 EVENT=$(curl -s $API/call/identify \\
     --json '{"data": [{"path": "'$FILE'"}]}' | cut -d '"' -f 4)
 curl -sN $API/call/identify/$EVENT"""
-CALLS = (  # title, code, its language
+CALLS: tuple[tuple[str, str, Literal["python", "shell"]], ...] = (  # title, code, its language
     ("In Python, where `twincar` is installed", PYTHON, "python"),
     ("From any program, through this page", CLIENT, "python"),
     ("From a shell", CURL, "shell"),
@@ -47,8 +49,8 @@ def tab(predictor: Predictor, page: gr.Blocks) -> None:
         with gr.Column(elem_classes="side", min_width=0):
             gr.HTML(_model(predictor), elem_id="card")
             sections = card.sections(predictor.config)
-            told = [title for title in ("How it was trained", "Input", "Limits", "Licence") if title in sections]
-            gr.Markdown("\n\n".join(f"### {title}\n\n{sections[title]}" for title in told), elem_id="card-text")
+            shown = [title for title in ("Training", "Input", "Limitations", "Licence") if title in sections]
+            gr.Markdown("\n\n".join(f"### {title}\n\n{sections[title]}" for title in shown), elem_id="card-text")
         with gr.Column(elem_classes="main", min_width=0):
             gr.HTML("<h3>Call it from code</h3>", elem_id="calls")
             blocks = []
@@ -62,10 +64,10 @@ def tab(predictor: Predictor, page: gr.Blocks) -> None:
                     )
                 )  # fmt: skip
             gr.HTML(
-                "<p>Many photos at once: <code>/many</code> takes a list of files. All that the page answers to "
-                "programs stands under <b>Use via API</b> at its foot.</p>"
+                "<p>Many photos at once: <code>/many</code> takes a list of files. The full API is under <b>Use via "
+                "API</b> at the bottom of the page.</p>"
             )
-    # The address as the visitor sees it, which a server behind a proxy does not know.
+    # The address that the visitor uses, which a server behind a proxy cannot determine.
     codes = json.dumps([code for _, code, _ in CALLS])
     here = 'location.href.split(/[?#]/)[0].replace(/\\/+$/, "")'
     page.load(None, None, blocks, js=f'() => {codes}.map((code) => code.replaceAll("{{page}}", {here}))')
@@ -74,13 +76,13 @@ def tab(predictor: Predictor, page: gr.Blocks) -> None:
 def _model(predictor: Predictor) -> str:
     config = predictor.config
     tiles = "".join(
-        f"<div><dt>{escape(words)}</dt><dd><b>{value}</b><span>{interval}</span></dd></div>"
-        for words, value, interval in card.figures(config.get("scores", {}))
+        f"<div><dt>{escape(title)}</dt><dd><b>{value}</b><span>{interval}</span></dd></div>"
+        for title, value, interval in card.headline_scores(config.get("scores", {}))
     )
     remark = config.get("scores", {}).get("remark", "")
     measured = f'<p>{card.measured_on(config)}</p><dl class="headlines">{tiles}</dl>' if tiles else ""
     return (
         f"<h2>{escape(config.get('name', 'TwinCar'))}</h2>"
-        f"<p>A {escape(config['architecture']['name'])} that knows {len(predictor.class_names)} cars, "
+        f"<p>A {escape(config['architecture']['name'])} with {count(len(predictor.class_names), 'class', 'classes')}, "
         f"in twincar {__version__}.</p>{measured}" + (f'<p class="small">{escape(remark)}</p>' if remark else "")
     )

@@ -1,33 +1,30 @@
-"""The page's interactive charts: one function a chart, from a table to a plotly figure. They know no paths and no page.
+"""Shared parts of the interactive charts: the page's plotly style and ranked bars.
 
-Grounds are transparent, and text and grid take their colours from charts.css, so that a figure reads on light and dark.
-Bars that rank classes carry the class's name above the bar: a phone has no room for it beside.
+Backgrounds are transparent, and text and grid take their colours from charts.css, so that a figure is readable on light
+and dark. Ranked bars carry the class name above the bar, because a phone has no room for it at the side.
 """
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
-from twincar.data.statistics import SHARPNESS
-from twincar.plots.palette import AMBER, CATEGORICAL, GREY, GROUND, INK, VIOLET
-from twincar.plots.palette import SPLITS as SPLIT_COLOURS
+from twincar.plots.palette import CATEGORICAL, GREY, GROUND, INK
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
-SPLITS = {"train": "training", "val": "validation", "test": "test", "holdout": "held out"}
-CHANNELS = {"red": "#d94f45", "green": "#3f9e5a", "blue": "#4a7fd6"}  # each in a row of its own, with its name
-BAR, LINE = 18, 16  # pixels of a ranked bar and of each line of its name
-
-
-# What all share -------------------------------------------------------------------------------------------------------
+BAR, LINE = 18, 16  # pixels: height of a ranked bar, and of each line of its name
 
 
 def blank(*traces, height: int = 320, zoom: bool = False, figure: go.Figure | None = None, **layout: Any) -> go.Figure:
-    """A figure in the page's looks. Only with `zoom` does it take the finger or the wheel away from the page."""
+    """An empty figure in the page's style, with the traces added.
+
+    Args:
+        *traces: plotly traces.
+        height: Height in pixels.
+        zoom: Whether dragging zooms; otherwise touch and wheel scroll the page.
+        figure: The figure to style; a new one by default.
+        **layout: plotly layout, which overrides the page's.
+    """
     figure = (figure or go.Figure()).add_traces(list(traces)).update_layout(template="none")
     axis = {"automargin": True, "gridcolor": GREY, "zeroline": False, "fixedrange": not zoom, "title_standoff": 8}
     figure.update_layout(
@@ -46,7 +43,7 @@ def blank(*traces, height: int = 320, zoom: bool = False, figure: go.Figure | No
 
 
 def faded(colour: str, opacity: float) -> str:
-    """A colour of the palette, "#rrggbb", let through to what lies behind."""
+    """A colour "#rrggbb" of the palette as rgba with this opacity (0-1)."""
     return f"rgba({', '.join(str(value) for value in bytes.fromhex(colour[1:]))}, {opacity})"
 
 
@@ -57,13 +54,18 @@ def ranked(
     hover: str,
     colours: Sequence[str] = CATEGORICAL,
 ) -> go.Figure:
-    """Bars from the top down, stacked where there are several, each with its label above and its figure at the end.
+    """Horizontal bars from the top down, each with its label above it and its number at the end.
 
-    A label may have several lines (<br>); `hover` finds it as %{customdata}.
+    Args:
+        labels: One per row; may have several lines (<br>).
+        bars: Name of a series -> a value per row; several series are stacked.
+        figures: The number printed at the end of each row.
+        hover: plotly's hovertemplate; the label is %{customdata}.
+        colours: One per series.
     """
     lines = max((label.count("<br>") + 1 for label in labels), default=1)
     row = BAR + LINE * lines
-    half, above = 0.275 * BAR / row, 0.3 * BAR / row  # in rows: half a bar's height, and where its label stands
+    half, above = 0.275 * BAR / row, 0.3 * BAR / row  # in rows: half a bar's height, and the label's offset
     places = list(range(len(labels)))
     traces = [
         go.Bar(y=places, x=list(values), name=name, orientation="h", width=2 * half, customdata=list(labels),
@@ -71,10 +73,10 @@ def ranked(
         for (name, values), colour in zip(bars.items(), colours, strict=False)
     ]  # fmt: skip
     longest = max((sum(values) for values in zip(*bars.values(), strict=True)), default=1) or 1
-    told = {"y": [place - above for place in places], "mode": "text", "hoverinfo": "skip", "showlegend": False}
+    text = {"y": [place - above for place in places], "mode": "text", "hoverinfo": "skip", "showlegend": False}
     short = ["<br>".join(shorten(line) for line in label.split("<br>")) for label in labels]
-    traces.append(go.Scatter(told, x=[0] * len(labels), text=short, textposition="top right"))
-    traces.append(go.Scatter(told, x=[longest] * len(labels), text=list(figures), textposition="top left"))
+    traces.append(go.Scatter(text, x=[0] * len(labels), text=short, textposition="top right"))
+    traces.append(go.Scatter(text, x=[longest] * len(labels), text=list(figures), textposition="top left"))
     legend = 34 if len(bars) > 1 else 0
     figure = blank(*traces, height=legend + 8 + row * len(labels), barmode="stack", showlegend=legend > 0)
     figure.update_layout(margin={"t": legend + 4, "b": 4})
@@ -83,152 +85,5 @@ def ranked(
 
 
 def shorten(name: str, longest: int = 40) -> str:
-    """A name that a phone has room for; hovering tells the whole."""
+    """Cut a name to the width of a phone; the hover text has the full name."""
     return name if len(name) <= longest else name[: longest - 1].rstrip() + "…"
-
-
-def _histogram(values: pd.Series, edges: np.ndarray, **bar) -> go.Bar:
-    """A histogram counted here, so that bins, not pictures, travel to the page."""
-    counts, _ = np.histogram(values.dropna(), edges)
-    return go.Bar(x=(edges[:-1] + edges[1:]) / 2, y=counts, width=np.diff(edges) * 0.94, **bar)
-
-
-# The data -------------------------------------------------------------------------------------------------------------
-
-
-def class_counts(distribution: pd.DataFrame, top: int | None = None) -> go.Figure:
-    """Pictures a class, most first, stacked by split; the `top` of them by name, or all as thin bars.
-
-    distribution : class_name and a column of counts a split.
-    """
-    splits = [split for split in SPLITS if split in distribution and distribution[split].any()]
-    rows = distribution.assign(total=distribution[splits].sum(axis=1))
-    rows = rows.sort_values("total", ascending=False, kind="stable").head(top or len(rows))
-    bars = {SPLITS[split]: rows[split].tolist() for split in splits}
-    colours = [SPLIT_COLOURS[split] for split in splits]
-    if top:
-        figures = [f"{count:,}" for count in rows["total"]]
-        return ranked(
-            rows["class_name"], bars, figures, "%{customdata}<br>%{x:,} %{fullData.name}<extra></extra>", colours
-        )
-    traces = [
-        go.Bar(y=values, name=name, customdata=rows["class_name"].tolist(), marker_color=colour,
-               hovertemplate="%{customdata}<br>%{y:,} " + name + "<extra></extra>")
-        for (name, values), colour in zip(bars.items(), colours, strict=True)
-    ]  # fmt: skip
-    figure = blank(*traces, height=300, barmode="stack", bargap=0.08, showlegend=True)
-    figure.update_xaxes(showticklabels=False, showgrid=False, title_text=f"{len(rows):,} classes, most pictures first")
-    return figure.update_yaxes(title_text="pictures")
-
-
-def split_donut(distribution: pd.DataFrame) -> go.Figure:
-    """What share of the pictures trains, validates, tests or is held out. `distribution` as of `class_counts`."""
-    counts = {split: int(distribution[split].sum()) for split in SPLITS if split in distribution}
-    counts = {split: count for split, count in counts.items() if count}
-    ring = go.Pie(
-        labels=[SPLITS[split] for split in counts], values=list(counts.values()), hole=0.62, sort=False, rotation=120,
-        direction="clockwise", marker_colors=[SPLIT_COLOURS[split] for split in counts], automargin=True,
-        textposition="outside", texttemplate="%{label}<br>%{percent:.1%}",
-        hovertemplate="%{label}: %{value:,} pictures<extra></extra>",
-    )  # fmt: skip
-    middle = {"text": f"<b>{sum(counts.values()):,}</b><br>pictures", "showarrow": False, "font_size": 16}
-    return blank(ring, showlegend=False, annotations=[middle], margin={"l": 8, "r": 8, "t": 44, "b": 44})
-
-
-def sizes(statistics: pd.DataFrame, make: str | None = None, most: int = 8) -> go.Figure:
-    """Width against height, a point a picture; the classes of `make`, or those with most pictures, have colours.
-
-    At most `most` classes, since no more colours can be told apart; shapes tell them apart as well.
-    statistics : class_name, make, width, height, aspect_ratio and, where there are boxes, box_width and box_height.
-    """
-    chosen = statistics[statistics["make"] == make] if make else statistics
-    coloured = chosen["class_name"].value_counts().index[:most]
-    hover = "<b>%{customdata[0]}</b><br>%{x:,} × %{y:,} px, aspect ratio %{customdata[1]:.2f}%{customdata[2]}"
-    shapes = ("circle", "diamond", "square", "triangle-up", "cross", "star", "triangle-down", "x")
-
-    def points(rows: pd.DataFrame, name: str, **marker) -> go.Scatter:
-        box = [f"<br>car {w:,.0f} × {h:,.0f} px" if w == w else "" for w, h in zip(*_box(rows), strict=True)]
-        told = list(zip(rows["class_name"], rows["aspect_ratio"].round(4), box, strict=True))
-        return go.Scatter(
-            x=rows["width"].tolist(), y=rows["height"].tolist(), name=name, mode="markers", marker=marker,
-            customdata=told, hovertemplate=hover + "<extra></extra>",
-        )  # fmt: skip
-
-    rest = statistics[~statistics["class_name"].isin(coloured)]
-    traces = [points(rest, "other classes", color=GREY, size=7, opacity=0.45)] if len(rest) else []
-    for i, name in enumerate(coloured):
-        rows = statistics[statistics["class_name"] == name]
-        traces.append(
-            points(rows, shorten(name, 34), color=CATEGORICAL[i % 5], symbol=shapes[i % len(shapes)], size=11)
-        )
-    below = {"orientation": "h", "x": 0, "y": -0.18, "yanchor": "top"}
-    figure = blank(*traces, height=430 + 16 * len(traces), zoom=True, showlegend=True, legend=below)
-    figure.update_xaxes(title_text="width in pixels", rangemode="tozero")
-    return figure.update_yaxes(title_text="height in pixels", rangemode="tozero")
-
-
-def _box(rows: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
-    nothing = pd.Series(np.nan, rows.index)
-    return rows.get("box_width", nothing), rows.get("box_height", nothing)
-
-
-def aspect_ratios(statistics: pd.DataFrame) -> go.Figure:
-    """How wide the pictures are for their height and, where there are boxes, how wide the cars are."""
-    width, height = _box(statistics)
-    shown = {"picture": statistics["aspect_ratio"], "car in it": width / height}
-    shown = {name: values.dropna() for name, values in shown.items() if values.notna().any()}
-    everything = pd.concat([*shown.values(), pd.Series([0.9, 1.1])])
-    edges = np.arange(np.floor(everything.min() * 10) / 10, everything.max() + 0.1, 0.1)
-    traces = [
-        _histogram(values, edges, name=name, marker_color=colour, opacity=0.75,
-                   hovertemplate="%{y:,} pictures near %{x:.2f}<extra>" + name + "</extra>")
-        for (name, values), colour in zip(shown.items(), (VIOLET, AMBER), strict=False)
-    ]  # fmt: skip
-    figure = blank(*traces, height=300, barmode="overlay", showlegend=len(shown) > 1)
-    return figure.update_xaxes(title_text="width / height", showgrid=False).update_yaxes(title_text="pictures")
-
-
-def channel_means(statistics: pd.DataFrame) -> go.Figure:
-    """How bright the pictures are in red, green and blue: a row a channel, so that no colour has to be told apart."""
-    edges = np.linspace(0, 255, 33)
-    figure = blank(figure=make_subplots(rows=3, shared_xaxes=True, vertical_spacing=0.06), height=300, showlegend=False)
-    for row, (channel, colour) in enumerate(CHANNELS.items(), 1):
-        hover = "%{y:,} pictures near %{x:.0f}<extra>" + channel + "</extra>"
-        figure.add_trace(_histogram(statistics[channel], edges, marker_color=colour, hovertemplate=hover), row, 1)
-        figure.add_annotation(
-            row=row, col=1, xref="x domain", yref="y domain", x=0, y=1, xanchor="left", yanchor="top", showarrow=False,
-            text=f"<b>{channel}</b>, mean {statistics[channel].mean():.0f}",
-        )  # fmt: skip
-    figure.update_yaxes(showgrid=False, showticklabels=False).update_xaxes(range=[0, 255], showgrid=False)
-    return figure.update_xaxes(row=3, title_text="mean, 0 dark to 255 bright")
-
-
-def sharpness(statistics: pd.DataFrame) -> go.Figure:
-    """The variance of the Laplacian on a logarithmic axis, with the bands of SHARPNESS and how many fall to each."""
-    values = statistics["sharpness"].clip(lower=1)
-    top = np.ceil(np.log10(max(values.max(), 2000)) * 10) / 10
-    low = min(np.floor(np.log10(values.min()) * 10) / 10, 1.5)
-    edges = np.arange(low, top + 0.1, 0.1)
-    counts, _ = np.histogram(np.log10(values), edges)
-    bounds = [low, *(np.log10(bound) for bound, _ in SHARPNESS[1:]), top]
-    centres = (edges[:-1] + edges[1:]) / 2
-    told = [f"{10**a:,.0f} to {10**b:,.0f}" for a, b in pairwise(edges)]
-    figure = blank(
-        go.Bar(x=centres, y=counts, customdata=told, width=0.094, marker_color=VIOLET,
-               hovertemplate="%{y:,} pictures from %{customdata}<extra></extra>"),
-        height=320, showlegend=False, margin={"l": 4, "r": 8, "t": 64, "b": 4},
-    )  # fmt: skip
-    inside = pd.cut(values, [0, *(bound for bound, _ in SHARPNESS[1:]), np.inf], right=False).value_counts(sort=False)
-    for (_, words), left, right, count in zip(SHARPNESS, bounds, bounds[1:], inside, strict=False):
-        if left > low:
-            figure.add_vline(x=left, line={"color": AMBER, "width": 2, "dash": "dot"})
-        figure.add_annotation(
-            x=(left + right) / 2, y=1, yref="paper", yanchor="bottom", showarrow=False,
-            text=f"{words.replace(' ', '<br>')}<br><b>{count:,}</b>",
-        )  # fmt: skip
-    ticks = [bound for bound in (10, 30, 100, 500, 2000, 10000, 50000) if low <= np.log10(bound) <= top]
-    figure.update_xaxes(
-        range=[low, top], tickvals=[np.log10(tick) for tick in ticks], ticktext=[f"{tick:,}" for tick in ticks],
-        title_text="variance of the Laplacian", showgrid=False,
-    )  # fmt: skip
-    return figure.update_yaxes(title_text="pictures")

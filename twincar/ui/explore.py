@@ -1,8 +1,8 @@
-"""The tab *Explore the data*: what the pictures are, before any network saw them.
+"""The tab *Explore the data*: pictures per class, splits, sizes, sharpness and colours, and example pictures.
 
-It shows the folder that `twincar prepare` wrote. Where there is none, as on a hosted page, it shows the tables that
-were kept in `reports/` (`twincar prepare SOURCE --statistics --keep reports/data`), and says so. Nothing is read or
-drawn before a visitor opens the tab.
+It shows the folder that `twincar prepare` wrote. Where there is none, as on a hosted page, it shows the tables in
+`reports/` (`twincar prepare SOURCE --statistics --keep reports/data`), with a note. Nothing is read or drawn before a
+visitor opens the tab.
 """
 
 from dataclasses import dataclass
@@ -15,20 +15,23 @@ import pandas as pd
 
 from twincar.config import TwinCarError
 from twincar.features.photo import PhotoError, load_photo
-from twincar.ui.views import PRIVATE, heading, on_first_opening, read_table, view
+from twincar.ui.chart_view import PRIVATE, heading, on_first_opening, read_table, view
 
 GALLERY = 6
-SHOWN_SIDE = 640  # pixels: what a gallery's picture needs
-FEWEST, MOST, FIRST = 10, 50, 20  # of the slider of top classes
-MANY = "the classes with most pictures"
+SHOWN_SIDE = 640  # pixels of a gallery picture
+FEWEST, MOST, FIRST = 10, 50, 20  # range and default of the slider of largest classes
+LARGEST = "the largest classes"
 MEASURED = ("class_name", "make", "width", "height", "aspect_ratio", "red", "green", "blue", "sharpness")
 
 
 @dataclass(frozen=True)
 class Shown:
-    """What there is to show: the table with its pictures, or what was kept of it.
+    """The data to show.
 
-    samples : a name for people -> the measurements of a sample.
+    Attributes:
+        table: The prepared table with its pictures, if it is on this machine.
+        distribution: Pictures per class and split, if known.
+        samples: Display name -> measurements of a sample of pictures.
     """
 
     table: pd.DataFrame | None
@@ -36,22 +39,27 @@ class Shown:
     samples: dict[str, pd.DataFrame]
 
     def describe(self) -> str:
-        """Where it comes from, in a sentence for the top of the tab."""
+        """The sentence at the top of the tab: which data is shown."""
         if self.table is not None:
-            return f"The prepared table on this machine: {len(self.table):,} pictures."
+            return f"This dataset has {len(self.table):,} pictures."
         if self.distribution is not None or self.samples:
             return (
-                "The pictures themselves are not on this server. What you see was measured on them when the model was "
-                "trained, and kept with it."
+                "The pictures themselves are not on this server. The charts show measurements from the training of the "
+                "model."
             )
         return (
-            "There is no data here. Run `twincar prepare SOURCE --out data --statistics` beside the page, or name a "
-            "prepared folder with TWINCAR_DATA, and start the page again."
+            "No data was found. Run `twincar prepare SOURCE --out data --statistics` next to app.py, or set "
+            "TWINCAR_DATA to a prepared folder, and restart the page."
         )
 
 
 def find(data: Path | None, tables: Path | None) -> Shown:
-    """Read the prepared folder `data`, else what lies in `tables` and the folders right below it."""
+    """Read what there is to show.
+
+    Args:
+        data: A prepared folder, if there is one.
+        tables: The folder of reports; it and its subfolders may contain the tables that `data` lacks.
+    """
     from twincar.data import statistics
     from twincar.data.table import load_table
 
@@ -61,62 +69,64 @@ def find(data: Path | None, tables: Path | None) -> Shown:
             table = load_table(data)
         except TwinCarError as error:
             gr.Warning(str(error))
-    kept = [tables, *sorted(path for path in tables.iterdir() if path.is_dir())] if tables and tables.is_dir() else []
+    folders = (
+        [tables, *sorted(path for path in tables.iterdir() if path.is_dir())] if tables and tables.is_dir() else []
+    )
     samples: dict[str, pd.DataFrame] = {}
-    for folder in [data, *kept] if table is not None else kept:
+    for folder in [data, *folders] if data and table is not None else folders:
         rows = read_table(folder / "statistics.csv", *MEASURED)
-        if rows is not None and not any(rows.equals(other) for other in samples.values()):  # what was kept of this data
+        if rows is not None and not any(rows.equals(other) for other in samples.values()):  # a copy of this data's
             samples["this data" if folder == data else folder.name.replace("_", " ")] = rows
-    samples = dict(sorted(samples.items(), key=lambda one: _squashed(one[1])))  # first what has sizes to show
+    samples = dict(sorted(samples.items(), key=lambda one: _squashed(one[1])))  # samples with different sizes first
     if table is not None:
         distribution = statistics.distribution(table)
     else:
-        found = (read_table(folder / "class_distribution.csv", "class_name", "train") for folder in kept)
+        found = (read_table(folder / "class_distribution.csv", "class_name", "train") for folder in folders)
         distribution = next((rows for rows in found if rows is not None), None)
     return Shown(table, distribution, samples)
 
 
 def tab(data: Path | None, tables: Path | None) -> None:
-    """Draw the tab into the open gr.Tab. data : a prepared folder; tables : the folder of reports; or None of them."""
+    """Draw the tab into the open gr.Tab. Arguments as for `find`."""
     with gr.Column(elem_classes="views"):
         top = gr.HTML(elem_id="data-note")
         with gr.Row(elem_classes="pair"):
             with gr.Column(elem_classes="card wide"):
-                counts = view("Pictures a class", elem_id="class-counts")
+                counts = view("Pictures per class", elem_id="class-counts")
             with gr.Column(elem_classes="card narrow"):
-                donut = view("What they are for", elem_id="split-donut")
+                donut = view("Training and validation", elem_id="split-donut")
         with gr.Column(elem_classes="card"):
             ranked, how_many = view(
-                "The largest classes",
+                "Largest classes",
                 elem_id="top-classes",
                 controls=lambda: gr.Slider(FEWEST, MOST, FIRST, step=1, label="How many classes", elem_id="how-many"),
             )
         with gr.Column(elem_classes="card"):
-            gallery_words = gr.HTML(elem_classes="view-words")
+            gallery_text = gr.HTML(elem_classes="view-text")
             with gr.Row(elem_classes="controls"):
                 chosen = gr.Dropdown([], label="Class", elem_id="gallery-class", visible=False)
-                others = gr.Button("Six others", elem_id="six-others", visible=False)
+                others = gr.Button("Show six more", elem_id="six-more", visible=False)
             gallery = gr.Gallery(
                 visible=False, show_label=False, columns=3, object_fit="cover", format="jpeg",
                 interactive=False, buttons=[], elem_id="gallery",
             )  # fmt: skip
-        sample = gr.Radio([], label="Measured on a sample of", elem_id="sample", visible=False)
+        sample = gr.Radio([], label="Sample", elem_id="sample", visible=False)
         with gr.Column(elem_classes="card"):
             sizes, make = view(
                 "Sizes",
                 elem_id="sizes",
-                controls=lambda: gr.Dropdown([], label="In colour", elem_id="size-make", visible=False),
+                controls=lambda: gr.Dropdown([], label="Highlight", elem_id="size-make", visible=False),
             )
         with gr.Row(elem_classes="pair"):
             with gr.Column(elem_classes="card"):
-                ratios = view("Shapes", elem_id="ratios")
+                ratios = view("Aspect ratios", elem_id="ratios")
             with gr.Column(elem_classes="card"):
                 blur = view("Sharpness", elem_id="sharpness")
         with gr.Column(elem_classes="card"):
             colours = view("Colours", elem_id="colours")
     turn = gr.State(0)
     of_sample = [*sizes.parts, make, *ratios.parts, *blur.parts, *colours.parts]
-    of_gallery = [gallery_words, chosen, others, gallery, turn]
+    of_gallery = [gallery_text, chosen, others, gallery, turn]
 
     @cache
     def here() -> Shown:
@@ -126,7 +136,7 @@ def tab(data: Path | None, tables: Path | None) -> None:
         shown = here()
         updates = {top: f'<p class="note">{shown.describe()}</p>'} | _gallery(shown.table, None, 0)
         if shown.distribution is None:
-            missing = "No table tells how many pictures each class has."
+            missing = "There is no table of the number of pictures per class."
             updates |= counts.show(missing) | donut.show(missing) | ranked.show(missing)
             updates[how_many] = gr.Slider(visible=False)
         else:
@@ -140,71 +150,71 @@ def tab(data: Path | None, tables: Path | None) -> None:
         return updates | _sample(shown.samples.get(names[0]) if names else None)
 
     def _distribution(rows: pd.DataFrame) -> dict[Any, Any]:
-        from twincar.ui import charts
+        from twincar.ui import data_charts
 
-        totals = rows[[split for split in charts.SPLITS if split in rows]].sum(axis=1)
+        totals = rows[[split for split in data_charts.SPLITS if split in rows]].sum(axis=1)
         some = totals[totals > 0]
         sentence = (
-            f"{len(some):,} classes have {some.min():,} to {some.max():,} pictures, half of them {some.median():.0f} "
-            "or more: the flatter the skyline, the less one class outweighs another."
+            f"{len(some):,} classes with {some.min():,} to {some.max():,} pictures each, {some.median():.0f} in the "
+            "median."
         )
-        parts = {name: int(rows[split].sum()) for split, name in charts.SPLITS.items() if split in rows}
-        told = ", ".join(f"{count:,} {name}" for name, count in parts.items() if count)
-        return counts.show(sentence, charts.class_counts(rows)) | donut.show(
-            f"Only training pictures are learnt from: {told}.", charts.split_donut(rows)
+        parts = {name: int(rows[split].sum()) for split, name in data_charts.SPLITS.items() if split in rows}
+        listed = ", ".join(f"{count:,} {name}" for name, count in parts.items() if count)
+        return counts.show(sentence, data_charts.class_counts(rows)) | donut.show(
+            f"{listed}. The model is trained on the training pictures only.", data_charts.split_donut(rows)
         )
 
     def _top(rows: pd.DataFrame, number: int) -> dict[Any, Any]:
-        from twincar.ui import charts
+        from twincar.ui import data_charts
 
         number = min(int(number), len(rows))
-        return ranked.show(f"The {number} classes with most pictures, by name.", charts.class_counts(rows, number))
+        return ranked.show(f"The {number} classes with most pictures.", data_charts.class_counts(rows, number))
 
     def _sample(rows: pd.DataFrame | None) -> dict[Any, Any]:
-        from twincar.ui import charts
+        from twincar.ui import data_charts
 
         if rows is None:
-            missing = "Nothing was measured: `twincar prepare SOURCE --out data --statistics` measures a sample."
+            missing = "There are no measurements: `twincar prepare SOURCE --out data --statistics` measures a sample."
             nothing = {
                 key: value for part in (sizes, ratios, blur, colours) for key, value in part.show(missing).items()
             }
             return nothing | {make: gr.Dropdown(visible=False)}
         squashed = _squashed(rows)
-        makes = [MANY, *sorted(rows["make"].unique())]
+        makes = [LARGEST, *sorted(rows["make"].unique())]
         return {
-            make: gr.Dropdown(makes, value=MANY, visible=not squashed),
-            **_sizes(rows, MANY),
-            **ratios.show(_shape_words(rows, squashed), None if squashed else charts.aspect_ratios(rows)),
-            **blur.show(_sharpness_words(rows, squashed), charts.sharpness(rows)),
+            make: gr.Dropdown(makes, value=LARGEST, visible=not squashed),
+            **_sizes(rows, LARGEST),
+            **ratios.show(_ratio_text(rows, squashed), None if squashed else data_charts.aspect_ratios(rows)),
+            **blur.show(_sharpness_text(rows, squashed), data_charts.sharpness(rows)),
             **colours.show(
-                "How bright the pictures are on average: three hills that lie alike mean that no tint runs through.",
-                charts.channel_means(rows),
+                "Mean brightness of each channel: three similar curves mean there is no colour cast.",
+                data_charts.channel_means(rows),
             ),
         }
 
     def _sizes(rows: pd.DataFrame, wanted: str) -> dict[Any, Any]:
-        from twincar.ui import charts
+        from twincar.ui import data_charts
 
-        figure = None if _squashed(rows) else charts.sizes(rows, None if wanted == MANY else wanted)
-        return sizes.show(_size_words(rows), figure)
+        figure = None if _squashed(rows) else data_charts.sizes(rows, None if wanted == LARGEST else wanted)
+        return sizes.show(_size_text(rows), figure)
 
     def _gallery(table: pd.DataFrame | None, wanted: str | None, start: int) -> dict[Any, Any]:
         if table is None:
-            words = "The pictures are not here: run the page beside a prepared folder to look at them, class by class."
-            return {gallery_words: heading("The pictures", words), turn: 0}
+            text = "The pictures are not on this server: set TWINCAR_DATA to a prepared folder to browse them by class."
+            return {gallery_text: heading("Example pictures", text), turn: 0}
         names = sorted(table["class_name"].unique())
         wanted = wanted if wanted in names else names[0]
         rows = table[table["class_name"] == wanted]
         rows = pd.concat([rows.iloc[start % len(rows) :], rows.iloc[: start % len(rows)]]).head(GALLERY)
         pictures = [shown for shown in map(_picture, rows["path"]) if shown]
         of = (table["class_name"] == wanted).sum()
-        words = (
-            f"{len(pictures)} of {of:,} pictures of {wanted}, as the network is given them."
+        text = (
+            f"{len(pictures)} of {of:,} pictures of {wanted}."
             if pictures
-            else f"None of the pictures of {wanted} can be read: has the folder been moved?"
+            else f"None of the pictures of {wanted} can be read: check that the folder has not been moved."
         )
         return {
-            gallery_words: heading("The pictures", words),
+            gallery_text: heading("Example pictures", text),
             chosen: gr.Dropdown(names, value=wanted, visible=True),
             others: gr.Button(visible=of > GALLERY),
             gallery: gr.Gallery(pictures, visible=bool(pictures)),
@@ -247,42 +257,42 @@ def _picture(path: str) -> tuple[Any, str] | None:
 
 
 def _squashed(rows: pd.DataFrame) -> bool:
-    """Whether all pictures are of one size, as no photos are: a chart of their sizes would be one point."""
+    """Whether all pictures have the same size, so that a chart of their sizes would be a single point."""
     return len(rows) > 1 and len(rows[["width", "height"]].drop_duplicates()) == 1
 
 
 def _kind(rows: pd.DataFrame) -> str:
     width, height = rows[["width", "height"]].iloc[0]
-    return f"all {width:,} × {height:,} px" if _squashed(rows) else "of many sizes"
+    return f"all {width:,} × {height:,} px" if _squashed(rows) else "different sizes"
 
 
-def _size_words(rows: pd.DataFrame) -> str:
+def _size_text(rows: pd.DataFrame) -> str:
     if _squashed(rows):
         width, height = rows[["width", "height"]].iloc[0]
         return (
-            f"All {len(rows):,} are {width:,} × {height:,} pixels: they were cut to the car and squashed "
-            "to one size before they came here, and what size the photos had is lost."
+            f"All {len(rows):,} pictures have {width:,} × {height:,} pixels: they were cropped to the car and resized "
+            "beforehand. The sizes of the original photos are not known."
         )
     return (
-        f"From {rows['width'].min():,} to {rows['width'].max():,} pixels wide, half of them "
-        f"{rows['width'].median():,.0f} or more; points on one straight line through the corner have one shape."
+        f"{rows['width'].min():,} to {rows['width'].max():,} pixels wide, {rows['width'].median():,.0f} in the median; "
+        "points on a line through the origin have the same aspect ratio. Drag to zoom in, double-click to reset."
     )
 
 
-def _shape_words(rows: pd.DataFrame, squashed: bool) -> str:
+def _ratio_text(rows: pd.DataFrame, squashed: bool) -> str:
     if squashed:
         ratio = rows["aspect_ratio"].iloc[0]
-        return f"All are {ratio:.2f} times as wide as high, since they were squashed: their true shapes are lost."
-    words = f"Half of the pictures are at least {rows['aspect_ratio'].median():.2f} times as wide as high"
+        return f"All have a ratio of {ratio:.2f}, because they were resized; the original ratios are not known."
+    text = f"Median width / height of the pictures: {rows['aspect_ratio'].median():.2f}"
     if "box_width" in rows and rows["box_width"].notna().any():
-        return words + f"; half of the cars in them {(rows['box_width'] / rows['box_height']).median():.2f} times."
-    return words + "."
+        return text + f"; of the cars in them: {(rows['box_width'] / rows['box_height']).median():.2f}."
+    return text + "."
 
 
-def _sharpness_words(rows: pd.DataFrame, squashed: bool) -> str:
+def _sharpness_text(rows: pd.DataFrame, squashed: bool) -> str:
     from twincar.data import statistics
 
     counts = statistics.sharpness_counts(rows["sharpness"])
-    told = ", ".join(f"{count:,} {words}" for words, count in counts.items())
-    more = " Shrinking made them sharper than the photos were." if squashed else ""
-    return f"Edges, by the variance of the Laplacian: {told}.{more}"
+    listed = ", ".join(f"{count:,} {band}" for band, count in counts.items())
+    more = " Downscaling has sharpened them." if squashed else ""
+    return f"Variance of the Laplacian, which is low in blurry pictures: {listed}.{more}"

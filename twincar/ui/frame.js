@@ -1,10 +1,10 @@
-// The frame over the photo, as js_on_load of a gr.HTML: `props.value` comes from frame.py, boxes are shares of the photo.
-// Pointer events serve mouse, pen and touch alike. What the visitor wants goes out as the event "select".
+// The frame over the photo, as js_on_load of a gr.HTML. `props.value` comes from frame.py; boxes are fractions of the photo.
+// Pointer events cover mouse, pen and touch. The visitor's selection is sent as the event "select".
 const find = (selector) => element.querySelector(selector);
 const stage = find(".stage"), picture = find(".picture"), shade = find(".shade"), frame = find(".frame");
 const below = find(".below"), buttons = [...element.querySelectorAll("[data-mode]")];
-const STEP = 0.01, LEAST = 0.04; // shares of the photo
-const ALIKE = 0.5; // overlap from which on two frames mean the same car
+const STEP = 0.01, LEAST = 0.04; // fractions of the photo
+const SAME = 0.5; // overlap from which on two frames are the same car
 const NUDGE = 4; // pixels before a press becomes a drag
 const SIDES = { w: 0, n: 1, e: 2, s: 3 }; // places in a box: x1, y1, x2, y2
 let box = null, mode = "found", turn = 0, drag = null, later = null;
@@ -15,9 +15,9 @@ const overlap = (a, b) => { // intersection over union
   const both = area([Math.max(a[0], b[0]), Math.max(a[1], b[1]), Math.min(a[2], b[2]), Math.min(a[3], b[3])]);
   return both / (area(a) + area(b) - both);
 };
-const holds = (outer, [x, y]) => outer && x >= outer[0] && x <= outer[2] && y >= outer[1] && y <= outer[3];
+const contains = (outer, [x, y]) => outer && x >= outer[0] && x <= outer[2] && y >= outer[1] && y <= outer[3];
 const place = (target, [x1, y1, x2, y2]) => Object.entries({ "--x1": x1, "--y1": y1, "--x2": x2, "--y2": y2 })
-  .forEach(([name, share]) => target.style.setProperty(name, `${100 * share}%`));
+  .forEach(([name, side]) => target.style.setProperty(name, `${100 * side}%`));
 
 const draw = () => {
   const { cars = [] } = props.value ?? {};
@@ -27,27 +27,27 @@ const draw = () => {
     const [x1, y1, x2, y2] = box.map((side) => Math.round(100 * side));
     frame.setAttribute("aria-description", `From ${x1} to ${x2} per cent of the width, ${y1} to ${y2} of the height`);
   }
-  const others = cars.filter((car) => !box || overlap(car, box) < ALIKE);
+  const others = cars.filter((car) => !box || overlap(car, box) < SAME);
   find(".cars").replaceChildren(...others.map((car, i) => {
-    const button = Object.assign(document.createElement("button"), { type: "button", title: "Look at this car" });
-    button.setAttribute("aria-label", `Look at another car, ${i + 1} of ${others.length}`);
-    button.addEventListener("click", () => take(car));
+    const button = Object.assign(document.createElement("button"), { type: "button", title: "Identify this car" });
+    button.setAttribute("aria-label", `Identify another car, ${i + 1} of ${others.length}`);
+    button.addEventListener("click", () => select(car));
     place(button, car);
     return button;
   }));
   buttons.forEach((button) => button.setAttribute("aria-pressed", button.dataset.mode === mode));
 };
 
-const ask = (wanted, wish = null) => {
+const request = (wanted, own = null) => {
   clearTimeout(later);
-  [mode, box, turn] = [wanted, wanted === "found" ? box : wish, turn + 1];
+  [mode, box, turn] = [wanted, wanted === "found" ? box : own, turn + 1];
   stage.classList.add("busy");
   draw();
-  trigger("select", { mode, box: wanted === "own" ? wish : null, turn });
+  trigger("select", { mode, box: wanted === "own" ? own : null, turn });
 };
 
-const take = (wish) => {
-  ask("own", wish);
+const select = (own) => {
+  request("own", own);
   frame.focus({ preventScroll: true });
 };
 
@@ -70,13 +70,13 @@ const at = (event) => {
 };
 stage.addEventListener("pointerdown", (event) => {
   if (event.button || !event.isPrimary) return;
-  const start = at(event), what = event.target.dataset.edges ?? (holds(box, start) ? "move" : "draw");
+  const start = at(event), what = event.target.dataset.edges ?? (contains(box, start) ? "move" : "draw");
   drag = { start, what, from: box, before: mode, x: event.clientX, y: event.clientY, moved: false };
 });
 stage.addEventListener("pointermove", (event) => {
   if (!drag || drag.over || !event.isPrimary) return;
   if (!drag.moved && Math.hypot(event.clientX - drag.x, event.clientY - drag.y) < NUDGE) return;
-  if (!drag.moved) stage.setPointerCapture(event.pointerId); // not before: a tap on a car is to stay a click
+  if (!drag.moved) stage.setPointerCapture(event.pointerId); // not before, so that a tap on a car remains a click
   drag.moved = true;
   const [x, y] = at(event), { start, from, what } = drag, dx = x - start[0], dy = y - start[1];
   if (what === "draw") box = [Math.min(x, start[0]), Math.min(y, start[1]), Math.max(x, start[0]), Math.max(y, start[1])];
@@ -89,11 +89,11 @@ const end = (event) => {
   drag.over = true;
   if (!drag.moved) return;
   if (event.type === "pointercancel" || box[2] - box[0] < LEAST || box[3] - box[1] < LEAST) {
-    [box, mode] = [drag.from, drag.before]; // the browser scrolls instead, or the frame is too small to be meant
+    [box, mode] = [drag.from, drag.before]; // the browser scrolls instead, or the frame is too small to be intended
     draw();
     return;
   }
-  take(box);
+  select(box);
 };
 stage.addEventListener("pointerup", end);
 stage.addEventListener("pointercancel", end);
@@ -105,14 +105,14 @@ frame.addEventListener("keydown", (event) => {
   [box, mode] = [event.shiftKey ? resized(box, "es", ...step) : moved(box, ...step), "own"];
   draw();
   clearTimeout(later);
-  later = setTimeout(() => ask("own", box), 350); // once the keys rest
+  later = setTimeout(() => request("own", box), 350); // after a pause in the key presses
 });
 
 buttons.forEach((button) => button.addEventListener("click", () => {
-  button.dataset.mode === "own" ? take(box ?? [0.15, 0.15, 0.85, 0.85]) : ask(button.dataset.mode);
+  button.dataset.mode === "own" ? select(box ?? [0.15, 0.15, 0.85, 0.85]) : request(button.dataset.mode);
 }));
 
-// The stage lies on the picture that Gradio shows, wherever that is, and as wide as the block around it.
+// Place the stage on the picture that Gradio shows, as wide as the block around it.
 const cover = () => {
   const [block, shown] = ["#photo", "#photo .image-frame"].map((part) => document.querySelector(part)?.getBoundingClientRect());
   const own = stage.offsetParent?.getBoundingClientRect();
@@ -126,13 +126,13 @@ const update = () => {
   const value = props.value || null;
   stage.hidden = below.hidden = !value;
   if (!value) return;
-  if (value.turn !== null && value.turn !== turn) return; // an answer to an older wish
-  if (value.turn === null) turn += 1; // another photo: nothing that was asked before counts
+  if (value.turn !== null && value.turn !== turn) return; // an answer to an earlier selection
+  if (value.turn === null) turn += 1; // another photo: earlier selections no longer apply
   stage.classList.remove("busy");
   const image = find("img");
   if (image.src !== value.photo) image.src = value.photo;
   picture.style.setProperty("--ratio", value.ratio);
-  below.querySelector("p").textContent = value.says;
+  below.querySelector("p").textContent = value.text;
   [box, mode] = [value.box, value.mode];
   draw();
   cover();

@@ -1,7 +1,7 @@
-"""The frame over the visitor's photo: which part of it was looked at, and how to have another part looked at.
+"""The frame over the visitor's photo: shows the area that was read, and selects another one.
 
-Drawn over the photo by `frame.js`, which tells with the event "select" what the visitor wants: a frame of their own,
-the whole photo, or the car that the model finds. Boxes are shares of the photo's width and height on both sides.
+`frame.js` draws it over the photo and sends the event "select" with the visitor's selection: a frame of their own, the
+whole photo, or the detected car. Boxes are fractions of the photo's width and height in both directions.
 """
 
 import base64
@@ -19,32 +19,38 @@ from twincar.modeling.inference.describe import more_cars
 from twincar.modeling.inference.prediction import Prediction
 
 SIZE = (960, 960)  # pixels of the photo under the frame, at most
-LEAST = 0.01  # side of a frame, as a share of the photo's
+LEAST = 0.01  # smallest side of a frame, as a fraction of the photo's
 MODES = ("found", "own", "whole")
 STAGE = """<div class="stage" hidden><div class="picture"><img alt="Your photo" draggable="false">
 <div class="shade"></div><div class="cars"></div><div class="frame" tabindex="0" role="application"
 aria-roledescription="frame"
-aria-label="The part that was looked at. Arrow keys move it, Shift with an arrow key resizes it.">
+aria-label="The area that was read. Arrow keys move it, Shift with an arrow key resizes it.">
 <i data-edges="n"></i><i data-edges="e"></i><i data-edges="s"></i><i data-edges="w"></i>
 <i data-edges="nw"></i><i data-edges="ne"></i><i data-edges="sw"></i><i data-edges="se"></i></div></div></div>
-<div class="below" hidden><p></p><div role="group" aria-label="Where to look">
+<div class="below" hidden><p></p><div role="group" aria-label="Area to read">
 <button type="button" data-mode="found">Find the car</button><button type="button" data-mode="own">My own frame</button>
 <button type="button" data-mode="whole">Whole photo</button></div></div>"""
 
 
 @dataclass(frozen=True)
-class Wish:
-    """What a visitor wants looked at. `turn` counts their wishes, so that a late answer moves no newer frame."""
+class Selection:
+    """The area of the photo that a visitor selected.
+
+    Attributes:
+        mode: One of MODES.
+        box: The frame, in mode "own".
+        turn: Counts the visitor's selections, so that a late answer does not move a newer frame.
+    """
 
     mode: str = "found"
     box: Box | None = None
     turn: int | None = None
 
     @classmethod
-    def of(cls, told: Any) -> "Wish":
-        """Read what the browser sent; whatever is no wish is one for the car that is found."""
-        told = told if isinstance(told, dict) else {}
-        mode, box, turn = told.get("mode"), told.get("box"), told.get("turn")
+    def of(cls, sent: Any) -> "Selection":
+        """Parse what the browser sent; anything invalid selects the detected car."""
+        sent = sent if isinstance(sent, dict) else {}
+        mode, box, turn = sent.get("mode"), sent.get("box"), sent.get("turn")
         turn = turn if isinstance(turn, int) else None
         if mode == "own" and not _is_box(box):
             mode = "found"
@@ -52,7 +58,7 @@ class Wish:
 
 
 def control() -> gr.HTML:
-    """Draw the empty control into the open Blocks, in a column together with the photo `#photo` that it covers."""
+    """Draw the empty control into the open Blocks, in a column together with `#photo`, which it covers."""
     return gr.HTML(
         None,
         html_template=STAGE,
@@ -62,12 +68,13 @@ def control() -> gr.HTML:
     )
 
 
-def shown(prediction: Prediction, cars: list[Box], wish: Wish) -> dict | None:
-    """What the control shows: the photo, the frame, and the other cars. None, and it hides, from a model that does not
-    look for cars."""
+def shown(prediction: Prediction, cars: list[Box], selection: Selection) -> dict | None:
+    """The value of the control: the photo, the frame and the other cars; None, which hides it, without a detector."""
     if prediction.is_car is None:
         return None
-    box = wish.box if wish.mode == "own" else (cars[0] if cars else None) if wish.mode == "found" else None
+    box = (
+        selection.box if selection.mode == "own" else (cars[0] if cars else None) if selection.mode == "found" else None
+    )
     photo = prediction.photo.copy()
     photo.thumbnail(SIZE)
     return {
@@ -75,14 +82,14 @@ def shown(prediction: Prediction, cars: list[Box], wish: Wish) -> dict | None:
         "ratio": photo.width / photo.height,
         "box": box,
         "cars": cars,
-        "mode": wish.mode,
-        "turn": wish.turn,
-        "says": _says(prediction, cars, wish),
+        "mode": selection.mode,
+        "turn": selection.turn,
+        "text": _text(prediction, cars, selection),
     }
 
 
 def data_url(picture: Image.Image, quality: int) -> str:
-    """The picture as a JPEG that stands in the page itself."""
+    """The picture as a JPEG in a data URL."""
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=quality)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
@@ -95,15 +102,15 @@ def _is_box(box: Any) -> bool:
     return 0 <= x1 <= x2 - LEAST and 0 <= y1 <= y2 - LEAST and x2 <= 1 and y2 <= 1
 
 
-def _says(prediction: Prediction, cars: list[Box], wish: Wish) -> str:
-    if wish.mode == "whole":
-        return "I read the whole photo."
-    if wish.mode == "own":
-        return "I looked at the car that you chose." if wish.box in cars else "I looked in your frame."
+def _text(prediction: Prediction, cars: list[Box], selection: Selection) -> str:
+    if selection.mode == "whole":
+        return "The whole photo was read."
+    if selection.mode == "own":
+        return "The selected car was read." if selection.box in cars else "Your frame was read."
     if not cars:
-        return "I found no car to frame. If there is one, draw a frame around it."
+        return "No car was detected. If there is one, draw a frame around it."
     if len(cars) > 1:
-        return f"{more_cars(len(cars) - 1)} Choose another, or draw a frame around the one you mean."
+        return f"{more_cars(len(cars) - 1)} Select another, or draw a frame around the right one."
     if prediction.refined:
-        return "I looked in the frame. If it is not right, drag it, or draw another."
-    return "The car fills the photo, so I read all of it."
+        return "The framed area was read. If it is wrong, drag it or draw a new one."
+    return "The car fills the photo, so the whole photo was read."

@@ -1,8 +1,8 @@
-"""What the page tells browsers not to do, as headers of every response. `page.launch_options` hands it to Gradio.
+"""Security headers of every response; `page.launch_options` adds the middleware.
 
-Gradio wants inline scripts and styles, and builds functions from strings: a stricter policy would be a blank page. What
-is left is worth having: nothing is fetched from, sent to or shown of another host, and nobody frames the page but
-Hugging Face, whose Spaces are frames. `tests/test_page_attacks.py` opens every tab under it.
+Gradio needs inline scripts and styles and builds functions from strings, so a stricter policy leaves the page blank.
+The policy still forbids loading from and sending to other hosts, and framing by any host other than Hugging Face, whose
+Spaces are frames. `tests/ui/test_headers.py` opens every tab under it.
 """
 
 from contextlib import suppress
@@ -33,16 +33,18 @@ HEADERS = {
 
 
 class SecurityHeaders:
-    """ASGI middleware: HEADERS on every response, over what the application set itself."""
+    """ASGI middleware that sets HEADERS on every response, replacing those of the application."""
 
     def __init__(self, app: ASGIApp):
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the application with the headers added."""
+
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 MutableHeaders(scope=message).update(HEADERS)
             await send(message)
 
-        with suppress(ClientDisconnect):  # who hung up half-way needs no answer, and no traceback in the log
+        with suppress(ClientDisconnect):  # a client that disconnects needs no traceback in the log
             await self.app(scope, receive, send_with_headers)

@@ -1,8 +1,8 @@
-"""The Identify tab: a photo in; the car's name, how sure that is, the five nearest, and the evidence for each.
+"""The Identify tab: a photo in; the class name, its probability, the top 5, and the evidence for each of them.
 
-The network runs once or twice a photo, and once more for every frame that the visitor draws on it. The Prediction stays
-in the visitor's session, so that another of the five costs one pass of the head. Everything that is shown comes from
-`Predictor`; here it is only put into words.
+The network runs once or twice per photo, and once more for every frame that the visitor draws. The Prediction stays in
+the visitor's session, so that the evidence for another class costs one pass of the head. Nothing is computed here:
+`Predictor` returns everything that is shown.
 """
 
 from html import escape
@@ -11,25 +11,26 @@ from typing import Any
 
 import gradio as gr
 
+from twincar.config import TwinCarError
 from twincar.features.photo import PhotoError, load_photo
 from twincar.modeling.detection.boxes import Box, to_pixels
-from twincar.modeling.inference.describe import as_dict
-from twincar.modeling.inference.explain import GRAD_CAM_PLUS_PLUS, METHODS
+from twincar.modeling.inference.describe import as_dict, percent
+from twincar.modeling.inference.explain import GRAD_CAM_PLUS_PLUS, METHODS, describe_method, overlay
 from twincar.modeling.inference.prediction import Guess, Prediction
 from twincar.modeling.inference.predictor import Predictor
-from twincar.ui import answer as answer_html
-from twincar.ui import frame
+from twincar.ui import answer_html, frame
 from twincar.ui.compare import drawer
-from twincar.ui.frame import Wish
+from twincar.ui.frame import Selection
 from twincar.ui.uploads import stored_photo
 
 TOP = 5
-SHOWN_SIDE = 1280  # pixels: the page needs no more, and a phone's 12 megapixels would take seconds to draw and send
-FORGOTTEN = "The page has forgotten this photo, as it does after a while: choose the photo again."
-ADVICE = "Drop, paste or pick another one: the page is ready for it."
-BUSY = "The page is too busy to answer just now, or cannot be reached."
-LATER = "Wait a moment, then choose the photo again."
-LOOKING = '<div class="looking"><p>Looking at the photo…</p></div>'
+SHOWN_SIDE = 1280  # pixels: enough for the page; a phone's 12 megapixels would take seconds to draw and send
+SLOWER = ("Eigen-CAM", "Eigen-Grad-CAM", "Ablation-CAM", "Score-CAM")  # methods that take a second or more
+EXPIRED = "This photo is no longer stored here: upload it again."
+ADVICE = "Drop, paste or select another photo."
+BUSY = "The page is too busy to answer now, or cannot be reached."
+LATER = "Wait a moment, then upload the photo again."
+READING = '<div class="reading"><p>Reading the photo…</p></div>'
 
 CAR = """<svg viewBox="0 0 240 96" aria-hidden="true"><defs><radialGradient id="heat" cx=".34" cy=".55" r=".5">
 <stop offset="0" stop-color="#f7d13d"/><stop offset=".3" stop-color="#ed6925"/>
@@ -42,8 +43,15 @@ CAR = """<svg viewBox="0 0 240 96" aria-hidden="true"><defs><radialGradient id="
 
 
 def tab(predictor: Predictor, scope: str, examples: list[str], keep_for: float) -> None:
-    """Draw the tab into the open Blocks. `scope` says what the model knows; answers are kept `keep_for` seconds."""
-    answer, kept = gr.State(None, time_to_live=keep_for), gr.State(None, time_to_live=keep_for)
+    """Draw the tab into the open Blocks.
+
+    Args:
+        predictor: Answers the photos.
+        scope: The model's classes in a few words, from `page.scope`.
+        examples: Paths of photos to offer.
+        keep_for: Seconds for which answers are kept.
+    """
+    answer, source = gr.State(None, time_to_live=keep_for), gr.State(None, time_to_live=keep_for)
     with gr.Row(elem_id="identify"):
         with gr.Column(elem_classes="side"):
             with gr.Column(elem_id="shown"):
@@ -56,7 +64,7 @@ def tab(predictor: Predictor, scope: str, examples: list[str], keep_for: float) 
                     alt_text="Your photo",
                     elem_id="photo",
                     height=330,
-                    placeholder="# Drop, paste or pick a photo of a car\nor take one with the camera below",
+                    placeholder="# Drop, paste or select a photo of a car\nor take one with the camera below",
                     webcam_options=gr.WebcamOptions(mirror=False, constraints={"video": {"facingMode": "environment"}}),
                 )
                 framed = frame.control()
@@ -69,8 +77,8 @@ def tab(predictor: Predictor, scope: str, examples: list[str], keep_for: float) 
                     cache_examples=False,
                     api_visibility="private",
                 )
-            with gr.Column(visible=False, elem_id="five") as five:
-                nearest = gr.Radio(label="The five nearest", info=answer_html.nearest_info(None))
+            with gr.Column(visible=False, elem_id="top5") as top5:
+                choice = gr.Radio(label="Top 5", info=answer_html.top_info(None))
                 bars = gr.HTML(elem_id="bars")
         with gr.Column(elem_classes="main"):
             headline = gr.HTML(_welcome(scope), elem_id="headline")
@@ -80,91 +88,101 @@ def tab(predictor: Predictor, scope: str, examples: list[str], keep_for: float) 
                     buttons=["fullscreen"], max_height=460, elem_id="slider",
                 )  # fmt: skip
                 sentence = gr.HTML(elem_id="sentence")
-                method = gr.Radio(
-                    list(METHODS),
+                method = gr.Dropdown(
+                    [(f"{name} (slower)" if name in SLOWER else name, name) for name in METHODS],
                     value=GRAD_CAM_PLUS_PLUS,
-                    label="How the evidence is drawn",
-                    info=answer_html.METHODS,
+                    label="Evidence method",
+                    info=describe_method(GRAD_CAM_PLUS_PLUS),
+                    filterable=False,
                     elem_id="method",
                 )
     compared = drawer(predictor, answer)
 
-    def show(upload: dict | None, drawn: str) -> dict[Any, Any]:
-        try:
-            file = upload and stored_photo(upload)
-            prediction = file and predictor(file, side=SHOWN_SIDE)
-        except PhotoError as error:
-            return _nothing(answer_html.trouble(str(error), ADVICE))
-        if not prediction:
+    def show(upload: dict | None, name: str) -> dict[Any, Any]:
+        if not upload:
             return _nothing(_welcome(scope))
-        return _told(prediction, file, prediction.cars, Wish(), drawn)
+        try:
+            file = stored_photo(upload)
+            prediction = predictor(file, side=SHOWN_SIDE)
+        except PhotoError as error:
+            return _nothing(answer_html.error_card(str(error), ADVICE))
+        return _answered(prediction, file, prediction.cars, Selection(), name)
 
-    def answer_again(before: tuple[Path, list[Box]] | None, drawn: str, event: gr.EventData) -> dict[Any, Any]:
+    def answer_again(before: tuple[Path, list[Box]] | None, name: str, event: gr.EventData) -> dict[Any, Any]:
         if not before or not before[0].is_file():
-            return _nothing(answer_html.trouble(FORGOTTEN, ADVICE))
+            return _nothing(answer_html.error_card(EXPIRED, ADVICE))
         file, cars = before
-        wish, image = Wish.of(event._data), load_photo(file)
-        if wish.mode == "own":
-            prediction = predictor(image, box=to_pixels(wish.box, image.size))
+        selection, image = Selection.of(event._data), load_photo(file)
+        if selection.box:
+            prediction = predictor(image, box=to_pixels(selection.box, image.size))
         else:
-            prediction = predictor(image, refine=wish.mode == "found")
-        return _told(prediction, file, cars, wish, drawn)
+            prediction = predictor(image, refine=selection.mode == "found")
+        return _answered(prediction, file, cars, selection, name)
 
-    def _told(prediction: Prediction, file: Path, cars: list[Box], wish: Wish, drawn: str) -> dict[Any, Any]:
-        # In place, after the network has read all of it: what the page draws and keeps needs no more pixels.
+    def _answered(
+        prediction: Prediction, file: Path, cars: list[Box], selection: Selection, name: str
+    ) -> dict[Any, Any]:
+        # In place, after the network has read the photo: the page needs no more pixels to draw and to keep.
         prediction.photo.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
         top = prediction.top(TOP)
         return {
             answer: prediction,
-            kept: (file, cars),
-            framed: frame.shown(prediction, cars, wish),
+            source: (file, cars),
+            framed: frame.shown(prediction, cars, selection),
             headline: answer_html.answer(
-                prediction, _knows(scope), "this frame" if wish.mode == "own" else "this photo"
+                prediction, _coverage(scope), "this frame" if selection.mode == "own" else "this photo"
             ),
-            five: gr.Column(visible=True),
-            nearest: gr.Radio(
+            top5: gr.Column(visible=True),
+            choice: gr.Radio(
                 choices=[guess.class_name for guess in top],
                 value=top[0].class_name,
-                label=answer_html.nearest_label(len(top)),
-                info=answer_html.nearest_info(prediction),
+                label=f"Top {len(top)}",
+                info=answer_html.top_info(prediction),
             ),
             bars: _bars(top),
             evidence: gr.Column(visible=True),
-            **_evidence(prediction, top[0].class_name, drawn),
+            **_evidence(prediction, top[0].class_name, name),
             **compared.closed(prediction),
         }
 
-    def choose(class_name: str, drawn: str, prediction: Prediction | None) -> dict[Any, Any]:
-        return (
-            _evidence(prediction, class_name, drawn) if prediction else _nothing(answer_html.trouble(FORGOTTEN, ADVICE))
-        )
+    def choose(class_name: str, name: str, prediction: Prediction | None) -> dict[Any, Any]:
+        if not prediction:
+            return _nothing(answer_html.error_card(EXPIRED, ADVICE))
+        return _evidence(prediction, class_name, name)
 
-    def _evidence(prediction: Prediction, class_name: str, drawn: str) -> dict[Any, Any]:
-        drawn = drawn if drawn in tuple(METHODS) else GRAD_CAM_PLUS_PLUS  # the browser may send anything
+    def _evidence(prediction: Prediction, class_name: str, name: str) -> dict[Any, Any]:
+        name = name if name in tuple(METHODS) else GRAD_CAM_PLUS_PLUS  # the browser may send anything
+        note = ""
+        try:
+            heatmap = prediction.heatmap(class_name, name)
+        except TwinCarError as error:  # the method's package is not installed
+            note = f'<p role="alert">{escape(str(error))} The map shown is {GRAD_CAM_PLUS_PLUS}.</p>'
+            heatmap = prediction.heatmap(class_name)
         return {
             slider: gr.ImageSlider(
-                (prediction.photo, prediction.overlay(class_name, drawn)), slider_position=_middle(prediction)
+                (prediction.photo, overlay(prediction.photo, heatmap)), slider_position=_middle(prediction)
             ),
-            sentence: answer_html.evidence(class_name, bool(prediction.heatmap(class_name, drawn).any())),
+            sentence: note + answer_html.evidence(class_name, bool(heatmap.any())),
+            method: gr.Dropdown(info=describe_method(name)),
         }
 
-    def _nothing(said: str) -> dict[Any, Any]:
+    def _nothing(html: str) -> dict[Any, Any]:
         hidden = gr.Column(visible=False)
-        emptied = dict.fromkeys((answer, kept, framed))
-        return {**emptied, headline: said, five: hidden, evidence: hidden, **compared.closed(None)}
+        emptied = dict.fromkeys((answer, source, framed))
+        return {**emptied, headline: html, top5: hidden, evidence: hidden, **compared.closed(None)}
 
     def identify(photo: dict) -> tuple[dict, Any]:
-        """Name the car in a photo: the five nearest classes, and what in the photo speaks for the first.
+        """Identify the car in a photo: the top 5 classes, and the evidence for the first one.
 
         Args:
             photo: A picture file: JPEG, PNG or WebP.
 
         Returns:
-            answer: top, the five best, best first: class_name, make, model, body, year and probability (0 to 1); makes,
-                the three likeliest with theirs; is_car and is_known, false for what is no car or none of the model's;
-                box, where the car was found, and others, more cars: x1, y1, x2, y2 in pixels of the upright photo.
-                A model that was not taught so says null.
-            overlay: The photo with the Grad-CAM++ evidence for the first laid over it, at the photo's size.
+            answer: top: the five most probable classes, best first, each with class_name, make, model, body, year and
+                probability (0 to 1); makes: the three most probable ones with their probabilities; is_car and is_known:
+                false where there is no car, or none of the model's classes; box: the detected car, and others: further
+                cars, as x1, y1, x2, y2 in pixels of the upright photo. null from a model without this function.
+            overlay: The photo with the Grad-CAM++ heatmap for the first class over it, at the photo's size.
         """
         try:
             prediction = predictor(stored_photo(photo))
@@ -172,23 +190,25 @@ def tab(predictor: Predictor, scope: str, examples: list[str], keep_for: float) 
             raise gr.Error(str(error), print_exception=False) from error
         return as_dict(prediction, TOP), prediction.overlay()
 
-    # preprocess=False: Gradio would open the file itself, before us, and answer a broken one in its own words.
-    private = {"api_visibility": "private", "show_progress": "hidden", "trigger_mode": "always_last"}
-    waiting = f"(photo) => [photo ? '{LOOKING}' : '{_one_line(_welcome(scope))}', null]"
+    # preprocess=False: Gradio would open the file itself first, and report a broken one with its own message.
+    private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "trigger_mode": "always_last"}
+    waiting = f"(photo) => [photo ? '{READING}' : '{_one_line(_welcome(scope))}', null]"
     photo.change(None, photo, [headline, framed], js=waiting, **private)
-    everything = [answer, kept, framed, headline, five, nearest, bars, evidence, slider, sentence]
+    everything: list = [answer, source, framed, headline, top5, choice, bars, evidence, slider, sentence, method]
     everything += [compared.box, compared.one, compared.other, *compared.outputs]
-    again = framed.select(answer_again, [kept, method], everything, **private)
-    # A late answer about the photo before must not be taken for one about this photo.
+    again = framed.select(answer_again, [source, method], everything, **private)
+    # A late answer for the previous photo must not replace the answer for this one.
     answered = photo.change(show, [photo, method], everything, preprocess=False, cancels=[again], **private)
-    answered.failure(None, None, headline, js=f"() => '{_one_line(answer_html.trouble(BUSY, LATER))}'", **private)
-    gr.on([nearest.input, method.input], choose, [nearest, method, answer], everything, **private)
-    told, overlay = gr.JSON(visible=False, label="answer"), gr.Image(visible=False, label="overlay", format="jpeg")
-    gr.on([], identify, photo, [told, overlay], preprocess=False, api_name="identify")
+    answered.failure(None, None, headline, js=f"() => '{_one_line(answer_html.error_card(BUSY, LATER))}'", **private)
+    progress = private | {"show_progress": "minimal", "show_progress_on": [slider]}  # some methods take seconds
+    gr.on([choice.input, method.input], choose, [choice, method, answer], everything, **progress)
+    # Outputs of the API only.
+    result, picture = gr.JSON(visible=False, label="answer"), gr.Image(visible=False, label="overlay", format="jpeg")
+    gr.on([], identify, photo, [result, picture], preprocess=False, api_name="identify")
 
 
 def _middle(prediction: Prediction) -> float:
-    """Where the slider parts photo and evidence, in per cent: in the middle of what was looked at."""
+    """The slider's position in per cent of the width: the middle of the area that was read."""
     if not prediction.refined or not prediction.box:
         return 50
     return 100 * (prediction.box[0] + prediction.box[2]) / 2 / prediction.photo.width
@@ -197,20 +217,19 @@ def _middle(prediction: Prediction) -> float:
 def _welcome(scope: str) -> str:
     return (
         f'<div class="welcome">{CAR}<h2>Which car is it?</h2>'
-        "<p>The answer comes by itself as soon as the photo is in. A photo that the car fills is answered best.</p>"
-        f'<p class="small">It knows {escape(scope)}. Any other car, or no car at all, gets the nearest look.</p></div>'
+        "<p>The answer appears as soon as the photo is uploaded. It is most accurate when the car fills the photo.</p>"
+        f"{_coverage(scope)}</div>"
     )
 
 
-def _knows(scope: str) -> str:
-    return f'<p class="small">I know {escape(scope)} and no others: any other car gets the nearest look.</p>'
+def _coverage(scope: str) -> str:
+    return f'<p class="small">Covers {escape(scope)}. Other cars get the closest match.</p>'
 
 
 def _bars(top: list[Guess]) -> str:
-    """The rows are a real radio group; this tells its style sheet how long each bar is, and its figure."""
+    """A style sheet with the length of the bar and the number of each row of the radio group."""
     rows = (
-        f"#five label:nth-of-type({row})"
-        f'{{--share:{guess.probability:.4f};--figure:"{answer_html.percent(guess.probability)}"}}'
+        f'#top5 label:nth-of-type({row}){{--fraction:{guess.probability:.4f};--figure:"{percent(guess.probability)}"}}'
         for row, guess in enumerate(top, 1)
     )
     return f"<style>{''.join(rows)}</style>"

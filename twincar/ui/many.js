@@ -1,37 +1,37 @@
-// The table of the tab Many photos, as js_on_load of a gr.HTML: `props.value.rows` come from many.py; sorting, filtering
-// and searching are done here, so that they answer at once while a batch goes on. Names are set as text, never as HTML.
+// The table of the tab Many photos, as js_on_load of a gr.HTML. `props.value.rows` come from many.py; sorting, filtering
+// and searching run here, so that they are immediate while a batch runs. Names are set as text, never as HTML.
 const body = element.querySelector("tbody"), count = element.querySelector(".count");
 const least = element.querySelector("[type=range]"), search = element.querySelector("[type=search]");
 const headers = [...element.querySelectorAll("th[data-key]")];
 const made = []; // row of props.value -> its <tr>, drawn once
-let sorted = { key: "place", falling: false }, chosen = null;
+let sorted = { key: "place", descending: false }, selected = null;
 
-const tell = (tag, text, className = "") => Object.assign(document.createElement(tag), { textContent: text, className });
+const make = (tag, text, className = "") => Object.assign(document.createElement(tag), { textContent: text, className });
 const percent = (p) => (p >= 0.995 ? "over 99" : p < 0.005 ? "under 1" : Math.round(100 * p)) + "\u00a0%";
 
 const drawn = (row, place) => {
-  const tr = tell("tr", "");
+  const tr = make("tr", "");
   tr.dataset.place = place;
-  const picture = tell("td", "", "picture");
+  const picture = make("td", "", "picture");
   if (row.thumbnail) picture.append(Object.assign(new Image(), { src: row.thumbnail, alt: "" }));
-  const short = row.file.split("/").pop(), file = tell("td", short, "file");
+  const short = row.file.split("/").pop(), file = make("td", short, "file");
   file.title = row.file;
   tr.append(picture, file);
   if (row.error) {
     tr.className = "failed";
-    const why = tell("td", row.error, "why");
+    const why = make("td", row.error, "why");
     why.colSpan = 4;
-    why.prepend(tell("small", short)); // for narrow screens, where the column is not shown
+    why.prepend(make("small", short)); // for narrow screens, where the column is not shown
     tr.append(why);
     return tr;
   }
-  const name = tell("td", "", "name");
-  name.append(Object.assign(tell("button", row.class_name), { type: "button" }), tell("small", short));
-  const sure = tell("td", "", "sure"), bar = tell("i", "");
-  bar.style.setProperty("--share", row.probability);
-  sure.append(tell("span", percent(row.probability)), bar);
+  const name = make("td", "", "name");
+  name.append(Object.assign(make("button", row.class_name), { type: "button" }), make("small", short));
+  const sure = make("td", "", "sure"), bar = make("i", "");
+  bar.style.setProperty("--fraction", row.probability);
+  sure.append(make("span", percent(row.probability)), bar);
   if (row.probability < 0.5) sure.classList.add("unsure");
-  tr.append(name, sure, tell("td", row.make, "make"), tell("td", row.year ?? "", "year"));
+  tr.append(name, sure, make("td", row.make, "make"), make("td", row.year ?? "", "year"));
   return tr;
 };
 
@@ -41,47 +41,47 @@ const empty = (value) => value === null || value === undefined || value === "";
 const draw = () => {
   const rows = props.value?.rows ?? [];
   if (!rows.length || (made.length && made[0].row !== rows[0].file + rows[0].thumbnail)) {
-    made.length = 0; // another batch: what was looked for in the last one would hide it
-    chosen = null;
+    made.length = 0; // another batch: a filter of the last one would hide its rows
+    selected = null;
     least.value = 0;
     search.value = "";
   }
   rows.slice(made.length).forEach((row) => made.push({ row: row.file + row.thumbnail, tr: drawn(row, made.length) }));
-  const words = search.value.toLowerCase().split(/\s+/).filter(Boolean), from = least.valueAsNumber / 100;
+  const terms = search.value.toLowerCase().split(/\s+/).filter(Boolean), from = least.valueAsNumber / 100;
   const fits = (row) => {
     const text = [row.file, row.class_name, row.error].join(" ").toLowerCase();
-    return words.every((word) => text.includes(word)) && (from === 0 || (row.probability ?? -1) >= from);
+    return terms.every((term) => text.includes(term)) && (from === 0 || (row.probability ?? -1) >= from);
   };
   const places = rows.map((_, place) => place).filter((place) => fits(rows[place]));
   const value = (place) => (sorted.key === "place" ? place : rows[place][sorted.key]);
   places.sort((a, b) => {
-    if (empty(value(a)) || empty(value(b))) return empty(value(a)) - empty(value(b)) || a - b; // what failed comes last
-    return (sorted.falling ? -1 : 1) * compare(value(a), value(b)) || a - b;
+    if (empty(value(a)) || empty(value(b))) return empty(value(a)) - empty(value(b)) || a - b; // unreadable files come last
+    return (sorted.descending ? -1 : 1) * compare(value(a), value(b)) || a - b;
   });
   body.replaceChildren(...places.map((place) => made[place].tr));
-  made.forEach(({ tr }, place) => tr.classList.toggle("chosen", place === chosen));
+  made.forEach(({ tr }, place) => tr.classList.toggle("selected", place === selected));
   count.textContent = places.length === rows.length ? "" : `${places.length} of ${rows.length} shown`;
   element.querySelector("output").textContent = `${least.value}\u00a0%`;
   headers.forEach((th) => {
     const here = th.dataset.key === sorted.key;
-    here ? th.setAttribute("aria-sort", sorted.falling ? "descending" : "ascending") : th.removeAttribute("aria-sort");
+    here ? th.setAttribute("aria-sort", sorted.descending ? "descending" : "ascending") : th.removeAttribute("aria-sort");
   });
 };
 
 headers.forEach((th) => th.querySelector("button").addEventListener("click", () => {
   const { key } = th.dataset, again = sorted.key === key;
-  // The surest first; a third click gives the order of arrival back.
+  // The most confident first; a third click restores the order of arrival.
   const first = key === "probability";
-  sorted = !again ? { key, falling: first } : sorted.falling === first ? { key, falling: !first } : { key: "place", falling: false };
+  sorted = !again ? { key, descending: first } : sorted.descending === first ? { key, descending: !first } : { key: "place", descending: false };
   draw();
 }));
 [least, search].forEach((control) => control.addEventListener("input", draw));
 body.addEventListener("click", (event) => {
   const tr = event.target.closest("tr");
   if (!tr || tr.classList.contains("failed")) return;
-  chosen = Number(tr.dataset.place);
+  selected = Number(tr.dataset.place);
   draw();
-  trigger("select", { index: chosen });
+  trigger("select", { index: selected });
 });
 watch("value", draw);
 draw();

@@ -1,8 +1,8 @@
-"""The Many photos tab: photos and zips in; a table that grows while they are answered, and any photo's evidence.
+"""The Many photos tab: photos and zips in; a table that grows as they are answered, and the evidence for each photo.
 
-Of each photo the session keeps what the table shows and a thumbnail of some 2 kB; the network's features and the photo
-itself are let go as soon as its row is made. A click on a row answers that photo again, from the file that Gradio
-stored (a member of a zip is read again from the zip): a tenth of a second, for hundreds of megabytes not kept.
+The session keeps the row of each photo and a thumbnail of about 2 kB; photo and features are freed once the row exists.
+Selecting a row answers that photo again from the file that Gradio stored, or from its zip. That takes 0.1 s and saves
+hundreds of megabytes of memory.
 """
 
 import time
@@ -21,42 +21,48 @@ from twincar.features.photo import PhotoError
 from twincar.files import for_spreadsheets
 from twincar.modeling.inference.prediction import Prediction
 from twincar.modeling.inference.predictor import Predictor
-from twincar.ui import answer as answer_html
+from twincar.ui import answer_html
 from twincar.ui.frame import data_url
 from twincar.ui.uploads import stored
 
-AT_ONCE = 4  # photos in the network, and in memory, together; the table grows by as many
-EVERY = 0.3  # seconds between two drawings of the table, at least
+BATCH_SIZE = 4  # photos in one run of the network; the table grows by as many
+REDRAW = 0.3  # seconds between two updates of the table, at least
 THUMBNAIL = (96, 72)  # pixels
 SHOWN_SIDE = 1280  # pixels of a photo that is shown large
 TOP = 5
 COLUMNS = ["file", "class_name", "make", "model", "body", "year", "probability", "error"]  # of the CSV
-ADVICE = "Choose another row, or drop the photos again."
-FORGOTTEN = "The page has forgotten these photos, as it does after a while."
+ADVICE = "Select another row, or upload the photos again."
+EXPIRED = "These photos are no longer stored here."
 
 LIMITS = (
-    f"Up to {archive.MOST_PHOTOS} photos at a time, of {archive.PHOTO_BYTES // archive.MB} MB each; a zip may have up "
-    f"to {archive.ZIP_BYTES // archive.MB} MB. One that cannot be read gets a row with its reason."
+    f"Up to {archive.MAX_PHOTOS} photos at a time, up to {archive.PHOTO_BYTES // archive.MB} MB each; zips up to "
+    f"{archive.ZIP_BYTES // archive.MB} MB. Unreadable files are listed with the reason."
 )
-TABLE = """<div class="controls"><label>Show from <output>0 %</output><input type="range" min="0" max="100" step="5"
-value="0" aria-label="Show answers from this per cent on"></label><label>Find <input type="search"
-placeholder="a car, a make, a file"></label><p class="count" role="status"></p></div><div class="rows" tabindex="0"
+TABLE = """<div class="controls"><label>Minimum confidence <output>0 %</output><input type="range" min="0" max="100"
+step="5" value="0" aria-label="Minimum confidence in per cent"></label><label>Search <input type="search"
+placeholder="car, make or file"></label><p class="count" role="status"></p></div><div class="rows" tabindex="0"
 role="region" aria-label="The answers"><table><thead><tr><th class="picture"><span>Photo</span></th>
 <th class="file" data-key="file"><button type="button">File</button></th>
 <th class="name" data-key="class_name"><button type="button">Answer</button></th>
-<th class="sure" data-key="probability"><button type="button">How sure</button></th>
+<th class="sure" data-key="probability"><button type="button">Confidence</button></th>
 <th class="make" data-key="make"><button type="button">Make</button></th>
 <th class="year" data-key="year"><button type="button">Year</button></th></tr></thead><tbody></tbody></table></div>"""
 
 INTO_VIEW = """() => setTimeout(() => {
     const detail = document.querySelector("#detail");
     if (detail?.getBoundingClientRect().top > 0.7 * innerHeight) detail.scrollIntoView();
-}, 50)"""  # on a narrow screen it stands below the table
+}, 50)"""  # on a narrow screen it is below the table
 
 
 @dataclass
 class Batch:
-    """One batch of a visitor. Shared by the events of the session, so that one can stop another."""
+    """One batch of a visitor, shared by the events of the session, so that one can stop another.
+
+    Attributes:
+        items: The photos.
+        rows: The rows of the table so far.
+        stopped: Whether the visitor stopped the batch.
+    """
 
     items: list[archive.Item]
     rows: list[dict] = field(default_factory=list)
@@ -64,7 +70,12 @@ class Batch:
 
 
 def tab(predictor: Predictor, keep_for: float) -> None:
-    """Draw the tab into the open Blocks; a batch's rows are kept `keep_for` seconds."""
+    """Draw the tab into the open Blocks.
+
+    Args:
+        predictor: Answers the photos.
+        keep_for: Seconds for which the rows of a batch are kept.
+    """
     kept = gr.State(None, time_to_live=keep_for)
     gr.HTML(_welcome(), elem_id="many-welcome")
     files = gr.File(
@@ -89,7 +100,7 @@ def tab(predictor: Predictor, keep_for: float) -> None:
                 label="Photo and evidence", show_label=False, type="filepath", format="jpeg", interactive=False,
                 buttons=["fullscreen"], max_height=340, elem_id="detail-slider",
             )  # fmt: skip
-            five = gr.HTML(elem_id="detail-five")
+            top5 = gr.HTML(elem_id="detail-top5")
 
     def start(uploads: list | None) -> Iterator[dict[Any, Any]]:
         batch = Batch(_items(uploads or []))
@@ -101,12 +112,12 @@ def tab(predictor: Predictor, keep_for: float) -> None:
         }  # fmt: skip
         drawn = time.monotonic()
         for item, answer in zip(
-            batch.items, predictor.stream(archive.read(batch.items), AT_ONCE, full_size=False), strict=True
+            batch.items, predictor.stream(archive.read(batch.items), BATCH_SIZE, full_size=False), strict=True
         ):
             batch.rows.append(_row(item.name, answer) | {"thumbnail": _thumbnail(answer)})
             if batch.stopped:
                 break
-            if time.monotonic() - drawn > EVERY:
+            if time.monotonic() - drawn > REDRAW:
                 yield {table: {"rows": batch.rows}, status: _status(batch, True)}
                 drawn = time.monotonic()
         yield {
@@ -123,14 +134,14 @@ def tab(predictor: Predictor, keep_for: float) -> None:
         place = event._data.get("index") if isinstance(event._data, dict) else None
         try:
             if not batch or not isinstance(place, int) or not 0 <= place < len(batch.rows):
-                raise PhotoError(FORGOTTEN)
+                raise PhotoError(EXPIRED)
             prediction = predictor(batch.items[place].read(), side=SHOWN_SIDE)
         except PhotoError as error:
             return {
                 detail: gr.Column(visible=True),
-                headline: answer_html.trouble(str(error), ADVICE),
+                headline: answer_html.error_card(str(error), ADVICE),
                 slider: gr.ImageSlider(visible=False),
-                five: "",
+                top5: "",
             }
         prediction.photo.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
         top = prediction.top(TOP)
@@ -139,32 +150,32 @@ def tab(predictor: Predictor, keep_for: float) -> None:
             detail: gr.Column(visible=True),
             headline: f'<p class="small">{name}</p>{answer_html.answer(prediction)}',
             slider: gr.ImageSlider((prediction.photo, prediction.overlay()), visible=True),
-            five: f"<h3>{answer_html.nearest_label(len(top))}</h3>{answer_html.nearest(top)}",
+            top5: f"<h3>Top {len(top)}</h3>{answer_html.top_list(top)}",
         }
 
     def answer_many(photos: list[dict]) -> dict:
-        """Name the car in each of many photos. One that cannot be read is a row with its reason.
+        """Identify the car in each of many photos. An unreadable file gives a row with the reason.
 
         Args:
             photos: Picture files (JPEG, PNG or WebP), or zips of them.
 
         Returns:
-            rows: One a photo, in order: file, class_name, make, model, body, year and probability (0 to 1) of the best
-                answer; error, and only then: why there is none.
+            rows: One per photo, in order: file, class_name, make, model, body, year and probability (0 to 1) of the
+                most probable class; or file and error, where the file cannot be read.
         """
         items = _items(photos if isinstance(photos, list) else [])
-        answers = predictor.stream(archive.read(items), AT_ONCE, full_size=False)
+        answers = predictor.stream(archive.read(items), BATCH_SIZE, full_size=False)
         return {"rows": [_row(item.name, answer) for item, answer in zip(items, answers, strict=True)]}
 
-    # A queue of its own: whoever waits for one photo does not wait behind hundreds.
-    private = {"api_visibility": "private", "show_progress": "hidden"}
+    # A queue of its own, so that a single photo does not wait behind hundreds.
+    private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     files.upload(
         start, files, [kept, files, progress, status, stop, download, many, detail, table],
         preprocess=False, concurrency_id="many", concurrency_limit=2,
-        **(private | {"show_progress": "full", "show_progress_on": [files]}),  # the place in the queue, while it waits
+        **(private | {"show_progress": "full", "show_progress_on": [files]}),  # shows the place in the queue
     )  # fmt: skip
     stop.click(halt, kept, stop, **private)
-    chosen = table.select(show, kept, [detail, headline, slider, five], trigger_mode="always_last", **private)
+    chosen = table.select(show, kept, [detail, headline, slider, top5], trigger_mode="always_last", **private)
     chosen.then(None, None, None, js=INTO_VIEW)
     sent, rows = gr.File(file_count="multiple", visible=False, label="photos"), gr.JSON(visible=False, label="rows")
     gr.on([], answer_many, sent, rows, preprocess=False, api_name="many", concurrency_id="many")
@@ -177,7 +188,7 @@ def _items(uploads: list) -> list[archive.Item]:
             files.append(stored(upload))
         except PhotoError as error:
             refused.append(archive.Item("?", Path(), reason=str(error)))
-    return archive.unpack(files) + refused[: archive.MOST_PHOTOS]
+    return archive.unpack(files) + refused[: archive.MAX_PHOTOS]
 
 
 def _row(name: str, answer: Prediction | PhotoError) -> dict:
@@ -194,11 +205,13 @@ def _thumbnail(answer: Prediction | PhotoError) -> str:
     return data_url(answer.photo, 60)
 
 
-def _csv(rows: list[dict], button: gr.DownloadButton) -> str:
-    """The table as a file that Gradio serves, and deletes with the others."""
+def _csv(rows: list[dict], button: gr.DownloadButton) -> str | None:
+    """Write the table to a file that Gradio serves, and deletes with the others."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "twincar.csv"
-        table = pd.DataFrame(rows, columns=COLUMNS).astype({"year": "Int64"})  # else the failed make 2012 a 2012.0
+        table = pd.DataFrame(rows, columns=COLUMNS).astype(
+            {"year": "Int64"}
+        )  # else 2012 becomes 2012.0 where a row has no year
         for_spreadsheets(table).to_csv(path, index=False, float_format="%.4f")
         return button.move_resource_to_block_cache(path)
 
@@ -208,24 +221,24 @@ def _button(running: bool) -> gr.Button:
 
 
 def _status(batch: Batch, running: bool) -> str:
-    """How far it is: a bar while it runs, then a sentence that screen readers are told."""
-    wanted, done = len(batch.items), len(batch.rows)
+    """A progress bar while the batch runs, then a sentence, which screen readers announce."""
+    total, done = len(batch.items), len(batch.rows)
     failed = sum("error" in row for row in batch.rows)
     unread = f", {failed} could not be read" if failed else ""
     if running:
         return (
-            f'<progress max="{wanted}" value="{done}" aria-label="Photos answered"></progress>'
-            f"<p>{done} of {wanted} done{unread}</p>"
+            f'<progress max="{total}" value="{done}" aria-label="Photos answered"></progress>'
+            f"<p>{done} of {total} done{unread}</p>"
         )
-    rest = "Choose a row to see what spoke for its answer."
-    if batch.stopped and done < wanted:
-        return f'<p role="status"><b>Stopped after {done} of {wanted}</b>{unread}. {rest}</p>'
+    rest = "Select a row to see the evidence."
+    if batch.stopped and done < total:
+        return f'<p role="status"><b>Stopped after {done} of {total}</b>{unread}. {rest}</p>'
     answered = f"{done - failed} {'photo' if done - failed == 1 else 'photos'} answered"
     return f'<p role="status"><b>{answered}</b>{unread}. {rest}</p>'
 
 
 def _welcome() -> str:
     return (
-        "<h2>A whole folder at once</h2><p>Drop photos, or a zip of them. Answers come as they are found; sort and "
-        f'filter them, and take them with you as a table.</p><p class="small">{LIMITS}</p>'
+        "<h2>Many photos at once</h2><p>Drop photos, or a zip of them. The table grows as they are answered; sort, "
+        f'filter and download it as a CSV.</p><p class="small">{LIMITS}</p>'
     )

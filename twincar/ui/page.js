@@ -1,15 +1,15 @@
-// Runs once, when the page is there: what Gradio's components do not do for keyboards, screen readers and Ctrl+V.
+// Runs once, after the page has loaded: keyboard, screen reader and Ctrl+V support that Gradio's components lack.
 () => {
   const find = (selector) => document.querySelector(selector);
   document.documentElement.lang = "en";
 
-  // The address names the tab: /?tab=many opens it, and choosing another one changes the address.
+  // The address contains the tab: /?tab=many opens it, and opening another tab changes the address.
   const wanted = new URLSearchParams(location.search).get("tab");
-  // A narrow row keeps the last tabs in a menu, whose buttons have labels and no ids.
+  // On a narrow screen the last tabs are in a menu, whose buttons have labels but no ids.
   const label = window.gradio_config?.components.find(({ type, props }) => type === "tabitem" && props.id === wanted)?.props.label;
   const tabs = document.querySelectorAll("#tabs > .tab-wrapper :is([role=tab], .overflow-dropdown button)");
   if (label) [...tabs].find((tab) => tab.textContent.trim() === label)?.click();
-  const name = () => {
+  const updateAddress = () => {
     const { tabId } = find("#tabs [role=tab][aria-selected=true]")?.dataset ?? {};
     const address = new URL(location);
     if (!tabId || tabId === (address.searchParams.get("tab") ?? "identify")) return;
@@ -17,9 +17,9 @@
     history.replaceState(history.state, "", address);
   };
   const row = find("#tabs > .tab-wrapper");
-  if (row) new MutationObserver(name).observe(row, { attributeFilter: ["aria-selected"], childList: true, subtree: true });
+  if (row) new MutationObserver(updateAddress).observe(row, { attributeFilter: ["aria-selected"], childList: true, subtree: true });
 
-  // Paste a picture anywhere on the page, or several where many are asked for: the tab in sight takes them.
+  // A picture pasted anywhere goes to the open tab; several pictures where the tab accepts them.
   document.addEventListener("paste", (event) => {
     const pasted = [...(event.clipboardData?.files ?? [])];
     const inputs = [...document.querySelectorAll("#photo input[type=file], #files input[type=file]")];
@@ -31,38 +31,38 @@
     input.dispatchEvent(new Event("change", { bubbles: true }));
   });
 
-  // Gradio names every radio button differently; with one name they are one group and the arrow keys work.
-  // Its slider listens to the mouse alone; the arrow keys move it by sending what a mouse would.
+  // Gradio gives every radio button another name; with the same name they are one group and the arrow keys work.
+  // Gradio's slider reacts to the mouse only; the arrow keys move it by sending mouse events.
   const finish = () => {
-    find("#headline")?.setAttribute("role", "status"); // the answer is spoken when it comes
-    document.querySelectorAll("#five input[type=radio]").forEach((radio) => {
-      if (radio.name !== "nearest") radio.name = "nearest";
+    find("#headline")?.setAttribute("role", "status"); // screen readers announce the answer
+    document.querySelectorAll("#top5 input[type=radio]").forEach((radio) => {
+      if (radio.name !== "top5") radio.name = "top5";
     });
-    const group = find("#five fieldset");
+    const group = find("#top5 fieldset");
     group?.setAttribute("role", "radiogroup");
-    group?.setAttribute("aria-label", group.querySelector("[data-testid=block-info]")?.textContent ?? "The nearest");
+    group?.setAttribute("aria-label", group.querySelector("[data-testid=block-info]")?.textContent ?? "Top 5");
     document.querySelectorAll("#slider, #detail-slider").forEach(finishSlider);
   };
   const finishSlider = (slider) => {
     const pictures = slider.querySelectorAll("img");
-    ["The photo", "The photo with the evidence over it"].forEach((words, i) => {
-      if (pictures[i] && pictures[i].alt !== words) pictures[i].alt = words;
+    ["The photo", "The photo with the evidence over it"].forEach((text, i) => {
+      if (pictures[i] && pictures[i].alt !== text) pictures[i].alt = text;
     });
     const handle = slider.querySelector(".outer");
     if (!handle || handle.tabIndex === 0) return;
-    const told = { role: "slider", "aria-label": "Where the photo ends and the evidence begins, in per cent",
+    const attributes = { role: "slider", "aria-label": "Boundary between photo and evidence, in per cent",
       "aria-valuemin": "0", "aria-valuemax": "100", "aria-valuenow": "50" };
-    Object.entries(told).forEach(([name, value]) => handle.setAttribute(name, value));
+    Object.entries(attributes).forEach(([name, value]) => handle.setAttribute(name, value));
     handle.tabIndex = 0;
-    const tell = () => {
+    const updateValue = () => {
       const box = handle.getBoundingClientRect(), frame = handle.parentElement.getBoundingClientRect();
-      const share = (box.left + box.width / 2 - frame.left) / frame.width;
-      handle.setAttribute("aria-valuenow", Math.round(100 * Math.min(Math.max(share, 0), 1)));
+      const left = (box.left + box.width / 2 - frame.left) / frame.width;
+      handle.setAttribute("aria-valuenow", Math.round(100 * Math.min(Math.max(left, 0), 1)));
     };
-    handle.addEventListener("focus", tell);
-    // The picture's size, the mouse and the keys all move the handle by its style, and not always at once.
-    new MutationObserver(() => requestAnimationFrame(tell)).observe(handle, { attributeFilter: ["style"] });
-    new ResizeObserver(tell).observe(handle.parentElement);
+    handle.addEventListener("focus", updateValue);
+    // The picture's size, the mouse and the keys all move the handle through its style, sometimes with a delay.
+    new MutationObserver(() => requestAnimationFrame(updateValue)).observe(handle, { attributeFilter: ["style"] });
+    new ResizeObserver(updateValue).observe(handle.parentElement);
     handle.addEventListener("keydown", (event) => {
       const step = { ArrowLeft: -0.05, ArrowDown: -0.05, ArrowRight: 0.05, ArrowUp: 0.05, Home: -1, End: 1 }[event.key];
       if (!step) return;
@@ -76,7 +76,7 @@
       window.dispatchEvent(mouse("mouseup", to));
     });
   };
-  let due = false; // many changes at once are looked at once
+  let due = false; // many changes in one frame are handled once
   const soon = () => {
     if (!due) requestAnimationFrame(() => { due = false; finish(); });
     due = true;

@@ -1,13 +1,14 @@
-"""The frame of the page: header, tabs, footer, theme. `app.py` builds and launches it:
+"""The page as a whole: header, tabs, footer and theme, built and launched by `app.py`.
 
     page.build(predictor).launch(**page.launch_options())
 
-Nothing here asks a third party for anything: system fonts, no analytics, no share link.
+It makes no request to third parties: system fonts, no analytics, no public link.
 """
 
 import inspect
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 from starlette.middleware import Middleware
@@ -16,18 +17,19 @@ from twincar.batch.archive import MB, PHOTO_BYTES, ZIP_BYTES
 from twincar.config import STANFORD_CARS, parse_class_name
 from twincar.modeling.inference.predictor import Predictor
 from twincar.plots import palette
+from twincar.text import count
 from twincar.ui import about, explore, identify, many, quality
 from twincar.ui.headers import SecurityHeaders
 from twincar.ui.uploads import cleaner
 
 HERE = Path(__file__).parent
-CLEAN_EVERY, FORGET_AFTER = 600, 1800  # seconds, for the files of visitors
-WAITING = 64  # requests in the queue; whoever comes next is told that the page is busy
-SESSIONS = 256  # whose last answers are kept in memory, some 4 MB each
+CLEAN_EVERY, DELETE_AFTER = 600, 1800  # seconds, for the files of visitors
+MAX_QUEUE = 64  # requests; a further one gets the message that the page is busy
+SESSIONS = 256  # whose last answers are kept in memory, about 4 MB each
 FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif")
 MONO = ("ui-monospace", "SFMono-Regular", "Consolas", "monospace")
 
-# One palette, cut from inferno, the colours of the evidence: violet to amber differ in lightness as well as in hue.
+# A palette taken from inferno, the colours of the heatmap: violet and amber differ in lightness as well as in hue.
 VIOLET = gr.themes.Color(
     name="violet", c50="#f6f2fb", c100="#ece4f6", c200="#d8c8ec", c300="#bda2dd", c400="#9a74c8", c500="#7a4bb0",
     c600="#5f2f96", c700="#4a1d7c", c800="#391461", c900="#2a0d4a", c950="#1b0832",
@@ -45,22 +47,24 @@ def build(
     reports: Path | None = None,
     data: Path | None = None,
 ) -> gr.Blocks:
-    """The whole page, not launched. `/?tab=many` opens it at a tab.
+    """Build the page, not launched. The address `/?tab=many` opens it at a tab.
 
-    notice : a plain word above everything, such as that another model answers than the one asked for.
-    examples : paths of photos to offer.
-    reports : the folder that `twincar report` wrote, if there is one.
-    data : the folder that `twincar prepare` wrote, if there is one.
+    Args:
+        predictor: Answers the photos.
+        notice: A sentence at the top, such as that another model is used than the one that was requested.
+        examples: Paths of photos to offer.
+        reports: The folder that `twincar report` wrote, if there is one.
+        data: The folder that `twincar prepare` wrote, if there is one.
     """
-    with gr.Blocks(title="TwinCar", analytics_enabled=False, delete_cache=(CLEAN_EVERY, FORGET_AFTER)) as demo:
+    with gr.Blocks(title="TwinCar", analytics_enabled=False, delete_cache=(CLEAN_EVERY, DELETE_AFTER)) as demo:
         if notice:
             gr.HTML(f'<p role="note">{escape(notice)}</p>', elem_id="notice")
         gr.HTML(_header(), elem_id="header")
         with gr.Tabs(elem_id="tabs"):  # the ids are what page.js reads from the address
             with gr.Tab("Identify", id="identify"):
-                identify.tab(predictor, scope(predictor), examples or [], keep_for=FORGET_AFTER)
+                identify.tab(predictor, scope(predictor), examples or [], keep_for=DELETE_AFTER)
             with gr.Tab("Many photos", id="many"):
-                many.tab(predictor, keep_for=FORGET_AFTER)
+                many.tab(predictor, keep_for=DELETE_AFTER)
             with gr.Tab("Explore the data", id="explore"):
                 explore.tab(data, reports)
             with gr.Tab("How good is it", id="quality"):
@@ -68,17 +72,17 @@ def build(
             with gr.Tab("About", id="about"):
                 about.tab(predictor, demo)
         gr.Markdown(_footer(predictor), elem_id="footer")
-    # Gradio asks every component for its arguments anew for each new session, which every call of a program is. Told
-    # once, they cost it a quarter of the time.
+    # Gradio inspects the arguments of every component for each new session, and every API call is a new session.
+    # Inspected once here, a call takes a quarter of the time.
     for kind in {type(block) for block in demo.blocks.values()}:
         kind.__init__.__signature__ = inspect.signature(kind.__init__)
-    # By itself it would tell all who wait of their places whenever one is answered, instead of once a second.
-    demo.queue(default_concurrency_limit=4, max_size=WAITING, status_update_rate=1)
+    # The default sends every waiting visitor their place after each answer, instead of once a second.
+    demo.queue(default_concurrency_limit=4, max_size=MAX_QUEUE, status_update_rate=1)
     return demo
 
 
-def launch_options() -> dict:
-    """What goes to `Blocks.launch`: looks, limits, and silence towards third parties."""
+def launch_options() -> dict[str, Any]:
+    """The arguments of `Blocks.launch`: style, limits, and no requests to third parties."""
     return {
         "theme": theme(),
         "css_paths": [HERE / "style.css", HERE / "frame.css", HERE / "many.css", HERE / "charts.css"],
@@ -90,11 +94,11 @@ def launch_options() -> dict:
         "footer_links": ["api"],
         "app_kwargs": {
             "middleware": [Middleware(SecurityHeaders)],
-            "lifespan": cleaner(CLEAN_EVERY, FORGET_AFTER),
+            "lifespan": cleaner(CLEAN_EVERY, DELETE_AFTER),
         },
-        "max_file_size": ZIP_BYTES,  # a photo's own limit is smaller, and checked where it is read
+        "max_file_size": ZIP_BYTES,  # the smaller limit of a photo is checked where it is read
         "state_session_capacity": SESSIONS,
-        "run_history": False,  # Gradio would keep every visitor's photos in the browser
+        "run_history": False,  # else Gradio keeps every visitor's photos in the browser
         "enable_monitoring": False,
         "ssr_mode": False,
         "pwa": False,
@@ -102,15 +106,16 @@ def launch_options() -> dict:
 
 
 def scope(predictor: Predictor) -> str:
-    """What the model knows, in the words of its own class names: "the 196 cars of Stanford Cars (1991–2012)"."""
+    """The model's classes in a few words, from its class names: "196 cars of Stanford Cars, 1991–2012"."""
     names = predictor.class_names
     years = sorted({car.year for car in map(parse_class_name, names) if car.year})
     dataset = "Stanford Cars" if names == STANFORD_CARS else predictor.config.get("training", {}).get("dataset")
-    words = f"the {len(names)} cars" + (f" of {dataset}" if dataset else "")
-    return words + (f" ({years[0]}–{years[-1]})" if len(years) > 1 else f" ({years[0]})" if years else "")
+    text = count(len(names), "car") + (f" of {dataset}" if dataset else "")
+    return text + (f", {years[0]}–{years[-1]}" if len(years) > 1 else f", {years[0]}" if years else "")
 
 
 def theme() -> gr.themes.Base:
+    """The theme, light and dark."""
     return gr.themes.Base(
         primary_hue=VIOLET, secondary_hue=VIOLET, neutral_hue=INK, radius_size="lg", font=FONTS, font_mono=MONO
     ).set(
@@ -141,16 +146,13 @@ def theme() -> gr.themes.Base:
 
 
 def _header() -> str:
-    return (
-        "<header><h1>Twin<b>Car</b></h1>"
-        "<p>Show it a car. It names make, model and year, and shows what in the photo made it say so.</p></header>"
-    )
+    return "<header><h1>Twin<b>Car</b></h1><p>Car make, model and year from a photo, with the evidence.</p></header>"
 
 
 def _footer(predictor: Predictor) -> str:
     lines = [
-        f"Photos stay on this server, serve only this answer, and are deleted within about an hour. "
-        f"A photo may have up to {PHOTO_BYTES // MB} MB."
+        "Photos stay on this server, are used only for the answer, and are deleted within about an hour. "
+        f"Photos can have up to {PHOTO_BYTES // MB} MB."
     ]
     if predictor.config.get("notice"):
         lines.append(predictor.config["notice"])

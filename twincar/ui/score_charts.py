@@ -1,4 +1,4 @@
-"""The interactive charts of *How good is it*: one function a chart, from a table of reports/ to a plotly figure."""
+"""The interactive charts of the tab *How good is it*: each function draws a table of reports/ as a plotly figure."""
 
 from collections.abc import Sequence
 
@@ -11,11 +11,13 @@ from twincar.plots.palette import AMBER, CATEGORICAL, GREY, PINK, VIOLET
 from twincar.ui.charts import blank, faded, ranked, shorten
 
 
-def curves(metrics: pd.DataFrame, columns: dict[str, str], share: bool = True) -> go.Figure:
-    """Columns of a training log over the epochs, with the learning rate behind and a mark where the pictures grow.
+def curves(metrics: pd.DataFrame, columns: dict[str, str], percent: bool = True) -> go.Figure:
+    """Columns of a training log over the epochs, with the learning rate and changes of image size.
 
-    metrics : `epoch` and, where known, `lr_*` and `image_size`.
-    columns : name in the chart -> column of `metrics`; missing ones are left out. `share` says that they lie in 0 to 1.
+    Args:
+        metrics: `epoch` and, where known, `lr_*` and `image_size`.
+        columns: Name in the chart -> column of `metrics`; missing ones are left out.
+        percent: Whether the columns are fractions in 0-1, shown as percentages.
     """
     epochs, traces = metrics["epoch"].tolist(), []
     rates = metrics[[column for column in metrics if column.startswith("lr_")]]
@@ -25,7 +27,7 @@ def curves(metrics: pd.DataFrame, columns: dict[str, str], share: bool = True) -
             go.Scatter(x=epochs, y=rate.tolist(), name="learning rate", yaxis="y2", mode="none", fill="tozeroy",
                        fillcolor=faded(GREY, 0.22), hovertemplate="%{y:.2g}")
         )  # fmt: skip
-    kind = ".1%" if share else ".3f"
+    kind = ".1%" if percent else ".3f"
     for (name, column), colour, dash in zip(columns.items(), CATEGORICAL, ("solid", "dash", "dot"), strict=False):
         if column in metrics:
             line = {"color": colour, "width": 3, "dash": dash}
@@ -41,15 +43,16 @@ def curves(metrics: pd.DataFrame, columns: dict[str, str], share: bool = True) -
             figure.add_annotation(x=epoch - 0.5, y=0, yref="paper", yanchor="bottom", xanchor="left", showarrow=False,
                                   text=f"{size:.0f} px")  # fmt: skip
     figure.update_xaxes(title_text="epoch", showgrid=False)
-    figure.update_yaxes(tickformat=".0%" if share else "", rangemode="tozero")
+    figure.update_yaxes(tickformat=".0%" if percent else "", rangemode="tozero")
     return figure.update_layout(yaxis2={"overlaying": "y", "visible": False, "rangemode": "tozero", "fixedrange": True})
 
 
 def confusion(counts: pd.DataFrame, make: str | None = None) -> go.Figure:
-    """True class down, predicted class across, ordered by make: right answers on the diagonal, mistakes beside it.
+    """Confusion matrix: true class down, predicted class across, ordered by make.
 
-    counts : true, predicted, count; pairs that never met may be missing.
-    make : only the classes of this make, and those that they were confused with.
+    Args:
+        counts: true, predicted, count; pairs with a count of 0 may be missing.
+        make: Show only the classes of this make and those they were confused with.
     """
     if make:
         of_make = [{name for name in counts[side] if _make(name) == make} for side in ("true", "predicted")]
@@ -60,8 +63,8 @@ def confusion(counts: pd.DataFrame, make: str | None = None) -> go.Figure:
     right = counts[counts["true"] == counts["predicted"]]
     wrong = counts[counts["true"] != counts["predicted"]]
     traces = [
-        _cells(rows, place, colour, words)
-        for rows, colour, words in ((right, VIOLET, "right"), (wrong, AMBER, "mistaken"))
+        _cells(rows, place, colour, label)
+        for rows, colour, label in ((right, VIOLET, "correct"), (wrong, AMBER, "wrong"))
     ]
     figure = blank(*traces, height=700, zoom=True, margin={"l": 4, "r": 4, "t": 34, "b": 4})
     if make:
@@ -76,26 +79,26 @@ def confusion(counts: pd.DataFrame, make: str | None = None) -> go.Figure:
     else:
         ticks = _make_ticks([_make(name) for name in names])
     ends = [-0.5, len(names) - 0.5]
-    figure.update_xaxes(range=ends, tickangle=-90, title_text="the model's answer", **ticks)
-    return figure.update_yaxes(range=ends[::-1], title_text="what it is", **ticks)
+    figure.update_xaxes(range=ends, tickangle=-90, title_text="predicted class", **ticks)
+    return figure.update_yaxes(range=ends[::-1], title_text="true class", **ticks)
 
 
-def _cells(rows: pd.DataFrame, place: dict[str, int], colour: str, words: str) -> go.Heatmap:
-    """A heatmap of the pairs that occurred. Empty cells on the diagonal hold every row and column open."""
+def _cells(rows: pd.DataFrame, place: dict[str, int], colour: str, label: str) -> go.Heatmap:
+    """A heatmap of the pairs that occurred. Empty cells on the diagonal keep every row and column in place."""
     x, y = [place[name] for name in rows["predicted"]], [place[name] for name in rows["true"]]
-    told = [f"{a} → {b}: {n:,}" for a, b, n in zip(rows["true"], rows["predicted"], rows["count"], strict=True)]
+    pairs = [f"{a} → {b}: {n:,}" for a, b, n in zip(rows["true"], rows["predicted"], rows["count"], strict=True)]
     filled = set(zip(x, y, strict=True))
     empty = [i for i in place.values() if (i, i) not in filled]
     return go.Heatmap(
-        x=x + empty, y=y + empty, z=rows["count"].tolist() + [None] * len(empty), hovertext=told + [""] * len(empty),
-        hovertemplate=f"%{{hovertext}} {words}<extra></extra>", hoverongaps=False, showscale=False, zmin=0,
+        x=x + empty, y=y + empty, z=rows["count"].tolist() + [None] * len(empty), hovertext=pairs + [""] * len(empty),
+        hovertemplate=f"%{{hovertext}} ({label})<extra></extra>", hoverongaps=False, showscale=False, zmin=0,
         zmax=max(rows["count"].max(), 2) if len(rows) else 2, 
         colorscale=[[0, faded(colour, 0.3)], [0.5, colour], [1, colour]],
     )  # fmt: skip
 
 
 def _make_ticks(makes: Sequence[str]) -> dict:
-    """Lines between makes, and the names of those that have the room for one."""
+    """Axis ticks: lines between makes, and names of the makes that have room for one."""
     runs = pd.Series(range(len(makes))).groupby(pd.Series(list(makes))).agg(["min", "max", "size"])
     named = runs[runs["size"] >= len(makes) / 45]
     return {
@@ -110,15 +113,18 @@ def _make(class_name: str) -> str:
 
 
 def confused_pairs(pairs: pd.DataFrame, most: int = 20) -> go.Figure:
-    """The classes that are most often taken for one another, in the table's order.
+    """The most confused pairs of classes, in the table's order.
 
-    pairs : true, predicted, count and, where known, support, reverse and reverse_support: the same the other way round.
+    Args:
+        pairs: true, predicted, count and, where known, support, reverse and reverse_support; the last two are the
+            count and support of the opposite direction.
+        most: Show at most this many rows.
     """
     rows = pairs.head(most)
     labels = [f"{a}<br>→ {b}" for a, b in zip(rows["true"], rows["predicted"], strict=True)]
     bars, total, pictures = {"mistakes": rows["count"].tolist()}, rows["count"], rows.get("support")
     if "reverse" in rows and rows["reverse"].any():
-        bars, total = {"this way": bars["mistakes"], "the other way": rows["reverse"].tolist()}, total + rows["reverse"]
+        bars, total = {"as shown": bars["mistakes"], "in reverse": rows["reverse"].tolist()}, total + rows["reverse"]
         pictures = None if pictures is None else pictures + rows.get("reverse_support", 0)
     of = [""] * len(rows) if pictures is None else [f" of {count:,.0f}" for count in pictures]
     figures = [f"{count:,}{rest}" for count, rest in zip(total, of, strict=True)]
@@ -126,9 +132,12 @@ def confused_pairs(pairs: pd.DataFrame, most: int = 20) -> go.Figure:
 
 
 def class_scores(per_class: pd.DataFrame, best: int = 0, worst: int = 0) -> go.Figure:
-    """F1 a class: the `best` or the `worst` so many by name, or, with neither, all as thin bars.
+    """F1 per class.
 
-    per_class : class_name, f1 (0 to 1) and support; classes without a picture have no F1 and are left out.
+    Args:
+        per_class: class_name, f1 (0-1) and support; classes with support 0 have no F1 and are left out.
+        best: Show this many of the best classes by name.
+        worst: Show this many of the worst classes by name. With neither, all classes are thin bars.
     """
     rows = per_class[per_class["support"] > 0].sort_values(["f1", "support"], ascending=[False, False], kind="stable")
     if not best and not worst:
@@ -145,9 +154,10 @@ def class_scores(per_class: pd.DataFrame, best: int = 0, worst: int = 0) -> go.F
 
 
 def reliability(bins: pd.DataFrame) -> go.Figure:
-    """How often the model is right when it says that it is sure; the nearer the dots to the line, the more it is meant.
+    """Reliability diagram: accuracy against confidence; perfect calibration is the diagonal.
 
-    bins : confidence and accuracy (0 to 1), count and, where known, low and high, the bounds of the accuracy.
+    Args:
+        bins: confidence and accuracy (0-1), count and, where known, low and high, the bounds of the accuracy.
     """
     bins = bins[bins["count"] > 0]
     error = None
@@ -162,19 +172,21 @@ def reliability(bins: pd.DataFrame) -> go.Figure:
             x=bins["confidence"].tolist(), y=bins["accuracy"].tolist(), mode="markers", error_y=error,
             marker={"color": VIOLET, "size": size, "line": {"color": "#ffffff", "width": 1}},
             customdata=bins["count"].tolist(),
-            hovertemplate="%{customdata:,} pictures<br>%{x:.0%} sure, right %{y:.0%} of the time<extra></extra>",
+            hovertemplate="%{customdata:,} pictures<br>confidence %{x:.0%}, accuracy %{y:.0%}<extra></extra>",
         ),
         height=420, showlegend=False,
     )  # fmt: skip
-    figure.update_xaxes(title_text="how sure it says it is", tickformat=".0%", range=[0, 1.04])
-    return figure.update_yaxes(title_text="how often it is right", tickformat=".0%", range=[0, 1.04])
+    figure.update_xaxes(title_text="confidence", tickformat=".0%", range=[0, 1.04])
+    return figure.update_yaxes(title_text="accuracy", tickformat=".0%", range=[0, 1.04])
 
 
 def recipes(table: pd.DataFrame, measure: str) -> go.Figure:
-    """A recipe a row, best first: a dot, full where the recipe was run whole, and its 95 % interval.
+    """A row per recipe, best first: a dot with its 95 % interval, hollow where the schedule was shortened.
 
-    table : recipe, a column `measure` (0 to 1) and, where known, `<measure>_low`, `<measure>_high`, status, and
-    `seed_<measure>`, what the authors of the recipe report, which gets a diamond.
+    Args:
+        table: recipe, a column `measure` (0-1) and, where known, `<measure>_low`, `<measure>_high`, status, and
+            `original_<measure>`, the result of the original system, shown as a diamond.
+        measure: The column to show.
     """
     rows = table.dropna(subset=[measure]).sort_values(measure, ascending=False, kind="stable").reset_index(drop=True)
     status = rows["status"] if "status" in rows else pd.Series("", rows.index)
@@ -183,7 +195,7 @@ def recipes(table: pd.DataFrame, measure: str) -> go.Figure:
     labels = [
         f"<b>{name}</b>" + ("" if full else " (shortened)") for name, full in zip(rows["recipe"], whole, strict=True)
     ]
-    seed = rows.get(f"seed_{measure}", pd.Series(np.nan, rows.index))
+    seed = rows.get(f"original_{measure}", pd.Series(np.nan, rows.index))
     start = max(min(low.min(), seed.min() if seed.notna().any() else 1) - 0.06, 0) if len(rows) else 0
     dots = go.Scatter(
         x=rows[measure].tolist(), y=rows.index.tolist(), mode="markers", customdata=rows["recipe"].tolist(),
@@ -196,7 +208,7 @@ def recipes(table: pd.DataFrame, measure: str) -> go.Figure:
     reported = go.Scatter(
         x=seed.tolist(), y=rows.index.tolist(), mode="markers", customdata=rows["recipe"].tolist(),
         marker={"color": AMBER, "size": 11, "symbol": "diamond"},
-        hovertemplate="%{customdata}, as its authors report it: %{x:.1%}<extra></extra>",
+        hovertemplate="%{customdata}, original result: %{x:.1%}<extra></extra>",
     )  # fmt: skip
     above = {"mode": "text", "hoverinfo": "skip", "y": [i - 0.34 for i in rows.index]}
     names = go.Scatter(above, x=[start] * len(rows), text=labels, textposition="middle right")

@@ -1,7 +1,4 @@
-"""What a visitor sent -> a file of this server, or a sentence. Every tab reads uploads through here.
-
-And it is forgotten again: `cleaner` deletes what is left of visitors' files.
-"""
+"""Uploads of visitors: `stored` checks that one is a file in Gradio's folder, `cleaner` deletes old ones."""
 
 import asyncio
 import time
@@ -18,43 +15,57 @@ from twincar.features.photo import PhotoError
 
 
 def stored(upload: Any) -> tuple[str, Path]:
-    """(the visitor's name for it, where Gradio stored it) of one upload as the browser or a program describes it.
+    """Check one upload, as the browser or a program describes it.
 
-    Raises PhotoError for whatever is not a file in Gradio's own folder. Gradio checks and moves what says of itself
-    that it is a file; a caller may leave that word out and name any path of the server.
+    Gradio itself checks only an upload that is marked as a file: a caller can omit the mark and give any path of the
+    server.
+
+    Returns:
+        The visitor's name of the file, and where Gradio stored it.
+
+    Raises:
+        PhotoError: It is not a path in Gradio's folder.
     """
     path = upload.get("path") if isinstance(upload, dict) else None
     try:
         if not isinstance(path, str) or not Path(path).resolve().is_relative_to(Path(get_upload_folder()).resolve()):
-            raise PhotoError("No photo has arrived: send the file of a picture.")
-    except (OSError, ValueError) as error:  # a path that is no path: too long, a loop, a null byte
-        raise PhotoError("No photo has arrived: send the file of a picture.") from error
+            raise PhotoError("No photo was received: send a picture file.")
+    except (OSError, ValueError) as error:  # an invalid path: too long, a loop, a null byte
+        raise PhotoError("No photo was received: send a picture file.") from error
     name = upload.get("orig_name")
     return (name if isinstance(name, str) and name else Path(path).name), Path(path)
 
 
 def stored_photo(upload: Any) -> Path:
-    """The file of one photo. Raises PhotoError, also for one that is too large, or gone."""
+    """The file of one uploaded photo.
+
+    Raises:
+        PhotoError: It is not a path in Gradio's folder, the file is gone, or it is too large.
+    """
     _, path = stored(upload)
     if not path.is_file():
-        raise PhotoError("The photo is not there any more: send it again.")
+        raise PhotoError("The photo is no longer stored here: send it again.")
     check_size(path.stat().st_size)
     return path
 
 
 def cleaner(every: float, age: float) -> Callable[[App], AbstractAsyncContextManager]:
-    """A lifespan for Gradio's app: every so many seconds, files of visitors that are older than `age` are deleted.
+    """A lifespan for Gradio's app that deletes old files of visitors.
 
-    Gradio's own `delete_cache` deletes what it has on its list: not what a visitor left who hung up half-way, nor what
-    a killed server left; and it stops for good when an upload comes while it reads the list.
+    Gradio's own `delete_cache` deletes only the files that it has listed: not those of an interrupted upload, nor those
+    of a killed server; and it stops permanently when an upload arrives while it reads the list.
+
+    Args:
+        every: Seconds between two deletions.
+        age: Files older than this many seconds are deleted.
     """
 
     @asynccontextmanager
     async def lifespan(app: App) -> AsyncIterator[None]:
         async def clean() -> None:
             while True:
-                ours = {file for block in app.get_blocks().blocks.values() for file in block.keep_in_cache}  # examples
-                await asyncio.to_thread(forget, Path(get_upload_folder()), age, ours)
+                keep = {file for block in app.get_blocks().blocks.values() for file in block.keep_in_cache}  # examples
+                await asyncio.to_thread(delete_old, Path(get_upload_folder()), age, keep)
                 await asyncio.sleep(every)
 
         task = asyncio.create_task(clean())
@@ -64,15 +75,15 @@ def cleaner(every: float, age: float) -> Callable[[App], AbstractAsyncContextMan
     return lifespan
 
 
-def forget(folder: Path, age: float, keep: Collection[str] = ()) -> None:
-    """Delete the files in Gradio's folder that are older than `age` seconds, but those to `keep`.
+def delete_old(folder: Path, age: float, keep: Collection[str] = ()) -> None:
+    """Delete the files in Gradio's folder that are older than `age` seconds, except those in `keep`.
 
-    Gradio puts a file into a folder named by its SHA-256, and what is still arriving beside those, as tmp….
+    Gradio puts a file into a folder named by its SHA-256, and a file that is still arriving next to those, as tmp….
     """
     now = time.time()
     for pattern in ("tmp????????", f"{'[0-9a-f]' * 64}/*", "[0-9a-f]" * 64):
         for path in folder.glob(pattern):
-            with suppress(OSError):  # somebody else was faster, or the folder is not empty
+            with suppress(OSError):  # deleted by another process, or the folder is not empty
                 if str(path) in keep or now - path.lstat().st_ctime <= age:
                     continue
                 path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()

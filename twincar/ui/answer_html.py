@@ -1,0 +1,101 @@
+"""An answer as HTML, shared by the tabs. Text that comes from a file or a model is escaped here.
+
+The sentences are those of `inference/describe.py`, which the command line prints as well.
+"""
+
+import re
+from html import escape
+
+from twincar.modeling.inference.describe import Description, confused_classes, describe, how_often, percent
+from twincar.modeling.inference.prediction import Guess, Prediction
+
+
+def answer(prediction: Prediction, below: str = "", where: str = "this photo") -> str:
+    """The answer: confidence, class name in large, the runner-up, and the parts of the name.
+
+    Args:
+        prediction: The answer to show.
+        below: HTML for the end.
+        where: The name of the area that was read.
+    """
+    description, best = describe(prediction, where), prediction.top(1)[0]
+    state = "answer" if description.state in ("car", "model", "make") else f"answer {description.state}"
+    return f'<div class="{state}">{_description(description, best)}{_similar(prediction)}{below}</div>'
+
+
+def _description(answer: Description, best: Guess) -> str:
+    then = f"<p>{_bold(answer.then, answer.names)}</p>"
+    if answer.state == "none":
+        return f"<h2>{escape(answer.lead)}</h2>{then}"
+    if answer.state == "unknown":
+        return f'<p class="sure"><b>{escape(answer.lead)}</b></p><p>Closest match:</p>{_name(best)}{facts(best)}'
+    figure = "" if answer.probability is None else f" {percent(answer.probability)}"
+    sure = f'<p class="sure"><b>{answer.sure}</b>{figure}</p>'
+    if answer.state == "unsure":
+        return f"{sure}<p>Closest match:</p>{_name(best)}{then}{facts(best)}"
+    if answer.likely:
+        return f'{sure}<h2>{escape(answer.lead)}</h2><p class="likely">{escape(answer.likely)}</p>{then}'
+    return f"{sure}{_name(best)}{then}{facts(best)}"
+
+
+def _name(best: Guess) -> str:
+    name = best.class_name.removesuffix(str(best.year or "")).strip()
+    rest = escape(name.removeprefix(best.make).strip())
+    year = f' <span class="year">{best.year}</span>' if best.year else ""
+    return f'<h2><span class="make">{escape(best.make)}</span> {rest}{year}</h2>'
+
+
+def _similar(prediction: Prediction) -> str:
+    rows = [f"<b>{escape(similar.class_name)}</b> ({how_often(similar)})" for similar in confused_classes(prediction)]
+    return f'<p class="small">Similar: {", ".join(rows)}.</p>' if rows else ""
+
+
+def _bold(sentence: str, names: tuple[str, ...]) -> str:
+    """The sentence as HTML, with the class names in bold."""
+    html = escape(sentence)
+    for name in names:
+        html = re.sub(re.escape(escape(name)), lambda found: f"<b>{found[0]}</b>", html, count=1)
+    return html
+
+
+def facts(guess: Guess) -> str:
+    """A list of make, model, body and year, as far as the class name contains them."""
+    parts = {"Make": guess.make, "Model": guess.model, "Body": guess.body, "Year": guess.year}
+    rows = (f"<div><dt>{part}</dt><dd>{escape(str(value))}</dd></div>" for part, value in parts.items() if value)
+    return f'<dl class="facts">{"".join(rows)}</dl>'
+
+
+def top_list(top: list[Guess]) -> str:
+    """The most probable classes as a list with bars, where there is nothing to select."""
+    rows = (
+        f'<li style="--fraction:{guess.probability:.4f}"><span>{escape(guess.class_name)}</span>'
+        f"<b>{percent(guess.probability)}</b></li>"
+        for guess in top
+    )
+    return f'<ol class="top-list">{"".join(rows)}</ol>'
+
+
+def top_info(prediction: Prediction | None) -> str:
+    """The sentence under the heading of the top 5."""
+    select = "Select one to see the evidence for it."
+    if prediction and (prediction.is_car is False or prediction.is_known is False):
+        return f"The percentages compare the known cars only. {select}"
+    return select
+
+
+def evidence(class_name: str, found: bool) -> str:
+    """What the heatmap over the photo means; `found` is False for an empty one."""
+    if not found:
+        return f"<p>No evidence for <b>{escape(class_name)}</b> in this photo: both halves show the photo.</p>"
+    return (
+        f"<p>Bright areas count most towards <b>{escape(class_name)}</b>, unmarked areas least. "
+        "Drag the handle to compare.</p>"
+        '<p class="scale" aria-hidden="true"><span>least</span><i></i><span>most</span></p>'
+    )
+
+
+def error_card(sentence: str, advice: str) -> str:
+    """An error in place of an answer: what is wrong, and what to do."""
+    return (
+        f'<div class="trouble"><h2>That did not work</h2><p>{escape(sentence)}</p><p class="small">{advice}</p></div>'
+    )
