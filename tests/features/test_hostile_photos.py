@@ -74,10 +74,10 @@ def test_the_command_line_handles_all_in_one_run(folder, tiny_model):
     at = str(Path(next(iter(folder))).parent)
     done = run("-m", "twincar", "predict", at, "--model", str(tiny_model), "--top", "1", "--json")
     assert done.returncode == 1
-    answers = {line["file"]: line.get("error") for line in map(json.loads, done.stdout.splitlines())}
+    results = {line["file"]: line.get("error") for line in map(json.loads, done.stdout.splitlines())}
     pictures = [path for path in folder if Path(path).suffix.lower() in (".jpg", ".png", ".tif", ".heic")]
-    assert answers.keys() >= set(pictures) and answers.keys() <= folder.keys()
-    assert not {path: error for path, error in answers.items() if not as_expected(folder[path], error)}
+    assert results.keys() >= set(pictures) and results.keys() <= folder.keys()
+    assert not {path: error for path, error in results.items() if not as_expected(folder[path], error)}
 
 
 def test_names_do_not_affect_the_terminal(folder, tiny_model):
@@ -212,8 +212,8 @@ def test_the_memory_of_a_batch_is_bounded(tiny_model, monkeypatch):
     predictor = Predictor.from_pretrained(tiny_model)
     sizes, run = [], predictor.run
     monkeypatch.setattr(predictor, "run", lambda images: sizes.append(len(images)) or run(images))
-    answers = predictor.batch([CAR, CAR, b"", CAR, CAR], batch_size=16)
-    assert sizes == [3, 1] and len(answers) == 5
+    predictions = predictor.batch([CAR, CAR, b"", CAR, CAR], batch_size=16)
+    assert sizes == [3, 1] and len(predictions) == 5
 
 
 def test_a_corpus_can_be_written(tmp_path):

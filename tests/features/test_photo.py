@@ -135,12 +135,12 @@ def test_one_bad_photo_does_not_stop_a_batch(tiny_model, car_photo):
     predictor = Predictor.from_pretrained(tiny_model)
     given = PhotoError("The upload failed.")
     photos = [car_photo, b"rubbish", CAR, "nowhere.jpg", np.asarray(CAR), car_photo.read_bytes(), given]
-    answers = predictor.batch(photos, batch_size=2)
-    assert [isinstance(answer, PhotoError) for answer in answers] == [False, True, False, True, False, False, True]
-    assert answers[6] is given
+    predictions = predictor.batch(photos, batch_size=2)
+    assert [isinstance(answer, PhotoError) for answer in predictions] == [False, True, False, True, False, False, True]
+    assert predictions[6] is given
     single = predictor(car_photo)
-    np.testing.assert_allclose(answers[0].probabilities, single.probabilities, atol=1e-5)
-    np.testing.assert_allclose(answers[5].probabilities, single.probabilities, atol=1e-5)
+    np.testing.assert_allclose(predictions[0].probabilities, single.probabilities, atol=1e-5)
+    np.testing.assert_allclose(predictions[5].probabilities, single.probabilities, atol=1e-5)
 
 
 def test_top_is_ranked_and_named(tiny_model, car_photo):

@@ -3,7 +3,7 @@
     twincar crop --root-dir SOURCE --output-dir cropped_images     # --margin 16 --size 224 --show-classes 20
 
 SOURCE is a folder with boxes that `twincar prepare` reads, or one that it wrote. The crops go to
-`cropped_images/<split>/<class>/<file>`, which is again a source for `twincar prepare`, together with `rejected.csv`,
+`cropped_images/<split>/<class>/<file>`, which is again a source for `twincar prepare`, next to `rejected.csv`,
 `samples.jpg` and `crop.json` (the options). From Python: `crop("SOURCE", "cropped_images")`.
 
 Boxes refer to the stored pixels, before the EXIF orientation is applied, as annotations do and as in training

@@ -41,7 +41,7 @@ def perceptual_hash(thumbnails: np.ndarray) -> np.ndarray:
 def duplicate_groups(thumbnails: np.ndarray) -> np.ndarray:
     """Group near-duplicate pictures.
 
-    Perceptual hashes select candidate pairs, and the correlation of the thumbnails confirms them. By the hash alone,
+    Perceptual hashes select candidate pairs, and the correlation of the thumbnails confirms them. With the hash only,
     two cars on the same white studio floor are as close as two crops of one photo. With both, 16 pairs are found among
     the 8,144 training pictures of Stanford Cars, cropped to their boxes. All 16 are right; the next candidate would be
     wrong (two black cars, correlation 0.945).

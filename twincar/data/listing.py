@@ -40,7 +40,7 @@ class Listing:
 
 
 def lookup_class(class_id: float, names: list[str], where: str) -> tuple[str, str]:
-    """Look up a class id, counted from 1: returns (class name, "") or ("", reason)."""
+    """Return the class of a class id, counted from 1: (class name, "") or ("", reason)."""
     if class_id in range(1, len(names) + 1):
         return names[int(class_id) - 1], ""
     return "", f"class id: {class_id:g} is not one of 1 to {len(names)} ({where})"

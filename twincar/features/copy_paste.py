@@ -1,7 +1,7 @@
 """Copy-paste augmentation: cars pasted onto other photos, as training scenes with known boxes.
 
 Images of Stanford Cars that are cropped to their boxes show no surroundings, and the backgrounds show no road. The
-scenes are not realistic, but they separate car from background, which is what a detector has to learn.
+scenes are not realistic, but they separate car from background, which is what a detector needs.
 """
 
 from dataclasses import dataclass
