@@ -1,4 +1,4 @@
-"""Calibration finds what the logits were spoilt with, changes no answer, and is measured right."""
+"""Calibration recovers a known distortion, changes no ranking, and is measured correctly."""
 
 import math
 
@@ -30,7 +30,7 @@ def test_finds_the_temperature(true):
     assert fit_temperature((logits * true).log_softmax(1), labels) == pytest.approx(true, rel=0.05)
 
 
-def test_predictor_applies_it_and_ranks_alike(car_photo):
+def test_predictor_applies_it_and_keeps_the_ranking(car_photo):
     torch.manual_seed(0)
     config = {"architecture": {"name": "resnet18"}, "class_names": CLASSES, "input": {"size": 64}}
     model = CarModel(config).eval()
@@ -67,7 +67,7 @@ def drawn(count: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     return logits, torch.multinomial(logits.softmax(1), 1, generator=generator)[:, 0]
 
 
-def test_cross_fitting_undoes_what_others_show_to_be_wrong():
+def test_cross_fitting_corrects_overconfidence():
     logits, labels = drawn(4000)
     true = logits.softmax(1)
     mended = cross_fitted(3 * logits, labels)
@@ -78,8 +78,8 @@ def test_cross_fitting_undoes_what_others_show_to_be_wrong():
     assert cross_fitted(logits[:2], labels[:2]).sum() == pytest.approx(2)
 
 
-def test_the_first_guess_is_moved_alone():
-    """Where a temperature does not do: here the network is right half as often as it says of its first guess."""
+def test_only_the_top_class_is_moved():
+    """A temperature is not enough: the top class is right half as often as its probability says."""
     logits, labels = drawn(6000)
     other = torch.rand(len(labels), generator=torch.Generator().manual_seed(1)) < 0.5
     labels = torch.where(other & labels.eq(logits.argmax(1)), logits.topk(2, 1).indices[:, 1], labels)
@@ -89,9 +89,9 @@ def test_the_first_guess_is_moved_alone():
     assert calibration(after, labels)["ece"] < 0.6 * calibration(by_temperature, labels)["ece"]
     assert calibration(after, labels)["nll"] < calibration(by_temperature, labels)["nll"]
     rest = ~torch.nn.functional.one_hot(logits.argmax(1), 6).bool()
-    share = after[rest].view(-1, 5) / after[rest].view(-1, 5).sum(1, keepdim=True)
-    share_before = by_temperature[rest].view(-1, 5) / by_temperature[rest].view(-1, 5).sum(1, keepdim=True)
-    assert torch.allclose(share, share_before, atol=1e-5)
+    fractions = after[rest].view(-1, 5) / after[rest].view(-1, 5).sum(1, keepdim=True)
+    fractions_before = by_temperature[rest].view(-1, 5) / by_temperature[rest].view(-1, 5).sum(1, keepdim=True)
+    assert torch.allclose(fractions, fractions_before, atol=1e-5)
 
 
 @given(
@@ -111,17 +111,17 @@ def test_no_calibration_changes_a_ranking(rows, temperature, slope, intercept):
     assert torch.allclose(after[others.isfinite()], (logits / temperature)[others.isfinite()])
 
 
-def test_an_older_model_has_a_temperature_alone():
-    assert Calibration.of({"temperature": 0.5}) == Calibration(0.5)
-    assert Calibration.of({}) == Calibration()
-    assert Calibration.of({"calibration": {"temperature": 2, "slope": 0.9, "intercept": 0.1}}) == Calibration(
+def test_an_older_model_has_only_a_temperature():
+    assert Calibration.from_config({"temperature": 0.5}) == Calibration(0.5)
+    assert Calibration.from_config({}) == Calibration()
+    assert Calibration.from_config({"calibration": {"temperature": 2, "slope": 0.9, "intercept": 0.1}}) == Calibration(
         2, 0.9, 0.1
     )
     one_class = torch.tensor([[3.0]])
     assert torch.equal(Calibration(2.0, 0.5, 1.0)(one_class), one_class / 2)
 
 
-def test_declining_the_doubtful_answers():
+def test_selective_accuracy_of_a_known_case():
     """Four pictures: right where it is sure, wrong where it is not."""
     probabilities = torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.6, 0.4], [0.55, 0.45]])
     table = selective(probabilities, torch.tensor([0, 0, 1, 1]))

@@ -1,4 +1,4 @@
-"""What is said of an answer: right in every state, for every model, on the command line as on the page."""
+"""Descriptions of answers: every state, every kind of model, the command line and the page."""
 
 import json
 import re
@@ -16,26 +16,26 @@ from tests.conftest import CLASSES
 from twincar.cli import app
 from twincar.modeling.inference.describe import confused_classes, describe, more_cars
 from twincar.modeling.inference.prediction import Pass, Prediction, SimilarClass
-from twincar.ui import answer as answer_html
+from twincar.ui import answer_html
 
 BMW = [
     "BMW 3 Series Sedan 2012", "BMW 3 Series Sedan 2007", "BMW 3 Series Wagon 2012", "BMW M3 Coupe 2012",
     "Audi S4 Sedan 2012", "Audi S4 Sedan 2007", "Lada <Niva>",
 ]  # fmt: skip
-LOOK = torch.zeros(1, 1, 1)
+FEATURES = torch.zeros(1, 1, 1)
 
 
-def answered(probabilities, names=BMW, is_car=None, is_known=None, alike=()) -> Prediction:
+def answered(probabilities, names=BMW, is_car=None, is_known=None, similar=()) -> Prediction:
     """A Prediction of a model that gives these probabilities."""
     logits = torch.tensor(np.maximum(probabilities, 1e-9)).log()
 
-    class Told(Prediction):
+    class Fixed(Prediction):
         pass
 
-    Told.is_car, Told.is_known = is_car, is_known
-    Told.alike = lambda self, class_name=None, k=3: list(alike)
-    predictor = SimpleNamespace(class_names=names, calibration=lambda given: given, open_set=None)
-    return Told(Image.new("RGB", (32, 32)), [Pass(LOOK, logits)], [], predictor)
+    Fixed.is_car, Fixed.is_known = is_car, is_known
+    Fixed.similar_classes = lambda self, class_name=None, k=3: list(similar)
+    context = SimpleNamespace(class_names=names, calibration=lambda logits: logits, open_set=None)
+    return Fixed(Image.new("RGB", (32, 32)), [Pass(FEATURES, logits)], [], context)
 
 
 def text(*probabilities, **open_set) -> str:
@@ -56,7 +56,7 @@ def text(*probabilities, **open_set) -> str:
         (
             (0.6, 0, 0.04, 0.35, 0.01, 0, 0),
             "BMW 3 Series Sedan 2012, more likely than not (60 %). "
-            "Of the make I am very sure (99 %); next comes the BMW M3 Coupe 2012 (35 %).",
+            "Very sure of the make (99 %); next comes the BMW M3 Coupe 2012 (35 %).",
         ),
         (
             (0.02, 0, 0.01, 0, 0.49, 0.48, 0),
@@ -73,49 +73,49 @@ def text(*probabilities, **open_set) -> str:
         ),
         (
             (0.4, 0.1, 0, 0.1, 0.35, 0.05, 0),
-            "I am not sure: it looks most like the BMW 3 Series Sedan 2012 (40 %). "
-            "I am surer that it is a sedan (90 %).",
+            "Not sure: the closest match is the BMW 3 Series Sedan 2012 (40 %). "
+            "The body type is more likely: a sedan (90 %).",
         ),
         (
             (0.3, 0, 0, 0.3, 0, 0, 0.4),
-            "I am not sure: it looks most like the Lada <Niva> (40 %). The BMW 3 Series Sedan 2012 comes next (30 %).",
+            "Not sure: the closest match is the Lada <Niva> (40 %). The BMW 3 Series Sedan 2012 comes next (30 %).",
         ),
     ],
     ids=["very sure", "fairly sure", "make surer", "year", "body", "make", "body only", "unsure"],
 )
-def test_it_says_what_is_known(probabilities, says):
+def test_sentences_of_each_state(probabilities, says):
     assert text(*probabilities) == says
 
 
-def test_doubts_are_kind_and_still_name_the_nearest():
+def test_no_car_and_unknown_cars_still_name_the_closest_match():
     likely = (0, 0, 0, 0.97, 0.03, 0, 0)
     assert text(*likely, is_car=True, is_known=True) == text(*likely)
-    unknown = "A car, but perhaps none that I know. It looks most like the BMW M3 Coupe 2012."
+    unknown = "A car, but probably none of the known models. The closest match is the BMW M3 Coupe 2012."
     assert text(*likely, is_car=True, is_known=False) == unknown
-    nothing = "I see no car in this photo. What comes nearest is the BMW M3 Coupe 2012."
+    nothing = "No car found in this photo. The closest match is the BMW M3 Coupe 2012."
     assert text(*likely, is_car=False, is_known=False) == nothing
-    assert describe(answered(likely, is_car=False), "this frame").lead == "I see no car in this frame"
-    assert text(1.0, names=["Lada Niva SUV 1977"]).endswith("I know no other car.")
-    assert (more_cars(0), more_cars(2)) == ("", "I took the largest of 3 cars.")
+    assert describe(answered(likely, is_car=False), "this frame").lead == "No car found in this frame"
+    assert text(1.0, names=["Lada Niva SUV 1977"]).endswith("The model has no other class.")
+    assert (more_cars(0), more_cars(2)) == ("", "This answer is for the largest of 3 cars.")
 
 
-def test_look_alikes_are_named_where_they_were_confused():
-    alike = (SimilarClass("BMW M3 Coupe 2012", 0.9, 3), SimilarClass("Audi S4 Sedan 2007", 0.8, 0))
-    sure = answered((0.9, 0.1, 0, 0, 0, 0, 0), is_car=True, is_known=True, alike=alike)
+def test_similar_classes_are_named_where_they_were_confused():
+    similar = (SimilarClass("BMW M3 Coupe 2012", 0.9, 3), SimilarClass("Audi S4 Sedan 2007", 0.8, 0))
+    sure = answered((0.9, 0.1, 0, 0, 0, 0, 0), is_car=True, is_known=True, similar=similar)
     assert [one.class_name for one in confused_classes(sure)] == ["BMW M3 Coupe 2012"]
-    assert "Often confused with <b>BMW M3 Coupe 2012</b> (3 pictures of the two were mixed up" in answer_html.answer(
-        sure
-    )
-    assert "Often confused" not in answer_html.answer(answered((0.9, 0.1, 0, 0, 0, 0, 0), is_car=False, alike=alike))
+    line = "Similar: <b>BMW M3 Coupe 2012</b> (3 validation pictures of the two were confused)."
+    assert line in answer_html.answer(sure)
+    no_car = answered((0.9, 0.1, 0, 0, 0, 0, 0), is_car=False, similar=similar)
+    assert "Similar:" not in answer_html.answer(no_car)
 
 
 NAMES = st.sampled_from([BMW, BMW[:1], BMW[:2], CLASSES, ["x", "y z"]])
-DOUBTS = st.sampled_from([(None, None), (True, True), (True, False), (False, False)])
+OPEN_SET = st.sampled_from([(None, None), (True, True), (True, False), (False, False)])
 
 
 @st.composite
 def answers(draw):
-    names, (is_car, is_known) = draw(NAMES), draw(DOUBTS)
+    names, (is_car, is_known) = draw(NAMES), draw(OPEN_SET)
     weights = draw(
         st.lists(st.sampled_from([1e-6, 0.01, 0.2, 0.3, 1, 5, 1e5]), min_size=len(names), max_size=len(names))
     )
@@ -139,7 +139,7 @@ def test_any_answer_is_one_or_two_sentences_about_its_first_guess(answer):
 # The command line -----------------------------------------------------------------------------------------------------
 
 
-def test_the_command_line_says_it_above_the_list(car_photo, tiny_model):
+def test_the_command_line_prints_it_above_the_list(car_photo, tiny_model):
     from twincar import Predictor
 
     done = CliRunner().invoke(app, ["predict", str(car_photo), "--model", str(tiny_model)], env={"COLUMNS": "200"})
@@ -148,19 +148,20 @@ def test_the_command_line_says_it_above_the_list(car_photo, tiny_model):
     assert sum("%  " in line for line in lines[2:]) == 5
 
 
-def test_json_tells_doubts_boxes_and_makes(car_photo, tiny_model, monkeypatch):
+def test_json_has_open_set_results_boxes_and_makes(car_photo, tiny_model, monkeypatch):
     from tests.helpers.fake_predictor import fake_predictor
     from twincar import Predictor
 
-    words_ = ["predict", str(car_photo), "--model", str(tiny_model), "--json"]
-    plain = json.loads(CliRunner().invoke(app, words_).stdout)
+    arguments = ["predict", str(car_photo), "--model", str(tiny_model), "--json"]
+    plain = json.loads(CliRunner().invoke(app, arguments).stdout)
     assert [plain[key] for key in ("is_car", "is_known", "box", "others")] == [None, None, None, []]
     assert [make["make"] for make in plain["makes"]] == [guess["make"] for guess in plain["top"][:3]]
-    taught = fake_predictor((0, 0.1, 0.25, 0.4), (0.4, 0.4, 1, 1), is_known=1e9)
-    monkeypatch.setattr(Predictor, "from_pretrained", lambda name, **how: taught)
-    told = json.loads(CliRunner().invoke(app, words_).stdout)
-    assert (told["is_car"], told["is_known"]) == (True, False)
-    assert len(told["box"]) == 4 and len(told["others"]) == 1
-    assert told["top"][0]["class_name"] in CLASSES
-    said = CliRunner().invoke(app, words_[:-1], env={"COLUMNS": "200"}).stdout
-    assert "A car, but perhaps none that I know." in said and "I took the largest of 2 cars." in said
+    fake = fake_predictor((0, 0.1, 0.25, 0.4), (0.4, 0.4, 1, 1), is_known=1e9)
+    monkeypatch.setattr(Predictor, "from_pretrained", lambda name, **how: fake)
+    found = json.loads(CliRunner().invoke(app, arguments).stdout)
+    assert (found["is_car"], found["is_known"]) == (True, False)
+    assert len(found["box"]) == 4 and len(found["others"]) == 1
+    assert found["top"][0]["class_name"] in CLASSES
+    said = CliRunner().invoke(app, arguments[:-1], env={"COLUMNS": "200"}).stdout
+    assert "A car, but probably none of the known models." in said
+    assert "This answer is for the largest of 2 cars." in said

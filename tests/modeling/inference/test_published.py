@@ -1,4 +1,4 @@
-"""The model that the project publishes: the folder is whole, small, answers, and its card and reports agree."""
+"""The published model: complete folder, size, answers, and agreement with its card and reports."""
 
 import json
 
@@ -34,7 +34,7 @@ def test_the_file_is_small_and_in_half_precision():
     assert {value.dtype for value in load_file(file).values() if value.is_floating_point()} == {torch.float16}
 
 
-def test_card_and_reports_tell_what_the_config_tells(config):
+def test_card_and_reports_agree_with_the_config(config):
     assert (PUBLISHED / "README.md").read_text() == model_card(config)
     scores = json.loads((REPORTS / "scores.json").read_text())
     assert {name: config["scores"][name] for name in scores} == scores

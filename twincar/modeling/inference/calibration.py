@@ -1,10 +1,10 @@
-"""Makes a probability mean what it says, and measures how well it does.
+"""Probability calibration: temperature and top-label Platt scaling, and measures of calibration.
 
-Two steps, three numbers a model. A temperature (Guo et al., "On Calibration of Modern Neural Networks", ICML 2017,
-arXiv:1706.04599, section 4.2) mends what label smoothing and mixing leave: a network less sure than it is right. Then
-the first guess alone is moved on the logit scale by Platt's two parameters (Platt, "Probabilistic outputs for support
-vector machines", 1999; "top-label calibration": Gupta & Ramdas, ICLR 2022, arXiv:2107.08353), since a temperature that
-suits all 196 probabilities need not suit the one that people read. Every ranking stays as it was.
+Three numbers per model, in two steps. A temperature (Guo et al., "On Calibration of Modern Neural Networks", ICML
+2017, arXiv:1706.04599, section 4.2) corrects the underconfidence that label smoothing and MixUp cause. Then the
+log-odds of the top class alone are moved by Platt's two parameters (Platt, "Probabilistic outputs for support vector
+machines", 1999; top-label calibration: Gupta & Ramdas, ICLR 2022, arXiv:2107.08353), since a temperature that suits
+all 196 probabilities need not suit the highest one, which people read. Rankings do not change.
 """
 
 from dataclasses import asdict, dataclass
@@ -14,18 +14,20 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-LOWEST, HIGHEST = 0.05, 20.0
-SPREAD = 1.0  # standard deviation of the prior on slope and intercept: a handful of pictures moves them little
-AHEAD = 0.99  # of its lead over the second guess the first one may lose: it stays first, in single precision as well
-ALMOST = 1 - 1e-6  # the most that a probability may be before its log-odds are taken
+LOWEST, HIGHEST = 0.05, 20.0  # bounds of the temperature
+PRIOR_STD = 1.0  # of the normal prior on slope and intercept, so that a handful of pictures changes them little
+MAX_LOSS = 0.99  # fraction of its lead that the top class may lose: it stays first, in single precision as well
+MAX_PROBABILITY = 1 - 1e-6  # probabilities are clipped to this before their log-odds are taken
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Logits -> logits whose softmax can be believed. The defaults change nothing.
+    """Maps logits to logits whose softmax is calibrated. The defaults change nothing.
 
-    temperature : divides all logits.
-    slope, intercept : the first guess's log-odds o become slope * o + intercept, but it never falls behind another.
+    Attributes:
+        temperature: Divides all logits.
+        slope: The log-odds o of the top class become slope * o + intercept, but the class stays first.
+        intercept: See `slope`.
     """
 
     temperature: float = 1.0
@@ -33,29 +35,33 @@ class Calibration:
     intercept: float = 0.0
 
     @classmethod
-    def of(cls, config: dict) -> "Calibration":
-        """A published model's own; of an older model, which has a temperature alone, that."""
+    def from_config(cls, config: dict) -> "Calibration":
+        """The calibration of a published model; older models have only a temperature."""
         return cls(**(config.get("calibration") or {"temperature": config.get("temperature", 1.0)}))
 
     as_dict = asdict
 
     def __call__(self, logits: Tensor) -> Tensor:
-        """(N, K) logits -> (N, K) calibrated ones. Plain tensor operations: it is exported with the network."""
+        """(N, K) logits -> (N, K) calibrated logits. Plain tensor operations, since it is exported with the network."""
         logits = logits / self.temperature
         if logits.shape[1] < 2 or (self.slope, self.intercept) == (1.0, 0.0):
             return logits
         two = logits.topk(2, 1).values
         odds = _log_odds(logits)
-        # Adding to one logit moves that probability alone, and leaves the others' proportions as they were.
-        move = torch.maximum((self.slope - 1) * odds + self.intercept, AHEAD * (two[:, 1] - two[:, 0]))
+        # Adding to one logit changes that probability alone, and keeps the proportions of the others.
+        move = torch.maximum((self.slope - 1) * odds + self.intercept, MAX_LOSS * (two[:, 1] - two[:, 0]))
         return logits + (logits == two[:, :1]) * move[:, None]
 
 
 def fit(logits: Tensor, labels: Tensor) -> Calibration:
-    """The Calibration for (N, K) logits, or log-probabilities, of pictures with the (N,) right labels in 0 to K-1.
+    """Fit a Calibration.
 
-    The temperature makes the negative log-likelihood of all classes smallest, slope and intercept that of "the first
-    guess is right", under a normal prior around 1 and 0.
+    The temperature minimizes the negative log-likelihood of all classes; slope and intercept minimize that of "the top
+    class is right", under a normal prior around 1 and 0.
+
+    Args:
+        logits: (N, K) logits or log-probabilities.
+        labels: (N,) true classes, 0 to K-1.
     """
     from scipy.optimize import minimize  # here and below: the page applies a calibration, and fits none
 
@@ -65,7 +71,7 @@ def fit(logits: Tensor, labels: Tensor) -> Calibration:
 
     def loss(parameters: np.ndarray) -> float:
         moved = parameters[0] * odds + parameters[1]
-        prior = ((parameters - (1.0, 0.0)) ** 2).sum() / (2 * SPREAD**2)
+        prior = ((parameters - (1.0, 0.0)) ** 2).sum() / (2 * PRIOR_STD**2)
         return float(np.logaddexp(0, np.where(right, -moved, moved)).sum() + prior)
 
     slope, intercept = minimize(loss, (1.0, 0.0), method="Nelder-Mead").x
@@ -73,16 +79,17 @@ def fit(logits: Tensor, labels: Tensor) -> Calibration:
 
 
 def _log_odds(logits: Tensor) -> Tensor:
-    """Of the first guess, (N,), against all others."""
-    best = logits.softmax(1).amax(1).clamp(max=ALMOST)
+    """(N,) log-odds of the top class against all others."""
+    best = logits.softmax(1).amax(1).clamp(max=MAX_PROBABILITY)
     return best.log() - torch.log1p(-best)
 
 
 def fit_temperature(log_probabilities: Tensor, labels: Tensor) -> float:
-    """The temperature in 0.05-20 that makes the negative log-likelihood smallest.
+    """The temperature in 0.05-20 that minimizes the negative log-likelihood.
 
-    log_probabilities : (N, K) logits, or log-probabilities, which differ from them by a constant a row.
-    labels : (N,) ints in 0 to K-1.
+    Args:
+        log_probabilities: (N, K) logits, or log-probabilities, which differ from them by a constant per row.
+        labels: (N,) true classes, 0 to K-1.
     """
     from scipy.optimize import minimize_scalar
 
@@ -93,10 +100,19 @@ def fit_temperature(log_probabilities: Tensor, labels: Tensor) -> float:
 
 
 def cross_fitted(logits: Tensor, labels: Tensor, folds: int = 10, repeats: int = 5, seed: int = 0) -> Tensor:
-    """(N, K) probabilities, each picture's under Calibrations that were fitted on the pictures of the other folds.
+    """Calibrate each picture with a Calibration that was fitted on the pictures of the other folds.
 
-    What calibrating does to pictures it was not fitted on, where there are no others to ask; the mean over `repeats`
-    ways to cut the folds, since one way is a matter of luck. Arguments as of `fit`; N must be 2 or more.
+    Estimates the effect of calibration on new pictures where there are no others to measure it on.
+
+    Args:
+        logits: (N, K) logits or log-probabilities; N is 2 or more.
+        labels: (N,) true classes, 0 to K-1.
+        folds: Number of folds.
+        repeats: Number of random splits into folds; the result is their mean.
+        seed: Of the splits.
+
+    Returns:
+        (N, K) probabilities.
     """
     logits, total = logits.double(), torch.zeros(logits.shape, dtype=torch.float64)
     for repeat in range(repeats):
@@ -109,10 +125,16 @@ def cross_fitted(logits: Tensor, labels: Tensor, folds: int = 10, repeats: int =
 
 
 def reliability(probabilities: Tensor, labels: Tensor, bins: int = 15) -> pd.DataFrame:
-    """How often the first guess is right, by how sure it is: a row a bin, the least sure first.
+    """Reliability diagram: accuracy of the top class in bins of its probability.
 
-    Bins hold equally many pictures, so that no bar stands on two of them. Columns: `confidence` and `accuracy` (means
-    of the bin, 0-1), `count`, `low` and `high` (Wilson's 95 % interval of the accuracy).
+    Args:
+        probabilities: (N, K) probabilities.
+        labels: (N,) true classes, 0 to K-1.
+        bins: Number of bins. They hold equally many pictures, so that none rests on a few.
+
+    Returns:
+        One row per bin, lowest probability first: `confidence` and `accuracy` (means of the bin, 0-1), `count`, `low`
+        and `high` (95 % Wilson interval of the accuracy).
     """
     from scipy.stats import binomtest
 
@@ -132,16 +154,29 @@ def _bins(confidence: np.ndarray, right: np.ndarray, bins: int) -> pd.DataFrame:
 
 
 def ece(confidence: np.ndarray, right: np.ndarray, bins: int = 15) -> float:
-    """The expected calibration error (0-1) of (N,) confidences in answers that were right or not, over equal bins."""
+    """Expected calibration error (0-1), over bins that hold equally many pictures.
+
+    Args:
+        confidence: (N,) probabilities of the predicted class.
+        right: (N,) bools, whether that class is the true one.
+        bins: Number of bins.
+    """
     table = _bins(confidence, right, bins)
     return float(((table["accuracy"] - table["confidence"]).abs() * table["count"]).sum() / len(right))
 
 
 def selective(probabilities: Tensor, labels: Tensor) -> pd.DataFrame:
-    """How often the first guess is right when only the surest are given: a row for each share of pictures answered, in
-    hundredths; `answered` and `accuracy` in 0-1, `least` the probability from which on it answers.
+    """Risk-coverage curve: accuracy when only the pictures of highest probability are answered.
 
-    The risk-coverage curve of El-Yaniv & Wiener, "On the Foundations of Noise-free Selective Classification", 2010.
+    El-Yaniv & Wiener, "On the Foundations of Noise-free Selective Classification", JMLR 2010.
+
+    Args:
+        probabilities: (N, K) probabilities.
+        labels: (N,) true classes, 0 to K-1.
+
+    Returns:
+        One row per hundredth: `answered` (fraction of the pictures, 0-1), `accuracy` on them (0-1), and `least`, the
+        lowest probability among them.
     """
     confidence, guess = probabilities.max(1)
     order = confidence.argsort(descending=True, stable=True)
@@ -157,8 +192,17 @@ def selective(probabilities: Tensor, labels: Tensor) -> pd.DataFrame:
 
 
 def calibration(probabilities: Tensor, labels: Tensor, bins: int = 15) -> dict[str, float]:
-    """`ece`, the expected calibration error over the bins of `reliability` (0-1); `brier`, the squared distance to the
-    truth summed over all classes (0-2; Brier 1950); `nll`, the mean negative log-likelihood in nats. All 0 at best."""
+    """Calibration error, Brier score and log-likelihood; 0 is best for all three.
+
+    Args:
+        probabilities: (N, K) probabilities.
+        labels: (N,) true classes, 0 to K-1.
+        bins: As for `ece`.
+
+    Returns:
+        `ece` as of `ece` (0-1), `brier` (Brier 1950; squared error summed over the classes, 0-2), and `nll` (mean
+        negative log-likelihood in nats).
+    """
     confidence, guess = probabilities.max(1)
     truth = torch.nn.functional.one_hot(labels, probabilities.shape[1])
     right = probabilities.double().gather(1, labels[:, None]).clamp(min=1e-12)

@@ -1,8 +1,8 @@
-"""What a Prediction says, in plain sentences. The page and the command line both tell it in these words.
+"""A Prediction in plain sentences, for the page and the command line.
 
-describe(predictor("photo.jpg")).text     # "BMW M3 Coupe 2012, very sure (96 %). Nothing else comes near: ..."
+    describe(predictor("photo.jpg")).text   # "BMW M3 Coupe 2012, very sure (96 %). No other class is close: ..."
 
-In them "I" is the model and "it" is the car. No state calls itself certain.
+No sentence claims certainty.
 """
 
 from collections.abc import Iterator
@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # the command line imports this before it needs torch
     from twincar.modeling.inference.prediction import Guess, Prediction, SimilarClass
 
-MAYBE = 0.5  # below this the first guess is more likely wrong than right, by the model's own account
-SHARED = 0.8  # from here on what several classes share is said where none of them reaches MAYBE
+LIKELY = 0.5  # below this probability the top class is more likely wrong than right
+LIKELY_GROUP = 0.8  # a make or model at least this probable is the answer where no class reaches LIKELY
 VERY = 0.9
-SURE = (  # from this probability on -> the words
+SURE = (  # lowest probability -> text
     (VERY, "Very sure"),
     (0.7, "Fairly sure"),
-    (MAYBE, "More likely than not"),
+    (LIKELY, "More likely than not"),
     (0.0, "Not sure"),
 )
 
@@ -27,12 +27,17 @@ SURE = (  # from this probability on -> the words
 class Description:
     """An answer in words.
 
-    state : "car", one class is meant; "model" or "make", several that share it; "unsure", none of these; "unknown", a
-        car but perhaps none of the model's; "none", no car.
-    lead : what it is, fit for a heading. likely : of a model or make, what it most likely is more closely.
-    sure, share : how sure of the lead, in words and in 0-1; "" and None where the probabilities, which compare known
-        cars only, say nothing about it.
-    first, then : one sentence each; `then` may be "". names : the classes that `then` names.
+    Attributes:
+        state: "car" (one class), "model" or "make" (several classes that share it), "unsure" (none of these), "unknown"
+            (a car, but probably none of the model's classes), or "none" (no car).
+        lead: The answer, fit for a heading.
+        first: The answer as a sentence.
+        then: A second sentence, about the next class; may be "".
+        names: The classes that `then` names.
+        likely: For "model" and "make", the most probable class among them.
+        sure: Confidence in the lead, in words; "" for "unknown" and "none", because the probabilities compare the
+            model's classes only.
+        probability: Probability (0-1) of the lead; None where `sure` is "".
     """
 
     state: str
@@ -42,51 +47,62 @@ class Description:
     names: tuple[str, ...] = ()
     likely: str = ""
     sure: str = ""
-    share: float | None = None
+    probability: float | None = None
 
     @property
     def text(self) -> str:
+        """Both sentences."""
         return f"{self.first} {self.then}".strip()
 
 
 def describe(answer: "Prediction", where: str = "this photo") -> Description:
-    """Put an answer into one or two sentences. `where` is what was looked at, should that be less than the photo."""
+    """Describe an answer in one or two sentences.
+
+    Args:
+        answer: What to describe.
+        where: What was read, if it is less than the photo.
+    """
     best = answer.top(1)[0]
     if answer.is_car is False:
-        lead = f"I see no car in {where}"
-        return Description(
-            "none", lead, f"{lead}.", f"What comes nearest is the {best.class_name}.", (best.class_name,)
-        )
+        lead = f"No car found in {where}"
+        return Description("none", lead, f"{lead}.", *_closest(best))
     if answer.is_known is False:
-        lead = "A car, but perhaps none that I know"
-        return Description(
-            "unknown", lead, f"{lead}.", f"It looks most like the {best.class_name}.", (best.class_name,)
-        )
-    if best.probability >= MAYBE:
+        lead = "A car, but probably none of the known models"
+        return Description("unknown", lead, f"{lead}.", *_closest(best))
+    if best.probability >= LIKELY:
         sure = how_sure(best.probability)
         first = f"{best.class_name}, {sure.lower()} ({percent(best.probability)})."
-        return Description("car", best.class_name, first, *_rival(answer, best), sure=sure, share=best.probability)
-    for state, name, share in _wider(answer, best):
-        if share >= SHARED:
-            lead = f"A{article(name)[1:]} {name}"
+        return Description("car", best.class_name, first, *_next(answer, best), sure=sure, probability=best.probability)
+    for state, name, probability in _groups(answer, best):
+        if probability >= LIKELY_GROUP:
+            lead = f"{article(name).capitalize()} {name}"
             rest = best.class_name.removeprefix(name).strip() or best.class_name
             likely = (
                 f"most likely {'that of' if rest == str(best.year) else 'the'} {rest} ({percent(best.probability)})"
             )
-            first, sure = f"{lead} ({percent(share)}), {likely}.", f"{how_sure(share)} of the {state}"
-            return Description(state, lead, first, *_also(answer), likely=likely, sure=sure, share=share)
-    first = f"I am not sure: it looks most like the {best.class_name} ({percent(best.probability)})."
+            first, sure = f"{lead} ({percent(probability)}), {likely}.", f"{how_sure(probability)} of the {state}"
+            return Description(
+                state, lead, first, *_also(answer.top(2)[1]), likely=likely, sure=sure, probability=probability
+            )
+    first = f"Not sure: the closest match is the {best.class_name} ({percent(best.probability)})."
     return Description(
-        "unsure", best.class_name, first, *_surer(answer, best), sure=how_sure(0), share=best.probability
+        "unsure", best.class_name, first, *_body_or_next(answer, best), sure=how_sure(0), probability=best.probability
     )
 
 
 def as_dict(answer: "Prediction", k: int = 5) -> dict[str, Any]:
-    """An answer for programs, ready for JSON: in words, the k nearest, the three likeliest makes, and where the car is,
-    if any.
+    """An answer for programs, ready for JSON.
 
-    `is_car`, `is_known` and `box` are None from a model without knowledge of that; boxes are in pixels of the upright
-    photo at its full size.
+    `is_car`, `is_known` and `box` are None from a model without open-set data or detector; boxes are in pixels of the
+    upright photo at its full size.
+
+    Args:
+        answer: What to describe.
+        k: Number of classes under `top`.
+
+    Returns:
+        `said` (the sentences), `top` (the k most probable classes), `makes` (the three most probable makes), `is_car`,
+        `is_known`, `box` (the car that was answered) and `others` (boxes of the other cars).
     """
     makes = list(answer.makes().items())[:3]
     return {
@@ -101,39 +117,44 @@ def as_dict(answer: "Prediction", k: int = 5) -> dict[str, Any]:
 
 
 def more_cars(others: int) -> str:
-    """That there are more cars in the photo; "" where there are none."""
-    return f"I took the largest of {others + 1} cars." if others else ""
+    """A sentence about the number of cars in the photo; "" where there are no others."""
+    return f"This answer is for the largest of {others + 1} cars." if others else ""
 
 
 def confused_classes(answer: "Prediction") -> list["SimilarClass"]:
-    """Look-alikes that were taken for the answer, or it for them; [] where the model sees none of its cars."""
+    """Similar classes that were confused with the top class in validation; empty unless it shows a known car."""
     if answer.is_car is False or answer.is_known is False:
         return []
     return [similar for similar in answer.similar_classes() if similar.confusions]
 
 
 def how_often(similar: "SimilarClass") -> str:
+    """The number of confusions of a similar class, in words."""
     pictures = "picture of the two was" if similar.confusions == 1 else "pictures of the two were"
-    return f"{similar.confusions} {pictures} mixed up when I was checked"
+    return f"{similar.confusions} validation {pictures} confused"
 
 
 def how_sure(probability: float) -> str:
+    """A probability in words."""
     return next(words for least, words in SURE if probability >= least)
 
 
 def percent(probability: float) -> str:
-    """For people: nothing is certain, and nothing on the list is impossible."""
+    """A probability for people, such as "96 %"; never 0 or 100 %."""
     words = "over 99" if probability >= 0.995 else "under 1" if probability < 0.005 else f"{100 * probability:.0f}"
     return f"{words}\N{NO-BREAK SPACE}%"
 
 
 def article(name: str) -> str:
+    """The indefinite article before a name: "a" or "an"."""
     return "an" if name[:1] in "AEIOUaeiou" else "a"
 
 
-def _wider(answer: "Prediction", best: "Guess") -> Iterator[tuple[str, str, float]]:
-    """What the first guess shares with other classes, and their sum, the narrowest first: the model and body whatever
-    the year, the model whatever the body, the make."""
+def _groups(answer: "Prediction", best: "Guess") -> Iterator[tuple[str, str, float]]:
+    """(state, name, probability) of the groups of classes that the top class is in, smallest first.
+
+    Its model and body in any year, its model with any body, its make.
+    """
     name = best.class_name.removesuffix(str(best.year or "")).strip()
     yield "model", name, answer.models()[name]
     if best.model:
@@ -146,40 +167,45 @@ def _model(guess: "Guess") -> tuple[str, str]:
     return guess.make, guess.model
 
 
-def _rival(answer: "Prediction", best: "Guess") -> tuple[str, tuple[str, ...]]:
-    """After a first guess that is more likely right than wrong: what else it could be, and what is surer than that."""
-    rest = answer.top(2)[1:]
-    if not rest:
-        return "I know no other car.", ()
-    second = rest[0]
+# Each of these gives `then` and `names` of a Description.
+
+
+def _closest(best: "Guess") -> tuple[str, tuple[str, ...]]:
+    return f"The closest match is the {best.class_name}.", (best.class_name,)
+
+
+def _also(second: "Guess") -> tuple[str, tuple[str, ...]]:
+    return f"It could also be the {second.class_name} ({percent(second.probability)}).", (second.class_name,)
+
+
+def _next(answer: "Prediction", best: "Guess") -> tuple[str, tuple[str, ...]]:
+    """After a likely top class: the next one, and the group of classes that is more probable."""
+    if len(answer.class_names) == 1:
+        return "The model has no other class.", ()
+    second = answer.top(2)[1]
     other, names = f"the {second.class_name}", (second.class_name,)
-    surer = next((row for row in _wider(answer, best) if row[2] >= VERY), None)
-    if surer and best.probability < VERY and second.probability >= 0.02:
-        state, _, share = surer
+    group = next((row for row in _groups(answer, best) if row[2] >= VERY), None)
+    if group and best.probability < VERY and second.probability >= 0.02:
+        state, _, probability = group
         return (
-            f"Of the {state} I am {how_sure(share).lower()} ({percent(share)}); next comes {other} "
+            f"{how_sure(probability)} of the {state} ({percent(probability)}); next comes {other} "
             f"({percent(second.probability)}).",
             names,
         )
     if second.probability >= 0.1:
-        return f"It could also be {other} ({percent(second.probability)}).", names
+        return _also(second)
     if second.probability >= 0.02:
         return f"Next comes {other} ({percent(second.probability)}).", names
-    return f"Nothing else comes near; {other} is next ({percent(second.probability)}).", names
+    return f"No other class is close: {other} is next ({percent(second.probability)}).", names
 
 
-def _also(answer: "Prediction") -> tuple[str, tuple[str, ...]]:
-    second = answer.top(2)[1]
-    return f"It could also be the {second.class_name} ({percent(second.probability)}).", (second.class_name,)
-
-
-def _surer(answer: "Prediction", best: "Guess") -> tuple[str, tuple[str, ...]]:
-    """After a first guess that is more likely wrong than right: the body, if that is surer, else what comes next."""
-    body, share = next(iter(answer.bodies().items()))
-    if share >= SHARED and body and body == best.body:
+def _body_or_next(answer: "Prediction", best: "Guess") -> tuple[str, tuple[str, ...]]:
+    """After an unlikely top class: its body type, if that is likely, else the next class."""
+    body, probability = next(iter(answer.bodies().items()))
+    if probability >= LIKELY_GROUP and body and body == best.body:
         word = "SUV" if body == "SUV" else body.lower()
-        return f"I am surer that it is {article(body)} {word} ({percent(share)}).", ()
-    rest = answer.top(2)[1:]
-    if not rest:
-        return "I know no other car.", ()
-    return f"The {rest[0].class_name} comes next ({percent(rest[0].probability)}).", (rest[0].class_name,)
+        return f"The body type is more likely: {article(body)} {word} ({percent(probability)}).", ()
+    if len(answer.class_names) == 1:
+        return "The model has no other class.", ()
+    second = answer.top(2)[1]
+    return f"The {second.class_name} comes next ({percent(second.probability)}).", (second.class_name,)

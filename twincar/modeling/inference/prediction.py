@@ -10,14 +10,16 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from twincar.config import CarName, TwinCarError, canonical_class_name, parse_class_name
 from twincar.features.photo import FULL_SIZE
 from twincar.modeling.detection.boxes import WHOLE, Box, Pixels, to_pixels
 from twincar.modeling.inference import explain
 from twincar.modeling.inference.calibration import Calibration
+from twincar.modeling.networks.architectures import Network
 from twincar.modeling.open_set.open_set import OpenSet, energy
 
 SECOND_PASS_WEIGHT = 2 / 3  # of its logits in the mean of the two passes
@@ -27,7 +29,7 @@ class ModelContext(NamedTuple):
     """The parts of a model that a Prediction uses after the network has run."""
 
     class_names: tuple[str, ...]
-    network: nn.Module
+    network: Network
     calibration: Calibration
     open_set: OpenSet | None
 
@@ -87,7 +89,8 @@ class Prediction:
         self.cars = cars
         self._passes, self._context = passes, context
         weights = [1.0] if len(passes) == 1 else [1 - SECOND_PASS_WEIGHT, SECOND_PASS_WEIGHT]
-        logits = sum(weight * each.logits for weight, each in zip(weights, passes, strict=True))
+        weighted = (weight * each.logits for weight, each in zip(weights, passes, strict=True))
+        logits = sum(weighted, torch.zeros(()))
         self.logits = logits.numpy()
         self.probabilities: np.ndarray = context.calibration(logits[None]).softmax(1)[0].numpy()
         self._cams: dict[tuple[int, str], np.ndarray] = {}
@@ -203,7 +206,7 @@ class Prediction:
         raise TwinCarError(f"{class_name!r} is none of the {len(self.class_names)} classes of this model.")
 
     def _in_place(self, draw: Callable[[tuple[int, int]], np.ndarray]) -> np.ndarray:
-        """A map of the part that the last pass read, drawn at its size, in a map of the whole photo that is 0 elsewhere."""
+        """Draw a map of the part that the last pass read into a map of the whole photo, which is 0 elsewhere."""
         x1, y1, x2, y2 = to_pixels(self._passes[-1].part, self.photo.size)
         if (x2 - x1, y2 - y1) == self.photo.size:
             return draw(self.photo.size)
@@ -218,16 +221,16 @@ class Prediction:
 
         Args:
             class_name: A class of the model; the most probable one by default.
-            method: A key of `explain.METHODS`: "Grad-CAM++", or "HiResCAM", which is more specific to the class.
+            method: A name in `explain.METHODS`, in any case, with or without hyphens. "HiResCAM" is more specific to
+                the class than "Grad-CAM++". See `explain` for the others; most of them import pytorch-grad-cam.
 
         Raises:
-            TwinCarError: The model does not have this class, or there is no such method.
+            TwinCarError: The model does not have this class, there is no such method, or it needs a package that is not
+                installed.
         """
-        label = self._label(class_name)
-        if (cam := explain.METHODS.get(method)) is None:
-            raise TwinCarError(f"There is no method {method!r}: choose {' or '.join(explain.METHODS)}.")
+        label, method = self._label(class_name), explain.find_method(method)
         if (label, method) not in self._cams:
-            self._cams[label, method] = cam(self._context.network, self.features, label)
+            self._cams[label, method] = explain.METHODS[method].cam(self._context.network, self.features, label)
         return self._in_place(lambda size: explain.at_size(self._cams[label, method], size))
 
     def overlay(self, class_name: str | None = None, method: str = explain.GRAD_CAM_PLUS_PLUS) -> Image.Image:

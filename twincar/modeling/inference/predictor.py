@@ -63,7 +63,7 @@ class Predictor:
         self.config, self.detector, self.open_set = model.config, model.detector, model.open_set
         self.class_names: tuple[str, ...] = tuple(model.config["class_names"])
         self.size: int = model.config["input"]["size"]
-        self.calibration = Calibration.of(model.config)
+        self.calibration = Calibration.from_config(model.config)
         self.mean, self.std = (model.config["input"].get(key, default) for key, default in STATISTICS)
         self.flip: bool = model.config["input"].get("flip", False)
         self.network = model.network.eval().requires_grad_(False)
@@ -77,7 +77,7 @@ class Predictor:
         """Load a model folder or a Hub repo.
 
         Args:
-            repo_or_folder: A folder, "user/repo" or "user/repo@revision", or a `.pth` checkpoint of the original TwinCar.
+            repo_or_folder: A folder, "user/repo", "user/repo@revision", or a `.pth` checkpoint of the original TwinCar.
             device: As for `Predictor`.
             engine: As for `Predictor`.
             **hub_options: `revision`, `token`, `cache_dir`, ... for the Hub client.
@@ -177,14 +177,12 @@ class Predictor:
 
     def _answer(self, decoded: list["_Decoded"], refine: bool, mapped: Callable = map) -> list[Prediction]:
         passes = [[first] for first in self._passes([each.picture for each in decoded], [WHOLE] * len(decoded))]
-        cars: list[list[Box]] = [[] for _ in decoded]
-        if refine and self.detector:
-            cars = [find_boxes(first.coverage) for (first,) in passes]
-            parts = {row: with_margin(found[0]) for row, found in enumerate(cars) if found}
-            parts = {row: part for row, part in parts.items() if area(part) < FILLED}
-            pictures = list(mapped(self._crop_again, [decoded[row] for row in parts], parts.values()))
-            for row, second in zip(parts, self._passes(pictures, list(parts.values())), strict=True):
-                passes[row].append(second)
+        cars = [find_boxes(first.coverage) if refine and first.coverage is not None else [] for (first,) in passes]
+        parts = {row: with_margin(found[0]) for row, found in enumerate(cars) if found}
+        parts = {row: part for row, part in parts.items() if area(part) < FILLED}
+        pictures = list(mapped(self._crop_again, [decoded[row] for row in parts], parts.values()))
+        for row, second in zip(parts, self._passes(pictures, list(parts.values())), strict=True):
+            passes[row].append(second)
         photos = [each.photo for each in decoded]
         return [Prediction(*row, self._context) for row in zip(photos, passes, cars, strict=True)]
 
