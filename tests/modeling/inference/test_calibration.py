@@ -70,11 +70,11 @@ def drawn(count: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
 def test_cross_fitting_corrects_overconfidence():
     logits, labels = drawn(4000)
     true = logits.softmax(1)
-    mended = cross_fitted(3 * logits, labels)
-    assert (mended.argmax(1) == true.argmax(1)).all()
+    corrected = cross_fitted(3 * logits, labels)
+    assert (corrected.argmax(1) == true.argmax(1)).all()
     assert calibration((3 * logits).softmax(1), labels)["ece"] > 0.1
-    assert calibration(mended, labels)["ece"] < 0.03
-    assert calibration(mended, labels)["nll"] == pytest.approx(calibration(true, labels)["nll"], abs=0.005)
+    assert calibration(corrected, labels)["ece"] < 0.03
+    assert calibration(corrected, labels)["nll"] == pytest.approx(calibration(true, labels)["nll"], abs=0.005)
     assert cross_fitted(logits[:2], labels[:2]).sum() == pytest.approx(2)
 
 

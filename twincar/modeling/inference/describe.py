@@ -28,7 +28,7 @@ class Description:
     """An answer in words.
 
     Attributes:
-        state: "car" (one class), "model" or "make" (several classes that share it), "unsure" (none of these), "unknown"
+        state: "car" (one class), "model" or "make" (several classes of one), "unsure" (none of these), "unknown"
             (a car, but probably none of the model's classes), or "none" (no car).
         lead: The answer, fit for a heading.
         first: The answer as a sentence.
