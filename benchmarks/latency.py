@@ -74,7 +74,7 @@ def main(options: common.Options) -> str:
         "TwinCar: prediction": with_threads(own, lambda: predictor(photo)),
         "TwinCar: prediction and heatmap": with_threads(own, lambda: predictor(photo).heatmap()),
         "TwinCar: prediction, heatmap and overlay": with_threads(own, lambda: predictor(photo).overlay()),
-        f"the network alone ({predictor.engine.name})": with_threads(own, lambda: bare(picture)),
+        f"the bare network ({predictor.engine.name})": with_threads(own, lambda: bare(picture)),
     }
     seconds = common.interleaved_medians(variants, options.rounds(40), warm_up=3)
     torch.set_num_threads(threads)
@@ -93,7 +93,7 @@ def main(options: common.Options) -> str:
         ]
         for name, taken in seconds.items()
     ]
-    columns = ["variant", "median", "speedup", "speedup, same network", "× network alone", "× lower bound"]
+    columns = ["variant", "median", "speedup", "speedup, same network", "× bare network", "× lower bound"]
     return common.table(columns, rows) + (
         f"\n\nA photo of {photo.width} by {photo.height} pixels. The lower bound is {common.ms(bound)}: "
         f"{counted / 1e9:.1f} billion operations at {rate / 1e9:.0f} billion per second, the rate of a large matrix "

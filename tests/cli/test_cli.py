@@ -18,8 +18,8 @@ from twincar.data.table import prepare
 ENVIRONMENT = {"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}
 
 
-def twincar(*words):
-    return CliRunner().invoke(app, [str(word) for word in words], env=ENVIRONMENT)
+def twincar(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], env=ENVIRONMENT)
 
 
 @pytest.fixture

@@ -25,8 +25,8 @@ def photos(tmp_path_factory, car_photo):
     return photos
 
 
-def score(*words):
-    command = [sys.executable, "twin_car_testing.py", *map(str, words)]
+def score(*arguments):
+    command = [sys.executable, "twin_car_testing.py", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
@@ -53,8 +53,8 @@ def test_labels_from_a_csv_give_the_scores_of_evaluate(photos, tiny_model, tmp_p
     files = sorted(path.relative_to(photos).as_posix() for path in photos.rglob("*.png"))
     rows = pd.DataFrame({"file": files, "class_name": [file.split("/")[0] for file in files]})
     rows.to_csv(tmp_path / "labels.csv", index=False)
-    words = ["--model", tiny_model, "--labels", tmp_path / "labels.csv", "--out", tmp_path / "table.csv"]
-    done = score(photos, *words, "--scores", tmp_path / "scores.json")
+    arguments = ["--model", tiny_model, "--labels", tmp_path / "labels.csv", "--out", tmp_path / "table.csv"]
+    done = score(photos, *arguments, "--scores", tmp_path / "scores.json")
     assert done.returncode == 0, done.stderr
     table = pd.read_csv(tmp_path / "table.csv").dropna(subset="class_name")
     assert set(table["class_name"]) == set(CLASSES[:3])
@@ -93,8 +93,8 @@ def test_wrong_labels_are_one_sentence(rows, message, photos, tiny_model, tmp_pa
     app = Typer()
     app.command()(twin_car_testing.main)
     monkeypatch.chdir(tmp_path)
-    words = [photos, "--model", tiny_model, "--labels", labels, "--scores", "scores.json"]
-    done = CliRunner().invoke(app, [str(word) for word in words], env={"COLUMNS": "200", "TERM": "dumb"})
+    arguments = [photos, "--model", tiny_model, "--labels", labels, "--scores", "scores.json"]
+    done = CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "200", "TERM": "dumb"})
     assert done.exit_code == 2
     assert message in done.output.replace("\n", " ")
     assert "Traceback" not in done.output

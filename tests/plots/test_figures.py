@@ -151,8 +151,8 @@ def test_colors_can_be_distinguished_with_any_two_cones(vision):
     rgb = [np.clip(np.array(VISION[vision]) @ linear(color), 0, 1) for color in palette.CATEGORICAL]
     rgb = [np.where(c <= 0.0031308, 12.92 * c, 1.055 * c ** (1 / 2.4) - 0.055) for c in rgb]
     lab = [cv2.cvtColor(np.float32(c)[None, None], cv2.COLOR_RGB2LAB)[0, 0] for c in rgb]
-    nearest = min(np.linalg.norm(a - b) for a, b in itertools.combinations(lab, 2))
-    assert nearest > 15  # CIE76; 2.3 is just noticeable
+    closest = min(np.linalg.norm(a - b) for a, b in itertools.combinations(lab, 2))
+    assert closest > 15  # CIE76; 2.3 is just noticeable
 
 
 @pytest.mark.parametrize("ground", [palette.GROUND, palette.DARK_GROUND])

@@ -49,7 +49,7 @@ def test_complete_and_shortened_runs_are_distinguished(tmp_path):
     assert table.loc["scratch", "original_top1"] == ORIGINAL_RESULTS["scratch"]["top1"]
     lines = comparison.as_markdown(table.reset_index()).splitlines()
     assert lines[5].startswith("| `scratch` | 30.0 % (20.0–40.0) |")
-    assert "**shortened**: 7 of 70 epochs, 224 px, 700 pictures seen" in lines[5]
+    assert "**shortened**: 7 of 70 epochs, 224 px, 700 samples" in lines[5]
     assert "96 of 160 px" in lines[3]
     assert "top-1 79.1 %" in lines[4]
 

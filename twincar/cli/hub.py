@@ -1,4 +1,4 @@
-"""Commands that share a model: push, pull, space, export."""
+"""Commands for the Hub, Spaces and export: push, pull, space, export."""
 
 from enum import StrEnum
 from pathlib import Path

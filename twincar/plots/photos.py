@@ -87,7 +87,7 @@ def confused_pairs(cards: Sequence[dict]) -> Figure:
         above + high * -(-len(cards) // across),
         f"The {len(cards)} most frequently confused pairs of classes" if len(cards) > 1 else "The confused pair",
         "Left, framed: a misclassified photo. Right: a photo of the class predicted for it. Above: how many pictures "
-        "of the true class were predicted as the other class, and how many the other way round (reverse). "
+        "of the class were confused this way, and in reverse. "
         f"In total {mistakes}; {same} of {count(len(cards), 'pair')} of one make.",
     )
     for i, card in enumerate(cards):

@@ -115,7 +115,7 @@ def _run(row: dict) -> str:
     if row["train_size"] != row["train_size_planned"]:
         size = f"{row['train_size']} of {row['train_size_planned']} px"
     return (
-        f"{'complete' if complete else '**shortened**'}: {epochs}, {size}, {row['pictures_seen']:,} pictures seen; "
+        f"{'complete' if complete else '**shortened**'}: {epochs}, {size}, {row['pictures_seen']:,} samples; "
         f"{row['hours']:.1f} h on {row['hardware']}"
     )
 
