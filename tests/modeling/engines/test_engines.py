@@ -47,7 +47,7 @@ def model_of(architecture: dict, flip=False) -> model_folder.CarModel:
         ({"name": "resnet18", "head": "bilinear"}, False),
     ],
 )
-def test_openvino_answers_as_torch_does(architecture, flip, cache):
+def test_openvino_agrees_with_torch(architecture, flip, cache):
     model = model_of(architecture, flip)
     photos = [draw_car(label) for label in range(3)]
     truth = Predictor(model, "cpu", "torch").batch(photos)

@@ -77,9 +77,9 @@ def test_thresholds_reject_the_chosen_fraction(fitted, source):
 
     table = load_table(source / "data")
     predictor = Predictor.from_pretrained(fitted[0])
-    answers = [predictor(path, refine=False) for path in table.loc[table["split"] == "val", "path"]]
-    assert sum(answer.is_car for answer in answers) >= len(answers) - 1
-    assert sum(answer.is_known for answer in answers) >= len(answers) - 1
+    predictions = [predictor(path, refine=False) for path in table.loc[table["split"] == "val", "path"]]
+    assert sum(answer.is_car for answer in predictions) >= len(predictions) - 1
+    assert sum(answer.is_known for answer in predictions) >= len(predictions) - 1
 
 
 def test_backgrounds_score_lower_than_cars(fitted, source):
