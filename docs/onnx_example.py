@@ -1,4 +1,4 @@
-"""Name the car in a photo with ONNX Runtime alone: numpy and Pillow beside it, no torch, no twincar.
+"""Identify the car in a photo with ONNX Runtime, numpy and Pillow; without torch and twincar.
 
 twincar export --to onnx --out car.onnx
 python docs/onnx_example.py car.onnx photo.jpg

@@ -23,7 +23,7 @@ _, address, _ = demo.launch(**page.launch_options(), prevent_thread_lock=True, q
 with sync_playwright() as playwright:
     chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
     browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-    tab = browser.new_page(viewport={"width": 1060, "height": 1100})
+    tab = browser.new_page(viewport={"width": 1060, "height": 1150})
     tab.goto(address)
     tab.set_input_files("#photo input[type=file]", sys.argv[1])
     expect(tab.locator("#slider img")).to_have_count(2, timeout=60_000)

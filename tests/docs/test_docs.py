@@ -112,7 +112,7 @@ def javascript(text: str, here: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_line_works_as_printed(page, here, address, capsys):
-    names: dict = {}  # the Python blocks of a page share their names
+    names: dict = {}  # common to the Python blocks of a page
     for language, text in blocks(page):
         text = text.replace("http://127.0.0.1:7860", address)
         for word, instead in INSTEAD:
