@@ -50,6 +50,7 @@ class Scripted(Predictor):
 def predictor() -> Predictor:
     made = fake_predictor(SMALL, LARGE)
     made.__class__, made.class_names = Scripted, tuple(BMW)
+    made._context = made._context._replace(class_names=tuple(BMW))
     made.open_set.confusion[0, 3] = 2
     return made
 

@@ -58,7 +58,7 @@ class Selection:
 
 
 def control() -> gr.HTML:
-    """Draw the empty control into the open Blocks, in a column together with `#photo`, which it covers."""
+    """Draw the empty control into the open Blocks, in the column of `#photo`, which it covers."""
     return gr.HTML(
         None,
         html_template=STAGE,

@@ -47,7 +47,7 @@ def tab(predictor: Predictor, scope: str, examples: list[str], keep_for: float) 
 
     Args:
         predictor: Answers the photos.
-        scope: The model's classes in a few words, from `page.scope`.
+        scope: A short description of the model's classes, from `page.scope`.
         examples: Paths of photos to offer.
         keep_for: Seconds for which answers are kept.
     """

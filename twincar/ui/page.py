@@ -106,7 +106,7 @@ def launch_options() -> dict[str, Any]:
 
 
 def scope(predictor: Predictor) -> str:
-    """The model's classes in a few words, from its class names: "196 cars of Stanford Cars, 1991–2012"."""
+    """A short description of the model's classes, from its class names: "196 cars of Stanford Cars, 1991–2012"."""
     names = predictor.class_names
     years = sorted({car.year for car in map(parse_class_name, names) if car.year})
     dataset = "Stanford Cars" if names == STANFORD_CARS else predictor.config.get("training", {}).get("dataset")
