@@ -9,6 +9,10 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+# Each of several test processes gets one core: threads of all of them on all cores slow each other down.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported; inherited by processes that tests start
+
 import numpy as np
 import pytest
 import torch
@@ -27,8 +31,9 @@ settings.load_profile("same")
 
 # Engines by name, since the fastest is another one on every machine, and what they keep out of the user's cache.
 os.environ["TWINCAR_ENGINE"] = "torch"
-os.environ["TWINCAR_CACHE"] = tempfile.mkdtemp(prefix="twincar-")
-atexit.register(shutil.rmtree, os.environ["TWINCAR_CACHE"], ignore_errors=True)
+if "PYTEST_XDIST_WORKER" not in os.environ:  # the workers share that of the process that started them
+    os.environ["TWINCAR_CACHE"] = tempfile.mkdtemp(prefix="twincar-")
+    atexit.register(shutil.rmtree, os.environ["TWINCAR_CACHE"], ignore_errors=True)
 
 # Memory is limited with Linux's setrlimit and /proc; on Windows no process can be forked or killed by a signal.
 collect_ignore = [] if sys.platform == "linux" else ["features/test_hostile_photos.py"]
@@ -165,6 +170,15 @@ def tiny_model(tmp_path_factory) -> Path:
         "input": {"size": 64, "flip": False},
     }
     return model_folder.save(model_folder.CarModel(config), tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def site(tiny_model, tmp_path_factory) -> Iterator[tuple[str, Path]]:
+    """The page with the tiny model, in its own process: its address, and the file of what it prints."""
+    from tests.helpers.visit import served
+
+    with served(tmp_path_factory.mktemp("site"), TWINCAR_MODEL=str(tiny_model)) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")

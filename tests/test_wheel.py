@@ -52,6 +52,7 @@ def test_the_wheel_has_every_file_of_the_package(installed):
     assert "\nRequires-Dist: torch" in metadata and "\nProvides-Extra: export" in metadata
 
 
+@pytest.mark.slow
 def test_predict_works_from_an_empty_folder(installed, tiny_model, car_photo, tmp_path):
     done = twincar(installed, tmp_path, "predict", car_photo, "--model", tiny_model, "--top", 1)
     assert done.returncode == 0, done.stderr

@@ -24,6 +24,7 @@ def workers(tmp_path_factory):
     ray.shutdown()
 
 
+@pytest.mark.slow
 def test_it_gives_the_results_of_the_predictor_and_resumes(workers, tiny_model, tmp_path):
     photos = tmp_path / "photos"
     (photos / "more").mkdir(parents=True)

@@ -75,6 +75,7 @@ def test_results_are_written_and_a_resumed_run_adds_the_missing_ones(folder, tin
     assert read(out) == rows
 
 
+@pytest.mark.slow
 def test_a_killed_run_loses_nothing(tiny_model, tmp_path):
     photos = tmp_path / "photos"
     photos.mkdir()
@@ -97,7 +98,7 @@ def test_a_killed_run_loses_nothing(tiny_model, tmp_path):
     ("words", "message"),
     [
         (["--out", "{tmp}/results.txt"], "does not end in .jsonl or .csv"),
-        (["--resume"], "name it with `--out`"),
+        (["--resume"], "add `--out`"),
         (["--out", "{tmp}/other.csv", "--resume"], "is not a results file"),
         (["--out", "{tmp}/other.jsonl", "--resume"], "is not a results file"),
         (["--out", "{photo}/results.csv"], "cannot be written"),

@@ -22,11 +22,11 @@ from typer.testing import CliRunner
 
 from tests.conftest import draw_car
 from tests.helpers.hub_server import TOKEN
-from tests.helpers.visit import served
 from twincar.cli import app
 from twincar.config import CHECKOUT
 from twincar.modeling.training import recipes
 
+TRAIN = ("README.md", "adding-a-recipe.md")  # pages that train and publish, among other things
 PAGES = [*sorted(CHECKOUT.glob("*.md")), *sorted((CHECKOUT / "docs").glob("*.md"))]
 # Tested elsewhere: the page, cropping (which needs boxes), Ray, 8 bits, fitting the detector and open-set data.
 NOT_RUN = ("pip install", "make ", "TWINCAR_", "twincar crop", "twincar predict s3", "twincar quantize", "twincar fit-")
@@ -49,9 +49,8 @@ MADE = {  # files that the commands of a page write
 
 
 @pytest.fixture(scope="module")
-def address(tiny_model, tmp_path_factory):
-    with served(tmp_path_factory.mktemp("site"), TWINCAR_MODEL=str(tiny_model)) as (url, _):
-        yield url
+def address(site):
+    return site[0]
 
 
 @pytest.fixture
@@ -110,7 +109,9 @@ def javascript(text: str, here: Path) -> None:
     assert done.returncode == 0 and "/gradio_api/file=" in done.stdout, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, id=page.name, marks=[pytest.mark.slow] if page.name in TRAIN else []) for page in PAGES]
+)
 def test_every_line_works_as_printed(page, here, address, capsys):
     names: dict = {}  # common to the Python blocks of a page
     for language, text in blocks(page):

@@ -16,6 +16,7 @@ def committed() -> nbformat.NotebookNode:
     return nbformat.read(NOTEBOOK, as_version=4)
 
 
+@pytest.mark.slow
 def test_it_runs_from_top_to_bottom(committed, car_folders, tmp_path, monkeypatch):
     """On 24 drawn pictures and from random weights, so for two epochs."""
     notebook = nbformat.from_dict(committed)

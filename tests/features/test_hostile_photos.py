@@ -20,7 +20,7 @@ from playwright.sync_api import expect
 
 from tests.helpers import hostile_files
 from tests.helpers.hostile_files import CAR, as_expected, cases, encode, exif, heic, is_sentence
-from tests.helpers.visit import served, visiting
+from tests.helpers.visit import visiting
 from twin_car_testing import utf8
 from twincar import PhotoError
 from twincar.features import photo
@@ -60,6 +60,7 @@ def test_the_corpus_has_enough_cases_of_each_kind():
     )
 
 
+@pytest.mark.slow
 def test_the_predictor_handles_all_within_its_limits(tiny_model):
     done = run("-m", "tests.helpers.hostile_files", "--model", str(tiny_model))
     assert done.returncode == 0, done.stderr
@@ -70,6 +71,7 @@ def test_the_predictor_handles_all_within_its_limits(tiny_model):
     assert lines[-1]["megabytes"] < 2500
 
 
+@pytest.mark.slow
 def test_the_command_line_handles_all_in_one_run(folder, tiny_model):
     at = str(Path(next(iter(folder))).parent)
     done = run("-m", "twincar", "predict", at, "--model", str(tiny_model), "--top", "1", "--json")
@@ -80,6 +82,7 @@ def test_the_command_line_handles_all_in_one_run(folder, tiny_model):
     assert not {path: error for path, error in results.items() if not as_expected(folder[path], error)}
 
 
+@pytest.mark.slow
 def test_names_do_not_affect_the_terminal(folder, tiny_model):
     names = [path for path, case in folder.items() if case.id.startswith(("name-", "no-utf-8"))]
     done = run("-m", "twincar", "predict", *names, "--model", str(tiny_model), "--top", "1")
@@ -99,6 +102,7 @@ def test_a_path_that_is_not_a_file_is_an_error(tiny_model):
     assert lines[::2] == words and all(is_sentence(line.strip()) for line in lines[1::2]), done.stderr
 
 
+@pytest.mark.slow
 def test_the_script_scores_the_corpus(folder, tiny_model, tmp_path):
     at = str(Path(next(iter(folder))).parent)
     table = tmp_path / "table.csv"
@@ -111,12 +115,7 @@ def test_the_script_scores_the_corpus(folder, tiny_model, tmp_path):
     assert all(bool(row["predicted"]) != bool(row["error"]) for row in rows)
 
 
-@pytest.fixture(scope="module")
-def site(tiny_model, tmp_path_factory):
-    with served(tmp_path_factory.mktemp("site"), TWINCAR_MODEL=str(tiny_model)) as running:
-        yield running
-
-
+@pytest.mark.slow
 def test_the_api_handles_each(site, car_photo):
     """With plain HTTP requests, so that file names are sent unchanged."""
     wrong = []
@@ -137,6 +136,7 @@ def test_the_api_handles_each(site, car_photo):
     assert "Traceback" not in site[1].read_text()
 
 
+@pytest.mark.slow
 def test_the_api_handles_all_at_once(site, folder):
     client = Client(site[0], verbose=False)
     sent = [path for path in folder if "\udcff" not in path]  # Gradio's client cannot send that name
@@ -216,6 +216,7 @@ def test_the_memory_of_a_batch_is_bounded(tiny_model, monkeypatch):
     assert sizes == [3, 1] and len(predictions) == 5
 
 
+@pytest.mark.slow
 def test_a_corpus_can_be_written(tmp_path):
     done = run("-m", "tests.helpers.hostile_files", str(tmp_path / "corpus"))
     assert done.returncode == 0, done.stderr

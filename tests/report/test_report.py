@@ -156,6 +156,7 @@ def test_user_errors_are_one_sentence(arguments, message, data, tiny_model, tmp_
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_committed_report_matches_its_tables(tmp_path):
     out = tmp_path / "flagship"
     shutil.copytree(REPORTS / "flagship", out, ignore=shutil.ignore_patterns("*.png", "*.svg"))

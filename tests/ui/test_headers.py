@@ -2,21 +2,13 @@
 
 import os
 import shutil
-from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import pytest
 from playwright.sync_api import expect
 
-from tests.helpers.visit import QUIET, served, visiting
+from tests.helpers.visit import QUIET, visiting
 from twincar.ui.headers import HEADERS
-
-
-@pytest.fixture(scope="module")
-def site(tiny_model, tmp_path_factory) -> Iterator[tuple[str, Path]]:
-    with served(tmp_path_factory.mktemp("site"), TWINCAR_MODEL=str(tiny_model)) as running:
-        yield running
 
 
 @pytest.mark.parametrize("path", ["/", "/config", "/gradio_api/info", "/gradio_api/file=/etc/passwd", "/nowhere"])

@@ -13,16 +13,10 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 
 from tests.conftest import draw_car
-from tests.helpers.visit import served, visiting
+from tests.helpers.visit import visiting
 
 ROWS = "#table tbody tr"
 FAILED = "This file is not a picture that can be read: send a JPEG, PNG or WebP photo."
-
-
-@pytest.fixture(scope="module")
-def site(tiny_model, tmp_path_factory) -> Iterator[tuple[str, Path]]:
-    with served(tmp_path_factory.mktemp("site"), TWINCAR_MODEL=str(tiny_model)) as running:
-        yield running
 
 
 @pytest.fixture

@@ -26,12 +26,6 @@ from twincar.features.photo import load_photo
 from twincar.modeling.inference.explain import METHODS, describe_method
 
 
-@pytest.fixture(scope="module")
-def site(tiny_model, tmp_path_factory) -> Iterator[tuple[str, Path]]:
-    with served(tmp_path_factory.mktemp("site"), TWINCAR_MODEL=str(tiny_model)) as running:
-        yield running
-
-
 @pytest.fixture
 def page(browser, site) -> Iterator[Page]:
     with visiting(browser, site) as page:
@@ -302,6 +296,7 @@ def test_about_shows_the_scores_of_the_published_model():
     assert f"{config['scores']['top1']:.1%}" in html and f"{low:.1%} to {high:.1%}" in html
 
 
+@pytest.mark.slow
 def test_an_unreachable_model_is_replaced_by_the_shipped_one(browser, tiny_model, car_photo, tmp_path):
     shutil.copy(CHECKOUT / "app.py", tmp_path)
     shutil.copytree(tiny_model, tmp_path / "models" / "twincar")

@@ -157,6 +157,7 @@ Predictor.from_pretrained(sys.argv[1], engine="openvino:f32")
 """
 
 
+@pytest.mark.slow
 def test_processes_that_start_at_once_convert_once(tiny_model, cache):
     command = [sys.executable, "-c", RACE, str(tiny_model)]
     running = [subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.PIPE, text=True) for _ in range(2)]

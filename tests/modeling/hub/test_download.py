@@ -181,6 +181,7 @@ def test_errors_of_hf_xet(cars, hub, slept, monkeypatch, times):
         Predictor.from_pretrained("someone/cars")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no resource limits")
 def test_an_interrupted_write_leaves_nothing(cars, hub, tmp_path, car_photo):
     """Simulates a full disk: the process may not write files above 1 MB."""

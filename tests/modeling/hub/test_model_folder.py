@@ -145,9 +145,9 @@ def replace_weights(folder, content):
         (lambda folder: (folder / "config.json").write_text("{}"), "lacks"),
         (lambda folder: (folder / "model.safetensors").unlink(), "no weights file"),
         (lambda folder: (folder / "model.safetensors").write_bytes(b"x" * 100), "do not match its config.json"),
-        (lambda folder: replace_weights(folder, b"x" * 100), "not a whole safetensors"),
+        (lambda folder: replace_weights(folder, b"x" * 100), "is no complete safetensors"),
         (lambda folder: replace_weights(folder, save({"fc.weight": torch.zeros(5, 512)})), "missing"),
-        (lambda folder: reconfigure(folder, class_names=CLASSES[:2]), "other shapes"),
+        (lambda folder: reconfigure(folder, class_names=CLASSES[:2]), "have different shapes"),
     ],
 )
 def test_damaged_folders_are_one_sentence(tiny_model, tmp_path, damage, words):

@@ -177,7 +177,7 @@ def test_is_car_and_is_known_follow_the_thresholds(scene):
     assert fake_predictor(is_car=1e9)(scene).is_car is False
     assert fake_predictor(is_known=1e9)(scene).is_known is False
     plain = fake_predictor()
-    plain.open_set = None
+    plain._context = plain._context._replace(open_set=None)
     answer = plain(scene)
     assert (answer.is_car, answer.is_known, answer.box, answer.others, answer.similar_classes()) == (
         None,

@@ -43,7 +43,7 @@ def exported(request, model, tmp_path_factory) -> tuple[str, Path]:
     file = tmp_path_factory.mktemp("file") / FILES[request.param]
     done = twincar("export", "--model", model, "--to", request.param, "--out", file)
     assert done.exit_code == 0, done.output
-    assert "on 3 pictures its probabilities differ by" in done.output
+    assert "on 3 pictures the probabilities differ by" in done.output
     assert "NOT" not in done.output
     return request.param, file
 

@@ -114,6 +114,7 @@ def test_the_upload_replaces_the_files_of_the_space(checkout, hub, monkeypatch):
     assert hub.repos["spaces/someone/page"]["variables"].keys() == {"OTHER"}  # it uses its own copy now
 
 
+@pytest.mark.slow
 def test_with_a_model_it_is_pinned_to_a_commit(checkout, hub, monkeypatch, tmp_path, car_photo):
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     commit = push_pull.push(checkout / "models" / "twincar", "someone/cars")

@@ -60,7 +60,10 @@ def quick_batch_norm(build):
     return built
 
 
-@pytest.mark.parametrize("name", sorted(RECIPES))
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if name in ("flagship", "twincar") else pytest.mark.slow) for name in sorted(RECIPES)],
+)
 def test_a_recipe_overfits_publishes_and_predicts(name, data, tmp_path, monkeypatch):
     """Its own head, loss, optimizer, schedule and sampler, on a small backbone with random weights."""
     monkeypatch.setattr(architectures, "build", quick_batch_norm(architectures.build))
@@ -159,6 +162,7 @@ def test_early_stopping(data, tmp_path):
     assert len(log) < recipe.epochs
 
 
+@pytest.mark.slow
 def test_two_processes_give_one_log_and_one_model(data, tmp_path):
     """Lightning's DDP on two CPU processes, started from the command line."""
     command = [sys.executable, "-m", "twincar", "train", "--recipe", "twincar", "--data", data, "--init", "none"]
