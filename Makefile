@@ -11,6 +11,8 @@ BIN := .venv/bin
 PY := $(BIN)/python
 endif
 
+PARALLEL ?= -n auto --maxprocesses 4 --dist loadscope  # a test process for each core; make test PARALLEL= runs one
+
 .DEFAULT_GOAL := help
 .PHONY: help app check test test-slow lint audit bare floors benchmark docs clean chromium
 
@@ -24,10 +26,10 @@ check: .venv/dev lint chromium  ## lint, and the quick tests of what changed
 	$(PY) .ci/changed_tests.py
 
 test: .venv/dev lint chromium  ## lint, and every test that is not marked slow
-	$(PY) -m pytest -m "not slow"
+	$(PY) -m pytest -m "not slow" $(PARALLEL)
 
 test-slow: .venv/dev chromium  ## the tests that are marked slow
-	$(PY) -m pytest -m slow
+	$(PY) -m pytest -m slow $(PARALLEL)
 
 lint: .venv/dev  ## check style, imports and types
 	$(PY) -m ruff check .

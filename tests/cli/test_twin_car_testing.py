@@ -6,7 +6,10 @@ import sys
 
 import pandas as pd
 import pytest
+from typer import Typer
+from typer.testing import CliRunner
 
+import twin_car_testing
 from tests.conftest import CLASSES, draw_car
 from twincar.data.table import prepare
 
@@ -25,13 +28,21 @@ def photos(tmp_path_factory, car_photo):
     return photos
 
 
-def score(*arguments):
+def script(*arguments):
+    """Run the script in its own process."""
     command = [sys.executable, "twin_car_testing.py", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
+def score(*arguments):
+    """Run the script's command in this process, which has imported torch already."""
+    app = Typer()
+    app.command()(twin_car_testing.main)
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "200", "TERM": "dumb"})
+
+
 def test_subfolders_are_labels_and_all_metrics_are_written(photos, tiny_model, tmp_path):
-    done = score(photos, "--model", tiny_model, "--out", tmp_path / "table.csv", "--scores", tmp_path / "scores.json")
+    done = script(photos, "--model", tiny_model, "--out", tmp_path / "table.csv", "--scores", tmp_path / "scores.json")
     assert done.returncode == 0, done.stderr
     table = pd.read_csv(tmp_path / "table.csv")
     assert list(table.columns) == ["file", "class_name", "predicted", "probability", "correct", "rank", "error"]
@@ -55,7 +66,7 @@ def test_labels_from_a_csv_give_the_scores_of_evaluate(photos, tiny_model, tmp_p
     rows.to_csv(tmp_path / "labels.csv", index=False)
     arguments = ["--model", tiny_model, "--labels", tmp_path / "labels.csv", "--out", tmp_path / "table.csv"]
     done = score(photos, *arguments, "--scores", tmp_path / "scores.json")
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.output
     table = pd.read_csv(tmp_path / "table.csv").dropna(subset="class_name")
     assert set(table["class_name"]) == set(CLASSES[:3])
 
@@ -82,19 +93,11 @@ def test_labels_from_a_csv_give_the_scores_of_evaluate(photos, tiny_model, tmp_p
     ],
 )
 def test_wrong_labels_are_one_sentence(rows, message, photos, tiny_model, tmp_path, monkeypatch):
-    from typer import Typer
-    from typer.testing import CliRunner
-
-    import twin_car_testing
-
     labels = tmp_path / "labels.csv"
     if rows is not None:
         labels.write_text(rows)
-    app = Typer()
-    app.command()(twin_car_testing.main)
     monkeypatch.chdir(tmp_path)
-    arguments = [photos, "--model", tiny_model, "--labels", labels, "--scores", "scores.json"]
-    done = CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "200", "TERM": "dumb"})
+    done = score(photos, "--model", tiny_model, "--labels", labels, "--scores", "scores.json")
     assert done.exit_code == 2
     assert message in done.output.replace("\n", " ")
     assert "Traceback" not in done.output
@@ -103,5 +106,5 @@ def test_wrong_labels_are_one_sentence(rows, message, photos, tiny_model, tmp_pa
 
 def test_missing_folder(tmp_path):
     done = score(tmp_path / "nowhere")
-    assert done.returncode == 2
-    assert "Traceback" not in done.stderr
+    assert done.exit_code == 2
+    assert "does not exist" in done.output and "Traceback" not in done.output

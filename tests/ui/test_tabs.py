@@ -111,8 +111,15 @@ def chart(page: Page, name: str):
     return page.locator(f"#{name} .js-plotly-plot .main-svg").first
 
 
-@pytest.mark.parametrize(("width", "theme"), [(1280, "light"), (390, "dark")])
-@pytest.mark.parametrize("tab", [EXPLORE, QUALITY])
+@pytest.mark.parametrize(
+    ("tab", "width", "theme"),
+    [
+        (EXPLORE, 1280, "light"),
+        (QUALITY, 390, "dark"),
+        pytest.param(EXPLORE, 390, "dark", marks=pytest.mark.slow),
+        pytest.param(QUALITY, 1280, "light", marks=pytest.mark.slow),
+    ],
+)
 def test_every_chart_is_drawn_and_the_page_is_no_wider_than_the_screen(browser, site, tab, width, theme):
     with visit(browser, site, tab, width, theme) as page:
         for name in CHARTS[tab]:
@@ -138,6 +145,7 @@ def test_the_gallery_shows_six_pictures_of_the_selected_class(browser, site, dat
         expect(captions).to_have_text(files[6:] + files[:4])
 
 
+@pytest.mark.slow
 def test_without_pictures_the_tables_are_shown_with_a_note(browser, hosted):
     with visit(browser, hosted, EXPLORE) as page:
         expect(page.locator("#data-note")).to_contain_text("The pictures themselves are not on this server.")
@@ -183,6 +191,7 @@ def test_tiles_show_intervals_and_a_missing_table_is_a_sentence(browser, site):
         expect(chart(page, "recipes")).to_be_visible()
 
 
+@pytest.mark.slow
 def test_the_slider_sets_the_number_of_classes(browser, hosted):
     with visit(browser, hosted, EXPLORE) as page:
         bars = page.locator("#top-classes .trace.bars").first.locator(".point")

@@ -227,6 +227,7 @@ def test_the_base_model_is_named_if_it_is_on_the_hub(training, base):
     assert ModelCard(model_card(config)).data.base_model == base
 
 
+@pytest.mark.slow
 def test_python_m_twincar_uses_the_hub_of_hf_endpoint(hub, token, measured, tmp_path):
     environment = os.environ | {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1"}
     command = [sys.executable, "-m", "twincar", "push", str(measured), "someone/cars"]

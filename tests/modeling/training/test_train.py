@@ -62,7 +62,7 @@ def quick_batch_norm(build):
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=[] if name in ("flagship", "twincar") else pytest.mark.slow) for name in sorted(RECIPES)],
+    [pytest.param(name, marks=[] if name == "flagship" else pytest.mark.slow) for name in sorted(RECIPES)],
 )
 def test_a_recipe_overfits_publishes_and_predicts(name, data, tmp_path, monkeypatch):
     """Its own head, loss, optimizer, schedule and sampler, on a small backbone with random weights."""
