@@ -1,5 +1,5 @@
-# TwinCar's commands; `make help` lists them. They install what they need into .venv, and nothing elsewhere, except that
-# `make test` installs Debian's Chromium where no browser is found. On Windows, run them in Git Bash.
+# Commands for development; `make help` lists them. Everything is installed into .venv, except that `make test` installs
+# Debian's Chromium if no browser is found. On Windows, run them in Git Bash.
 
 ifeq ($(OS),Windows_NT)
 PYTHON ?= python
@@ -11,7 +11,7 @@ BIN := .venv/bin
 PY := $(BIN)/python
 endif
 
-PARALLEL ?= -n auto --maxprocesses 4 --dist loadscope  # a test process for each core; make test PARALLEL= runs one
+PARALLEL ?= -n auto --maxprocesses 4 --dist loadscope  # a process per core; `make test PARALLEL=` runs one process
 
 .DEFAULT_GOAL := help
 .PHONY: help app check test test-slow lint audit bare floors benchmark docs clean chromium
@@ -22,13 +22,13 @@ help:  ## list the commands
 app: .venv/app  ## open the page (TWINCAR_MODEL=user/repo takes the model from the Hub)
 	$(PY) app.py
 
-check: .venv/dev lint chromium  ## lint, and the quick tests of what changed
+check: .venv/dev lint chromium  ## lint, and run the quick tests of what changed
 	$(PY) .ci/changed_tests.py
 
-test: .venv/dev lint chromium  ## lint, and every test that is not marked slow
+test: .venv/dev lint chromium  ## lint, and run every test that is not marked slow
 	$(PY) -m pytest -m "not slow" $(PARALLEL)
 
-test-slow: .venv/dev chromium  ## the tests that are marked slow
+test-slow: .venv/dev chromium  ## run the tests that are marked slow
 	$(PY) -m pytest -m slow $(PARALLEL)
 
 lint: .venv/dev  ## check style, imports and types
@@ -37,19 +37,19 @@ lint: .venv/dev  ## check style, imports and types
 	$(BIN)/lint-imports
 	$(PY) -m mypy
 
-audit: .venv/dev  ## ask for known vulnerabilities in what is installed; fails if an update fixes one
+audit: .venv/dev  ## check the installed packages for known vulnerabilities; fails if an update fixes one
 	$(PY) .ci/audit.py
 
-bare: $(PY)  ## start the page in an empty environment with requirements.txt alone, and ask it
+bare: $(PY)  ## start the page in a new environment with requirements.txt only, and send it a photo
 	$(PY) .ci/bare.py
 
-floors: $(PY)  ## run the tests, except those of export, with the oldest versions that are allowed
+floors: $(PY)  ## run the tests, except those of export, with the oldest allowed versions
 	$(PY) -m pip install --quiet 'uv>=0.5'
 	$(PY) -m uv venv --quiet --clear --python $(PY) .venv-floors
 	$(PY) -m uv pip install --quiet --python .venv-floors --resolution lowest-direct -e '.[train,test]'
 	$(subst .venv,.venv-floors,$(PY)) -m pytest --ignore tests/modeling/publishing/test_export.py
 
-benchmark: .venv/dev  ## measure how fast it is, into reports/benchmarks.md (DATA=data, QUICK=--quick)
+benchmark: .venv/dev  ## measure the speed and write reports/benchmarks.md (DATA=data, QUICK=--quick)
 	$(PY) -m benchmarks --data $(or $(DATA),data) $(QUICK)
 
 docs: .venv/docs  ## build the documentation site into site/
