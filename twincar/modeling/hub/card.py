@@ -211,7 +211,8 @@ def _parts(config: dict) -> str:
         parts.append(text)
         titles = {
             "not_a_car": f"No-car detection: {figures.get('not_cars')} photos without a car against the val pictures",
-            "left_out_class": "Unknown-class detection: classes removed from the head only (the network had seen them)",
+            "left_out_class": "Unknown-class detection: classes removed from the head only "
+            "(the network was trained on them)",
         }
         for key, title in titles.items():
             if rows := figures.get(key):

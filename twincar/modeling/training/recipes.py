@@ -1,6 +1,6 @@
-"""Training recipes, as data: the training code reads them and branches on nothing else.
+"""Training recipes as dataclasses. The training code reads their fields and has no special cases for any recipe.
 
-twincar train --recipe flagship --data data/ --init imagenet --out runs/flagship
+On the command line: `twincar train --recipe flagship --data data/ --init imagenet --out runs/flagship`.
 """
 
 from dataclasses import dataclass, replace
@@ -13,18 +13,18 @@ class Recipe:
 
     Attributes:
         name: Name on the command line.
-        summary: One sentence for the model card.
+        summary: One sentence for the page of its report.
         architecture: Name of the network, as in `architectures.build`.
         head: Its head, as in `architectures.build`.
-        dropout: Before the last layer.
-        input_dropout: Before the first layer of the head.
-        attention_heads: Of the self-attention in front of bilinear pooling.
+        dropout: Probability of dropout before the last layer.
+        input_dropout: Probability of dropout before the first layer of the head.
+        attention_heads: Number of heads of the self-attention in front of bilinear pooling.
         frozen: Stages of the network (`Network.stage`) without gradient; their batch norms stay in eval mode.
         train_share: Fraction of the train rows that are used, drawn evenly from all classes. An original system that
             kept more than a tenth for validation or test was trained on fewer; here the rest is unused, since every
             recipe is evaluated on the same val rows.
-        conv_rms: Root mean square that start weights of convolutions are scaled to, see `weights.rescale`; the learning
-            rates are tuned for it. None leaves them unchanged.
+        conv_rms: Root mean square that initial weights of convolutions are scaled to, see `weights.rescale`; the
+            learning rates are tuned for it. None leaves them unchanged.
         sizes: (fraction of the epochs, side of the training pictures in pixels) in increasing order; the first fraction
             is 0.
         eval_size: Side of the pictures at validation and inference, in pixels. A size above the training size is more
@@ -32,11 +32,11 @@ class Recipe:
         eval_flip: Whether the published model also processes the mirror image and averages the logits.
         crop_scale: Range of the area of random crops, as a fraction of the picture.
         crop_ratio: Range of their aspect ratio.
-        rotation: Degrees to either side.
-        shift: Fraction of the side.
-        zoom: Fraction of the size, to either side.
-        shear: Degrees to either side.
-        jitter: Brightness, contrast, saturation, hue.
+        rotation: Largest rotation to either side, in degrees.
+        shift: Largest translation, as a fraction of the side.
+        zoom: Largest change of the size, as a fraction of it.
+        shear: Largest shear to either side, in degrees.
+        jitter: Strength of random changes of brightness, contrast, saturation and hue, as in `v2.ColorJitter`.
         clahe: Probability of contrast-limited adaptive histogram equalization.
         blur: Probability of Gaussian blur.
         grey: Probability of grayscale.
@@ -48,11 +48,11 @@ class Recipe:
         mix_probability: Probability that a batch is mixed, by one of the two chosen at random if both are on.
         mix_until: Fraction of the epochs after which batches are not mixed.
         balanced_sampler: Whether all classes are drawn equally often.
-        label_smoothing: Of the cross-entropy.
+        label_smoothing: Label smoothing of the cross-entropy.
         margin: Additive angular margin (ArcFace, arXiv:1801.07698) in radians; needs the "cosine" head.
         optimizer: "sgd", "adam" or "adamw".
         learning_rates: (prefix of a stage, peak learning rate); the first match is used.
-        weight_decay: Of the optimizer.
+        weight_decay: Weight decay of the optimizer.
         schedule: "plateau" (ReduceLROnPlateau on `monitor`) or "one_cycle" (arXiv:1708.07120, cosine down to nearly 0).
         warmup: Fraction of the steps of "one_cycle" in which the learning rate increases.
         cycle_momentum: Whether "one_cycle" also cycles the momentum.
@@ -61,8 +61,8 @@ class Recipe:
         monitor: Column of the training log that selects the best epoch.
         patience: Epochs without improvement of `monitor` before the training stops; None never stops early.
         min_delta: Smallest change of `monitor` that counts as an improvement for `patience`.
-        epochs: Highest number of epochs.
-        batch_size: Pictures in a step.
+        epochs: Maximum number of epochs.
+        batch_size: Number of pictures in a step.
     """
 
     name: str
@@ -158,7 +158,10 @@ TWINCAR = Recipe(
 
 FLAGSHIP = Recipe(
     name="flagship",
-    summary="The published ResNet50: bold rates, small pictures first, MixUp and CutMix, read above its training size.",
+    summary=(
+        "The published ResNet50: high learning rates, progressive picture sizes, MixUp and CutMix, evaluated above its "
+        "training size."
+    ),
     frozen=("conv1", "bn1", "layer1"),
     conv_rms=0.4,
     sizes=((0.0, 96), (0.38, 128), (0.7, 160)),
@@ -175,7 +178,7 @@ FLAGSHIP = Recipe(
 
 REPORT = Recipe(
     name="report",
-    summary="The technical report's: a timm ResNet50, all trained by AdamW on one cycle, CLAHE, coarse dropout.",
+    summary="The technical report's recipe: a timm ResNet50 trained with AdamW on one cycle, CLAHE, coarse dropout.",
     architecture="timm/resnet50",
     head="two_layer",
     dropout=0.2,
@@ -201,7 +204,7 @@ REPORT = Recipe(
 
 BILINEAR = Recipe(
     name="bilinear",
-    summary="Bilinear pooling over a self-attended ResNet50 with layer2 to layer4 trained, at three speeds.",
+    summary="Bilinear pooling over a ResNet50 with self-attention; layer2 to layer4 are trained.",
     head="bilinear",
     dropout=0.6,
     frozen=("conv1", "bn1", "layer1"),
@@ -221,7 +224,7 @@ BILINEAR = Recipe(
 
 SCRATCH = Recipe(
     name="scratch",
-    summary="A residual CNN of ResNet-18's shape from a random start: strong augmentation, MixUp, balanced sampling.",
+    summary="A residual CNN of ResNet-18's shape from random weights: strong augmentation, MixUp, balanced sampling.",
     architecture="resnet18",
     dropout=0.5,
     crop_scale=(0.8, 1.0),
@@ -250,7 +253,7 @@ SCRATCH = Recipe(
 LITE = replace(
     FLAGSHIP,
     name="lite",
-    summary="The flagship's training on EfficientNet-Lite2, a fifth of the weights, as a small sibling.",
+    summary="The flagship's training on EfficientNet-Lite2, with a fifth of the weights.",
     architecture="timm/tf_efficientnet_lite2",
     conv_rms=None,
     learning_rates=(("fc", 0.2), ("", 0.03)),  # depthwise layers diverge at a ResNet's rates
