@@ -72,7 +72,7 @@ def main(
     folder: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="Folder of photos.")],
     model: Model = str(PUBLISHED),
     labels: Annotated[
-        Path | None, typer.Option(help="CSV with file,class_name  [default: subfolders are classes]")
+        Path | None, typer.Option(help="CSV with file,class_name.", show_default="subfolders are classes")
     ] = None,
     out: Annotated[Path, typer.Option(help="CSV file to write.")] = Path("predictions.csv"),
     scores: Annotated[Path | None, typer.Option(help="JSON file to write the metrics to.")] = None,

@@ -1,7 +1,7 @@
 """Constants, class names and the base error.
 
 `stanford_cars.txt` lists the 196 class names of Stanford Cars in the order of the official devkit (`cars_meta.mat`):
-line i is label i - 1. The order is not alphabetical. Other data sets bring their own names; nothing assumes 196.
+line i is label i - 1. The order is not alphabetical. Other datasets have their own names; no code assumes 196.
 """
 
 import re
@@ -62,7 +62,7 @@ class CarName:
 def parse_class_name(class_name: str) -> CarName:
     """Split a class name of the form "Make Model Body Year", as used by Stanford Cars.
 
-    Names of other data sets are parsed as far as possible: an unknown body style stays in `model`.
+    Names of other datasets are parsed as far as possible: an unknown body style stays in `model`.
 
     >>> parse_class_name("Ram C/V Cargo Van Minivan 2012")
     CarName(class_name='Ram C/V Cargo Van Minivan 2012', make='Ram', model='C/V Cargo Van', body='Minivan', year=2012)

@@ -1,6 +1,6 @@
-"""The command line `twincar`. Each command parses its options, calls one function of the package and prints the result.
+"""The command line `twincar`; `twincar --help` lists its commands.
 
-twincar --help
+Each command parses its options, calls functions of the package and prints the result.
 """
 
 import sys

@@ -25,7 +25,10 @@ out, err = Console(), Console(stderr=True)
 echo = partial(out.print, markup=False, highlight=False, soft_wrap=True)  # no markup: paths can contain brackets
 
 Model = Annotated[
-    str, typer.Option(help="Model folder, Hub repo (user/repo[@revision]) or .pth checkpoint of an original system.")
+    str,
+    typer.Option(
+        help="Model folder, Hub repo (user/repo or user/repo@revision) or .pth checkpoint of an original system."
+    ),
 ]
 Data = Annotated[Path, typer.Option(help="Folder that `twincar prepare` wrote.")]
 

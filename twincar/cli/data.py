@@ -69,7 +69,7 @@ def crop(
     ] = 20,
     margin: Annotated[int, typer.Option(min=0, help="Pixels of context around the box.")] = BOX_MARGIN,
     size: Annotated[
-        int | None, typer.Option(min=16, max=4096, help="Resize to a square of this side  [default: no resize]")
+        int | None, typer.Option(min=16, max=4096, help="Resize to a square of this side.", show_default="no resize")
     ] = None,
     overwrite: Annotated[bool, typer.Option(help="Crop all again. Originals are never overwritten.")] = False,
 ) -> None:

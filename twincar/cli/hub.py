@@ -23,7 +23,7 @@ def push(
     folder: Annotated[Path, typer.Argument(help="Model folder.")],
     repo: Repo,
     private: Private = False,
-    revision: Annotated[str | None, typer.Option(help="Branch, created if missing  [default: main]")] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, created if missing.", show_default="main")] = None,
     message: Message = None,
     dry_run: DryRun = False,
 ) -> None:
@@ -47,7 +47,7 @@ def push(
 def pull(
     name: Annotated[str, typer.Argument(help="user/repo or user/repo@revision (a branch, a tag or a commit).")],
     out_folder: Annotated[
-        Path | None, typer.Option("--out", help="Model folder to write  [default: models/<repo>]")
+        Path | None, typer.Option("--out", help="Model folder to write.", show_default="models/<repo>")
     ] = None,
 ) -> None:
     """Download a model from the Hugging Face Hub into a folder."""
@@ -61,7 +61,8 @@ def pull(
 def space(
     name: Annotated[str, typer.Argument(metavar="SPACE", help="Name of the Space on the Hub: user/space.")],
     model: Annotated[
-        str | None, typer.Option(help="Hub model to serve, pinned to its current commit  [default: models/twincar]")
+        str | None,
+        typer.Option(help="Hub model to serve, pinned to its current commit.", show_default="models/twincar"),
     ] = None,
     private: Private = False,
     message: Message = None,
@@ -99,7 +100,7 @@ def export(
     to: Annotated[Engine, typer.Option(help="Target engine.")],
     model: Model = str(PUBLISHED),
     out_file: Annotated[
-        Path | None, typer.Option("--out", help="File to write  [default: twincar.onnx, .xml or .pt]")
+        Path | None, typer.Option("--out", help="File to write.", show_default="twincar.onnx, .xml or .pt")
     ] = None,
 ) -> None:
     """Export a model to ONNX Runtime, OpenVINO or TorchScript, and compare its results with torch."""

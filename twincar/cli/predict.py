@@ -33,7 +33,7 @@ def predict(
     engine: Annotated[
         str | None,
         typer.Option(
-            help="torch or openvino, optionally with a precision (openvino:f32), or ray  [default: the fastest]"
+            help="torch or openvino, optionally with a precision (openvino:f32), or ray.", show_default="the fastest"
         ),
     ] = None,
 ) -> None:
@@ -103,10 +103,10 @@ def _print_answer(file: str, answer: dict | str) -> None:
 
 @app.command()
 def explain(
-    photo: Path,
+    photo: Annotated[Path, typer.Argument(help="Photo of a car.")],
     out_file: Annotated[Path, typer.Option("--out", help="Picture file to write: .png, .jpg or .webp.")],
     class_name: Annotated[
-        str | None, typer.Option("--class", help="Class to draw the evidence for  [default: the most probable]")
+        str | None, typer.Option("--class", help="Class to draw the evidence for.", show_default="the most probable")
     ] = None,
     method: Annotated[
         str,

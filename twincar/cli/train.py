@@ -20,19 +20,29 @@ def train(
     recipe: Annotated[RecipeName, typer.Option(help="Recipe to train.")] = DEFAULT,
     data: Data = Path("data"),
     init: Annotated[str, typer.Option(help="Initial weights: imagenet (downloaded), a file, or none.")] = "imagenet",
-    out_folder: Annotated[Path | None, typer.Option("--out", help="Folder of the run  [default: runs/RECIPE]")] = None,
-    resume: Annotated[
-        bool, typer.Option(help="Resume a run in this folder after its last complete epoch; otherwise it is an error.")
-    ] = True,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Number of epochs  [default: the recipe's]")] = None,
-    size: Annotated[int | None, typer.Option(min=32, help="Image size in all epochs  [default: the recipe's]")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Batch size  [default: the recipe's]")] = None,
-    backbone: Annotated[
-        str | None, typer.Option(help="timm backbone, such as vit_small_patch16_224  [default: the recipe's]")
+    out_folder: Annotated[
+        Path | None, typer.Option("--out", help="Folder of the run.", show_default="runs/RECIPE")
     ] = None,
-    attention_heads: Annotated[int | None, typer.Option(min=1, help="Attention heads of the bilinear network.")] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            help="Resume a run in this folder after its last complete epoch; with --no-resume that is an error."
+        ),
+    ] = True,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Number of epochs.", show_default="the recipe's")] = None,
+    size: Annotated[
+        int | None, typer.Option(min=32, help="Image size in all epochs.", show_default="the recipe's")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Batch size.", show_default="the recipe's")] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="timm backbone, such as vit_small_patch16_224.", show_default="the recipe's")
+    ] = None,
+    attention_heads: Annotated[
+        int | None, typer.Option(min=1, help="Attention heads of the bilinear network.", show_default="the recipe's")
+    ] = None,
     margin: Annotated[
-        float | None, typer.Option(min=0.0, max=1.5, help="Train a cosine head with this angular margin (ArcFace).")
+        float | None,
+        typer.Option(min=0.0, max=1.5, help="Train a cosine head with this angular margin in radians (ArcFace)."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 42,
     workers: Annotated[int, typer.Option(min=0, help="Number of data loading processes.")] = 1,
@@ -40,7 +50,7 @@ def train(
     devices: Annotated[str, typer.Option(help="Devices per host, or auto.")] = "auto",
     nodes: Annotated[int, typer.Option(min=1, help="Number of hosts.")] = 1,
     precision: Annotated[
-        str | None, typer.Option(help="Lightning precision, such as bf16-mixed  [default: by hardware]")
+        str | None, typer.Option(help="Lightning precision, such as bf16-mixed.", show_default="by hardware")
     ] = None,
 ) -> None:
     """Train a recipe and publish its best epoch into OUT/model."""
@@ -90,8 +100,10 @@ def publish(
     data: Data = Path("data"),
     out_folder: Annotated[Path, typer.Option("--out", help="Model folder to write.")] = PUBLISHED,
     name: Annotated[str, typer.Option(help="Name of the model, for its card.")] = "TwinCar",
-    size: Annotated[int | None, typer.Option(help="Image size at inference  [default: the recipe's]")] = None,
-    flip: Annotated[bool | None, typer.Option(help="Also process the mirror image  [default: the recipe's]")] = None,
+    size: Annotated[int | None, typer.Option(help="Image size at inference.", show_default="the recipe's")] = None,
+    flip: Annotated[
+        bool | None, typer.Option(help="Also process the mirror image.", show_default="the recipe's")
+    ] = None,
 ) -> None:
     """Evaluate the best epoch of a run on the val pictures and write its model folder."""
     from twincar.data.table import load_table
@@ -107,7 +119,7 @@ def quantize(
     model: Annotated[Path, typer.Option(help="Model folder; the ranges are written into it.")] = PUBLISHED,
     data: Data = Path("data"),
 ) -> None:
-    """Calibrate the 8-bit ranges of a published model and measure the accuracy in 8 bits. Part of `publish`."""
+    """Calibrate the 8-bit ranges of a published model and measure its accuracy in 8 bits, as `publish` does."""
     from twincar.data.table import load_table
     from twincar.modeling.hub import model_folder
     from twincar.modeling.publishing import quantize as quantizing

@@ -1,1 +1,1 @@
-"""Data preparation: images on disk to one table."""
+"""Data preparation: pictures on disk to one table."""

@@ -246,7 +246,7 @@ def _by_class(folders: list[Path], annotations: pd.DataFrame, names: list[str] |
         splits["train"] = classes
     class_names = {canonical_class_name(folder.name) for classes in splits.values() for folder in classes}
     if names and not class_names <= set(map(canonical_class_name, names)):
-        names = None  # names.csv belongs to another data set
+        names = None  # names.csv belongs to another dataset
     ids = names or list(STANFORD_CARS)
     if len(annotations) and not class_names <= set(map(canonical_class_name, ids)):
         notes.append("The annotations found are not about these classes and are not used.")

@@ -18,7 +18,7 @@ CROP_FILE = "crop.json"  # marks a folder of pictures that are already cropped t
 
 
 class DataError(TwinCarError):
-    """Something is wrong with the data."""
+    """The data cannot be used; the message is one sentence for the user."""
 
 
 @dataclass
@@ -29,7 +29,7 @@ class Listing:
         layout: Name of the source's layout.
         rows: One row for each picture, with COLUMNS. `split` is the source's own (train, val or test), `where` is the
             annotation's file and row, `reason` is why the row cannot be used, or "".
-        names: Class names in label order, if the source defines one.
+        names: Class names in label order, if the source defines them.
         notes: Sentences about what was left out.
     """
 

@@ -1,4 +1,4 @@
-"""Prepare a data set: any layout of Stanford Cars, or of your own cars, becomes one table.
+"""Dataset preparation: any layout of Stanford Cars, or of your own cars, becomes one table.
 
     twincar prepare SOURCE --out data/      # SOURCE: a folder, parquet files, or owner/name on the Hugging Face Hub
 
@@ -64,7 +64,7 @@ class Summary:
     def describe(self) -> str:
         """Summarize in a few sentences, one per line."""
         usable, rejected = sum(self.splits.values()), sum(self.rejected.values())
-        classes = "Stanford Cars, labels in the devkit's order" if self.is_stanford_cars else "labels of this data set"
+        classes = "Stanford Cars, labels in the devkit's order" if self.is_stanford_cars else "labels of this dataset"
         lines = [
             f"Layout: {self.layout}; {count(self.n_classes, 'class', 'classes')} ({classes}).",
             f"{count(usable, 'picture')}: " + ", ".join(f"{n:,} {s}" for s, n in self.splits.items() if n) + ".",
@@ -89,7 +89,7 @@ def prepare(
     progress: bool = True,
     endpoint: str | None = None,
 ) -> Summary:
-    """Prepare a data set: write `out`/cars.csv, `out`/rejected.csv and `out`/duplicates.csv.
+    """Prepare a dataset: write `out`/cars.csv, `out`/rejected.csv and `out`/duplicates.csv.
 
     A run that was killed can be started again: tables are written atomically, and pictures that are already written
     are kept.

@@ -1,1 +1,1 @@
-"""Image features: photos to tensors."""
+"""Photos to tensors: decoding, transforms, augmentations and a cache."""

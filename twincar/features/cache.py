@@ -53,7 +53,7 @@ def cached_pictures(
 
 
 def _check_disk_space(folder: Path, needed: int) -> None:
-    """Checked beforehand: a memory-mapped file on a full disk ends the process without a message (SIGBUS)."""
+    """Raise TwinCarError if space is short: a memory-mapped file on a full disk kills the process with SIGBUS."""
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise TwinCarError(

@@ -1,7 +1,7 @@
 """Copy-paste augmentation: cars pasted onto other photos, as training scenes with known boxes.
 
-Images of Stanford Cars that are cropped to their boxes show no surroundings, and the backgrounds show no road. The
-scenes are not realistic, but they separate car from background, which is what a detector needs.
+Pictures of Stanford Cars that are cropped to their boxes have no surroundings to train a detector on. The scenes are
+not realistic (the backgrounds need not show a road), but they separate car from background, which a detector needs.
 """
 
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class Car:
 def copy_paste(car: Car, background: np.ndarray, size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Paste a car at a random position onto a random crop of a background, squashed to a square.
 
-    The context around the car fades into the background, so that no sharp edge gives the box away.
+    The context around the car fades into the background, so that the box has no sharp edge.
 
     Args:
         car: The car to paste.

@@ -1,6 +1,6 @@
 """Comparison of the recipes with each other and with the original systems, in one table.
 
-twincar compare --reports reports        # writes reports/recipes.csv and prints the table of README.md
+`twincar compare --reports reports` writes reports/recipes.csv and prints the table of README.md.
 """
 
 import json

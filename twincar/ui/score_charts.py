@@ -195,8 +195,8 @@ def recipes(table: pd.DataFrame, measure: str) -> go.Figure:
     labels = [
         f"<b>{name}</b>" + ("" if full else " (shortened)") for name, full in zip(rows["recipe"], whole, strict=True)
     ]
-    seed = rows.get(f"original_{measure}", pd.Series(np.nan, rows.index))
-    start = max(min(low.min(), seed.min() if seed.notna().any() else 1) - 0.06, 0) if len(rows) else 0
+    original = rows.get(f"original_{measure}", pd.Series(np.nan, rows.index))
+    start = max(min(low.min(), original.min() if original.notna().any() else 1) - 0.06, 0) if len(rows) else 0
     dots = go.Scatter(
         x=rows[measure].tolist(), y=rows.index.tolist(), mode="markers", customdata=rows["recipe"].tolist(),
         error_x={"type": "data", "symmetric": False, "array": (high - rows[measure]).tolist(),
@@ -206,7 +206,7 @@ def recipes(table: pd.DataFrame, measure: str) -> go.Figure:
         hovertemplate="%{customdata}: %{x:.1%}<extra></extra>",
     )  # fmt: skip
     reported = go.Scatter(
-        x=seed.tolist(), y=rows.index.tolist(), mode="markers", customdata=rows["recipe"].tolist(),
+        x=original.tolist(), y=rows.index.tolist(), mode="markers", customdata=rows["recipe"].tolist(),
         marker={"color": AMBER, "size": 11, "symbol": "diamond"},
         hovertemplate="%{customdata}, original result: %{x:.1%}<extra></extra>",
     )  # fmt: skip

@@ -42,7 +42,9 @@ class Detector(nn.Module):
 
     def __init__(self, channels: int):
         super().__init__()
-        self.register_buffer("scale", torch.ones(()))  # mean square of the features: it differs by orders of magnitude
+        self.register_buffer(
+            "scale", torch.ones(())
+        )  # mean square of the features; between networks it differs by orders of magnitude
         self.layers = nn.Sequential(
             nn.Dropout2d(0.3),
             nn.Conv2d(channels, HIDDEN_CHANNELS, 1),
@@ -87,7 +89,7 @@ class Detector(nn.Module):
         except (SafetensorError, OSError, KeyError, RuntimeError) as error:
             raise TwinCarError(
                 f"{path} cannot be read: run `twincar fit-detector` again, or delete the file and the entry "
-                f"`detector` of config.json to do without ({error})."
+                f"`detector` of config.json to use the model without a detector ({error})."
             ) from error
 
 
@@ -99,7 +101,7 @@ def fit(features: Tensor, boxes: np.ndarray, epochs: int = 24, batch_size: int =
         boxes: (N, 4) box of each car, as of `Box`.
         epochs: Number of passes over the pictures.
         batch_size: Number of pictures in a step.
-        seed: Of the random numbers.
+        seed: Random seed.
     """
     torch.manual_seed(seed)
     rows, columns = features.shape[2:]
@@ -123,11 +125,11 @@ def fit(features: Tensor, boxes: np.ndarray, epochs: int = 24, batch_size: int =
 
 
 def find_boxes(coverage: np.ndarray, limit: int = 4) -> list[Box]:
-    """Find the cars in one picture, one after the other.
+    """Find the boxes of the cars in one picture, one after the other.
 
     Args:
         coverage: (h, w) fraction (0-1) of each cell that cars cover.
-        limit: Highest number of boxes.
+        limit: Maximum number of boxes.
 
     Returns:
         Their boxes, the largest first; an empty list for none.

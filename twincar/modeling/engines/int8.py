@@ -10,7 +10,7 @@ a residual block is not rounded again.
 
 NNCF is not used: with these few lines the weights stay in the model's one file, the ranges are a few kilobytes of text,
 and the flagship loses no accuracy (`python -m benchmarks.engine_agreement`), while NNCF's defaults cost 0.6 points
-(`twincar export --to int8` of revision 4952669).
+(measured at revision 4952669 with `twincar export --to int8`, which was removed since).
 """
 
 from collections.abc import Iterable

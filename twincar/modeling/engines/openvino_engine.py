@@ -33,7 +33,7 @@ from twincar.modeling.engines.int8 import Ranges, quantize_graph
 if TYPE_CHECKING:
     import openvino
 
-# Highest accepted `_deviation`. The random shapes exceed int8 ranges more often than photos do; a processor whose int8
+# Largest accepted `_deviation`. The random shapes exceed int8 ranges more often than photos do; a processor whose int8
 # sums overflow, or the ranges of another network, deviate far more.
 TOLERANCE = {"f32": 1e-3, "bf16": 5e-2, "int8": 0.2}
 CAPABILITIES = {"bf16": "BF16", "int8": "INT8"}  # OpenVINO's names of what the processor must support

@@ -1,6 +1,6 @@
 """Evaluate a published model on a split of a dataset: scores, predictions and per-class metrics.
 
-twincar evaluate --model models/twincar --data data/ --split val
+On the command line: `twincar evaluate --model models/twincar --data data/ --split val`.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -63,7 +63,7 @@ def evaluate(predictor: Predictor, table: pd.DataFrame, split: str, *, progress:
     Args:
         predictor: A published model.
         table: A prepared table.
-        split: "train", "val" or "test".
+        split: "train", "val", "test" or "holdout".
         progress: Whether to show a progress bar.
 
     Raises:

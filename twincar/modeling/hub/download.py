@@ -3,8 +3,8 @@
 The Hub client retries rate limits (429), server errors (5xx) and interrupted connections, and resumes partial
 downloads. This module adds:
 
-* A probe. The client retries an unreachable Hub for 25 seconds per file; two short requests find that out in about a
-  second, so that a page starts quickly from the cache.
+* A probe. The client retries an unreachable Hub for more than 20 seconds per file; two short requests find that out in
+  about a second, so that a page starts quickly from the cache.
 * A checksum. The client compares file sizes only; here the content must match the SHA-256 under which the Hub lists it.
 """
 

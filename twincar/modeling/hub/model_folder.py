@@ -229,7 +229,7 @@ def load_legacy(path: Path) -> CarModel:
     `fc.3`).
 
     Raises:
-        ModelError: The head is another one.
+        ModelError: The head is neither of the two.
     """
     state = weights.read_state_dict(path)
     head = "two_layer" if "fc.3.weight" in state else "linear"

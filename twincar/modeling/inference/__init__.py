@@ -1,1 +1,1 @@
-"""Answers for photos: the predictor, calibrated probabilities, class activation maps, and the answer in words."""
+"""Answers for photos: the predictor, calibrated probabilities, class activation maps, and sentences."""

@@ -109,7 +109,7 @@ def cross_fitted(logits: Tensor, labels: Tensor, folds: int = 10, repeats: int =
         labels: (N,) true classes, 0 to K-1.
         folds: Number of folds.
         repeats: Number of random splits into folds; the result is their mean.
-        seed: Of the splits.
+        seed: Random seed of the splits.
 
     Returns:
         (N, K) probabilities.

@@ -25,7 +25,7 @@ SURE = (  # lowest probability -> text
 
 @dataclass(frozen=True)
 class Description:
-    """An answer in words.
+    """The sentences of an answer, and their parts.
 
     Attributes:
         state: "car" (one class), "model" or "make" (several classes of one), "unsure" (none of these), "unknown"
@@ -60,7 +60,7 @@ def describe(answer: "Prediction", where: str = "this photo") -> Description:
 
     Args:
         answer: What to describe.
-        where: What was read, if it is less than the photo.
+        where: Name of the area that was read, if it is not the whole photo.
     """
     best = answer.top(1)[0]
     if answer.is_car is False:
@@ -102,7 +102,7 @@ def as_dict(answer: "Prediction", k: int = 5) -> dict[str, Any]:
 
     Returns:
         `said` (the sentences), `top` (the k most probable classes), `makes` (the three most probable makes), `is_car`,
-        `is_known`, `box` (the car that was answered) and `others` (boxes of the other cars).
+        `is_known`, `box` (the car that the answer is for) and `others` (boxes of the other cars).
     """
     makes = list(answer.makes().items())[:3]
     return {

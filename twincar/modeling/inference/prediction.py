@@ -1,6 +1,6 @@
 """The answer for one photo: probabilities, boxes, evidence and similar classes. `predictor.py` creates it.
 
-Everything is computed when it is asked for, from the features and logits of the passes that were made.
+Heatmaps, scores and rankings are computed on demand, from the features and logits of the network's passes.
 """
 
 from collections import defaultdict
@@ -78,8 +78,8 @@ class Prediction:
     Attributes:
         photo: The upright RGB picture.
         class_names: The K classes of the model.
-        cars: Boxes of the cars in the photo, as fractions of its width and height. The first one is the car that was
-            answered. Empty where none was searched for or found.
+        cars: Boxes of the cars in the photo, as fractions of its width and height. The first one is the car that
+            the answer is for. Empty where none was searched for or found.
         logits: (K,) floats before calibration, averaged over the passes.
         probabilities: (K,) floats that sum to 1.
     """
@@ -153,7 +153,7 @@ class Prediction:
 
     @property
     def box(self) -> Pixels | None:
-        """The car that was answered, in pixels of `photo`; None where none was found."""
+        """The car that the answer is for, in pixels of `photo`; None where none was found."""
         return to_pixels(self.cars[0], self.photo.size) if self.cars else None
 
     @property
@@ -246,7 +246,7 @@ class Prediction:
         return float(self.probabilities[self._label(class_name)])
 
     def difference(self, class_name: str, other: str) -> np.ndarray:
-        """What in the photo separates two classes, as an (H, W) float32 map in -1 to 1 at the photo's size.
+        """The evidence that separates two classes, as an (H, W) float32 map in -1 to 1 at the photo's size.
 
         Positive where the photo supports `class_name` more than `other`. The values are differences of logits divided
         by the largest magnitude; see `explain.difference`.

@@ -35,14 +35,14 @@ from twincar.modeling.inference.calibration import Calibration
 from twincar.modeling.inference.prediction import ModelContext, Pass, Prediction
 
 STATISTICS = (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD))  # defaults for a config that names none
-FILLED = 0.8  # fraction of the photo from which on a box needs no second pass: it is cropped as in training already
+FILLED = 0.8  # a box with margin that covers this fraction of the photo needs no second pass
 READERS = min(os.cpu_count() or 1, 8)  # threads that decode photos while the network runs
 OVERSAMPLING = 2  # a photo of that many times the network's side is squashed to the same picture as a larger one
-REFERENCE = "torch:f32"  # the engine of all published figures: the same on every machine
+REFERENCE = "torch:f32"  # the engine of all published scores: the same on every machine
 
 
 class Predictor:
-    """A published model, ready to answer. Safe to call from several threads.
+    """A published model that answers photos. Safe to call from several threads.
 
     Args:
         model: As loaded by `model_folder.load`.
@@ -84,7 +84,7 @@ class Predictor:
 
         Raises:
             ModelError: There is no such model, or it cannot be fetched or read.
-            EngineError: The engine does not exist here.
+            EngineError: The engine is unknown or not available on this machine.
         """
         return cls(model_folder.load(repo_or_folder, **hub_options), device, engine)
 
@@ -102,8 +102,8 @@ class Predictor:
                 large photo is then decoded faster. Ignored together with `box`, which is in pixels of the full size.
 
         Raises:
-            PhotoError: `photo` is no readable picture.
-            TwinCarError: The box does not lie in the photo.
+            PhotoError: `photo` is not a readable picture.
+            TwinCarError: The box is not inside the photo.
         """
         if box is None:
             return self._answer([self._read(photo, side and max(side, self._side_needed(refine)))], refine)[0]
@@ -117,8 +117,8 @@ class Predictor:
     ) -> list[Prediction | PhotoError]:
         """Answer many photos, in order.
 
-        A photo that cannot be read gives its PhotoError in its place, and the others are answered all the same. So does
-        a PhotoError among the photos, from a reader that found no file to hand over.
+        A photo that cannot be read gives a PhotoError in its place; the others are answered. A PhotoError among the
+        photos, from a reader that could not read a file, is returned as it is.
         """
         return list(self.stream(photos, batch_size, refine))
 
@@ -127,8 +127,8 @@ class Predictor:
     ) -> Iterator[Prediction | PhotoError]:
         """Like `batch`, but yields each answer when it is ready.
 
-        Memory holds one or two batches, however many photos there are, and smaller ones where photos are so large that
-        they reach MAX_PIXELS together. The next photos are decoded while the network runs.
+        At most two batches are in memory. A batch ends early when its photos together have MAX_PIXELS pixels. The next
+        photos are decoded while the network runs.
 
         Args:
             photos: As for `batch`.

@@ -1,4 +1,4 @@
-"""The networks and the contract that all of them follow (timm's).
+"""Network architectures, with timm's interface.
 
     forward_features(images: (N, 3, H, W)) -> features (N, C, h, w)
     forward_head(features)                 -> logits (N, num_classes)
@@ -36,7 +36,7 @@ class Network(nn.Module):
 
     Attributes:
         width: Number of channels C of the features.
-        mean: Mean (0-1) of each color channel of the pictures that the start weights were trained on.
+        mean: Mean (0-1) of each color channel of the pictures that the initial weights were trained on.
         std: Their standard deviation.
         fc: The last layers, from pooled features to logits.
     """
@@ -295,7 +295,7 @@ class BilinearNet(Network):
         return self.backbone.stage(rest) if top == "backbone" else top
 
     def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
-        """Load, with the keys renamed that were called otherwise before 0.2.0."""
+        """Load a state dict; keys of versions before 0.2.0 are renamed."""
         old = f"{prefix}trunk."
         for key in [key for key in state_dict if key.startswith(old)]:
             state_dict[f"{prefix}backbone.{key.removeprefix(old)}"] = state_dict.pop(key)

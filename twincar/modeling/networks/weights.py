@@ -1,4 +1,4 @@
-"""Reading weights files: start weights of a training, checkpoints of other projects; rounding to half precision.
+"""Weights files: reading initial weights and checkpoints of other projects; rounding to half precision.
 
 Only safetensors, and torch files read with weights_only=True: no code in a weights file is run.
 """
@@ -22,7 +22,7 @@ class WeightsError(TwinCarError):
 
 
 def initialize(network: Network, init: str, name: str, conv_rms: float | None = None) -> None:
-    """Load start weights into the backbone, in place; the head stays random.
+    """Load initial weights into the backbone, in place; the head stays random.
 
     Args:
         network: A network of `architectures.build`.
@@ -50,11 +50,11 @@ def initialize(network: Network, init: str, name: str, conv_rms: float | None = 
 def rescale(backbone: nn.Module, rms: float) -> None:
     """Scale the weights of every convolution in front of a batch norm to this root mean square, in place.
 
-    The norm's running statistics are scaled with them, so the output stays the same. But the scale decides what a
-    learning rate and a weight decay do (van Laarhoven, arXiv:1706.05350), and files differ in it: the last two stages
-    of a ResNet50 have 0.02 to 0.09 in torchvision's and 0.35 to 0.41 in the product-quantized one, of which Adam's
-    steps change a far smaller part. Where a norm does not directly follow its convolution, as in pre-activation
-    networks, nothing changes.
+    The norm's running statistics are scaled with them, so the output stays the same. But the effect of a learning
+    rate and a weight decay depends on the scale (van Laarhoven, arXiv:1706.05350), which differs between files: the
+    last two stages of a ResNet50 have 0.02 to 0.09 in torchvision's and 0.35 to 0.41 in the product-quantized one,
+    where Adam's steps are relatively far smaller. Where a norm does not directly follow its convolution, as in
+    pre-activation networks, nothing changes.
     """
     layers = [layer for layer in backbone.modules() if isinstance(layer, nn.Conv2d | nn.BatchNorm2d)]
     pairs = [

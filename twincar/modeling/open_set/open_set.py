@@ -101,7 +101,7 @@ class OpenSet:
         """Read `open_set.safetensors`.
 
         Raises:
-            TwinCarError: The file cannot be read or lacks something.
+            TwinCarError: The file cannot be read or lacks an entry.
         """
         try:
             with safe_open(path, "pt") as file:
@@ -118,7 +118,7 @@ class OpenSet:
         except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise TwinCarError(
                 f"{path} cannot be read: run `twincar fit-open-set` again, or delete the file and the entry `open_set` "
-                f"of config.json to do without ({error})."
+                f"of config.json to use the model without it ({error})."
             ) from error
 
 

@@ -81,15 +81,15 @@ def separation(inside: np.ndarray, outside: np.ndarray) -> dict[str, float]:
 def left_out_classes(logits: Tensor, pooled: Tensor, means: Tensor, labels: Tensor, seed: int = 0) -> list[dict]:
     """How well each of `SCORES` separates known classes from classes that are left out.
 
-    In each of ten draws the logits and means of a fifth of the classes are removed. The network was trained on those
-    classes all the same, so cars of classes it was not trained on may be harder.
+    In each of ten draws the logits and means of a fifth of the classes are removed. The network was still trained on
+    those classes, so cars of classes it was not trained on may be harder.
 
     Args:
-        logits: (N, K) logits over the model's temperature.
+        logits: (N, K) logits, divided by the model's temperature.
         pooled: (N, C) pooled features.
         means: (K, C) class means.
         labels: (N,) classes.
-        seed: Of the draws.
+        seed: Random seed of the draws.
 
     Returns:
         A row for each score with its name and the means of `auroc` and `fpr95`, the best first.

@@ -3,8 +3,8 @@
     twincar fit-open-set --model models/twincar --data data/ --not-cars photos/
 
 The network itself is not trained. Class means are computed from its features of the training pictures; the log-odds of
-"a car" are fitted on copy-paste scenes against photos without cars. The thresholds are set on the validation pictures,
-which are used for nothing else here.
+"a car" are fitted on copy-paste scenes against photos without cars. The thresholds and the confusions come from the
+validation pictures, which nothing else is fitted on.
 """
 
 from collections.abc import Iterator

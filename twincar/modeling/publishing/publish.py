@@ -1,6 +1,6 @@
 """Publish a training run as a model folder, and evaluate it on the validation pictures.
 
-twincar publish runs/flagship --data data/ --out models/twincar
+On the command line: `twincar publish runs/flagship --data data/ --out models/twincar`.
 """
 
 import json

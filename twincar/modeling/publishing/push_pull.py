@@ -1,7 +1,6 @@
 """Upload a published model to the Hugging Face Hub, and download it into a folder.
 
-twincar push models/twincar user/repo --dry-run
-twincar pull user/repo@main --out models/mine
+On the command line: `twincar push models/twincar user/repo --dry-run`, `twincar pull user/repo@main --out models/mine`.
 """
 
 import shutil

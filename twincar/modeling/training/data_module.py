@@ -26,11 +26,11 @@ class PictureDataset(Dataset):
 
     Args:
         pictures: (rows, side, side, 3) uint8 cache.
-        rows: (N,) rows of this data set.
+        rows: (N,) rows of this dataset.
         labels: (N,) their labels.
         transform: Augmentation of (3, side, side) uint8; None resizes to `size`.
         size: Side in pixels without a transform.
-        seed: Of the random numbers of the transform.
+        seed: Random seed of the transform.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class PictureDataset(Dataset):
 
 
 def collate(items: list[tuple]) -> list[Tensor]:
-    """Collate a batch: (N, 3, H, W) pictures, channels_last in memory, and a (N,) tensor for each of the numbers."""
+    """Collate a batch: (N, 3, H, W) pictures, channels_last in memory, and (N,) labels and rows."""
     pictures, *others = zip(*items, strict=True)
     batch = torch.stack([picture.permute(1, 2, 0) for picture in pictures]).permute(0, 3, 1, 2)
     return [batch, *map(torch.tensor, others)]
@@ -92,7 +92,7 @@ class CarData(LightningDataModule):
         recipe: The recipe.
         cache: Folder of the cached pictures.
         workers: Number of worker processes.
-        seed: Of the run.
+        seed: Random seed of the run.
     """
 
     def __init__(self, table: pd.DataFrame, recipe: Recipe, cache: Path, workers: int, seed: int):
@@ -140,7 +140,7 @@ class CarData(LightningDataModule):
             data,
             self.recipe.batch_size,
             sampler=sampler,
-            generator=torch.Generator().manual_seed(seed),  # otherwise the loader draws from MixUp's
+            generator=torch.Generator().manual_seed(seed),  # otherwise the loader would use the generator of MixUp
             num_workers=self.workers,
             collate_fn=collate,
             pin_memory=torch.cuda.is_available(),

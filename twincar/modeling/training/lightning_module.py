@@ -18,7 +18,7 @@ from twincar.modeling.training.recipes import Recipe, monitor_mode
 
 
 def epoch_seed(seed: int, epoch: int) -> int:
-    """Seed of an epoch. It depends on the epoch alone, so a resumed run repeats what the killed one would have done."""
+    """Seed of an epoch, from the run's seed and the epoch only, so that a resumed run equals an uninterrupted one."""
     return seed + 1000 * epoch
 
 
@@ -33,10 +33,10 @@ class CarClassifier(LightningModule):
     pictures, so that the batches of several processes are joined without counting a padded picture twice.
 
     Args:
-        network: The network, with its start weights.
+        network: The network, with its initial weights.
         recipe: The recipe.
         num_classes: Number of classes.
-        seed: Of the run.
+        seed: Random seed of the run.
     """
 
     def __init__(self, network: Network, recipe: Recipe, num_classes: int, seed: int = 42):

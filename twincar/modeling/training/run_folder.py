@@ -1,9 +1,11 @@
-"""The folder of a training run. Its files are complete at any moment: a killed run loses only the current epoch.
+"""Files in the folder of a training run.
 
-recipe.json, run.json   the recipe, and the start weights, seed, number of pictures and machine
-metrics.csv             one row per epoch
-checkpoints/            last.ckpt to resume from, best.ckpt to publish
-.lock                   locked while a process trains in the folder
+    recipe.json, run.json   the recipe, and the initial weights, seed, number of pictures and machine
+    metrics.csv             one row per epoch
+    checkpoints/            last.ckpt to resume from, best.ckpt to publish
+    .lock                   locked while a process trains in the folder
+
+The files are complete at any moment: a killed run loses only the current epoch.
 """
 
 import io
@@ -164,7 +166,7 @@ def check_same_run(out: Path, config: dict) -> None:
 
 
 def write_run_files(out: Path, config: dict, init: str, trainer: Trainer) -> None:
-    """Write `recipe.json` and `run.json`, and copy the licence of the start weights if it is in their folder."""
+    """Write `recipe.json` and `run.json`, and copy the licence of the initial weights if it is in their folder."""
     licence = Path(init).with_name(f"LICENSE.{Path(init).stem}")
     if licence.is_file():
         shutil.copyfile(licence, out / "LICENSE")

@@ -71,7 +71,7 @@ def train(
             one is left unchanged.
         init: Start weights: "imagenet" (downloaded), "none" (random) or a weights file.
         resume: Whether to resume; False refuses a folder that contains a run.
-        seed: Of all random numbers.
+        seed: Random seed of the run.
         workers: Number of processes that read pictures.
         cache: Folder of the cached pictures; by default in `out`.
         precision: Lightning's name, such as "bf16-mixed"; by default the fastest.
@@ -86,7 +86,7 @@ def train(
     Raises:
         TwinCarError: `out` contains another run or is in use by one, the table lacks train or val pictures, or the disk
             is full.
-        WeightsError: The start weights do not fit the network.
+        WeightsError: The initial weights do not fit the network.
         DivergedError: The loss or the logits became NaN or infinite.
         KeyboardInterrupt: The user stopped it; the message says how to resume.
     """
