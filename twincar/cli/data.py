@@ -28,7 +28,7 @@ def prepare(
     statistics: Annotated[
         bool, typer.Option("--statistics", help="Also measure sizes, colors and sharpness of a sample: statistics.csv.")
     ] = False,
-    sample: Annotated[int, typer.Option(min=1, help="Number of pictures to measure.")] = 400,
+    sample: Annotated[int, typer.Option(min=1, help="Number of pictures to measure with --statistics.")] = 400,
     keep: Annotated[
         Path | None, typer.Option(help="Second folder to write the statistics to, for a page without pictures.")
     ] = None,
@@ -65,7 +65,12 @@ def crop(
     root_dir: Annotated[Path, typer.Option(help="Folder of pictures with boxes, as `prepare` reads or writes it.")],
     output_dir: Annotated[Path, typer.Option(help="Folder to write to, by split and class.")] = Path("cropped_images"),
     show_classes: Annotated[
-        int, typer.Option(min=0, max=400, help="Number of classes to list, the most frequent first; 0 for none.")
+        int,
+        typer.Option(
+            min=0,
+            max=400,
+            help="Number of classes to list and to show in samples.jpg, most frequent first; 0 for none.",
+        ),
     ] = 20,
     margin: Annotated[int, typer.Option(min=0, help="Pixels of context around the box.")] = BOX_MARGIN,
     size: Annotated[

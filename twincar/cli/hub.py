@@ -11,7 +11,9 @@ from twincar.cli.base import Model, app, echo, out, user_errors
 from twincar.config import PUBLISHED
 
 Repo = Annotated[str, typer.Argument(help="Name of the repo on the Hub: user/repo.")]
-Private = Annotated[bool, typer.Option("--private", help="Create the repo as private; no effect on an existing repo.")]
+Private = Annotated[
+    bool, typer.Option("--private", help="Create the repo as private; an error if it exists and is public.")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="List the files that would be uploaded, and upload nothing.")]
 Message = Annotated[str | None, typer.Option(help="Commit message.")]
 

@@ -92,7 +92,7 @@ def _cells(rows: pd.DataFrame, place: dict[str, int], colour: str, label: str) -
     return go.Heatmap(
         x=x + empty, y=y + empty, z=rows["count"].tolist() + [None] * len(empty), hovertext=pairs + [""] * len(empty),
         hovertemplate=f"%{{hovertext}} ({label})<extra></extra>", hoverongaps=False, showscale=False, zmin=0,
-        zmax=max(rows["count"].max(), 2) if len(rows) else 2, 
+        zmax=max(rows["count"].max(), 2) if len(rows) else 2,
         colorscale=[[0, faded(colour, 0.3)], [0.5, colour], [1, colour]],
     )  # fmt: skip
 
