@@ -119,7 +119,7 @@ def quantize(
     model: Annotated[Path, typer.Option(help="Model folder; the ranges are written into it.")] = PUBLISHED,
     data: Data = Path("data"),
 ) -> None:
-    """Measure a published model's activation ranges for 8-bit inference and its accuracy in 8 bits, as `publish` does."""
+    """Measure a model's activation ranges for 8-bit inference and its accuracy in 8 bits, as `publish` does."""
     from twincar.data.table import load_table
     from twincar.modeling.hub import model_folder
     from twincar.modeling.publishing import quantize as quantizing

@@ -280,7 +280,7 @@ def _crop_one(row: dict, margin: int, size: int | None) -> str:
         with atomic_write(row["target"]) as temporary:
             car.save(temporary, quality=QUALITY, icc_profile=car.info["icc_profile"])
     except OSError as error:
-        raise DataError(f"{row['target']} cannot be written ({error}): make room and start again.") from error
+        raise DataError(f"{row['target']} cannot be written ({error}): free some space and start again.") from error
     return ""
 
 

@@ -68,7 +68,7 @@ def download(repo: str, endpoint: str | None, progress: bool) -> tuple[Path, lis
         ]
     except GatedRepoError as error:
         raise DataError(
-            f"The Hub dataset {repo} asks you to accept its terms: do so on its page, then `hf auth login`."
+            f"The Hub dataset {repo} requires you to accept its terms: do so on its page, then `hf auth login`."
         ) from error
     except RepositoryNotFoundError as error:
         raise DataError(
@@ -178,5 +178,5 @@ def _write_once(target: Path, data: bytes) -> None:
             temporary.write_bytes(data)
     except OSError as error:
         raise DataError(
-            f"{target} cannot be written ({error.strerror}): make room or choose another folder."
+            f"{target} cannot be written ({error.strerror}): free some space or choose another folder."
         ) from error

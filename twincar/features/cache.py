@@ -57,8 +57,8 @@ def _check_disk_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise TwinCarError(
-            f"The training pictures take {needed / 1e9:.1f} GB in {folder}, where {free / 1e9:.1f} GB are free: "
-            "make room."
+            f"The training pictures take {needed / 1e9:.1f} GB in {folder}, where {free / 1e9:.1f} GB are available: "
+            "free some space."
         )
 
 

@@ -242,7 +242,7 @@ def test_a_half_written_picture_cache_is_deleted_by_the_next(data, tmp_path):
 def test_too_little_space_for_the_pictures_is_an_error_before_they_are_read(data, tmp_path, monkeypatch):
     usage = type("Usage", (), {"free": 1000})
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
-    with pytest.raises(TwinCarError, match=r"take .* GB in .*cache, where 0\.0 GB are free: make room"):
+    with pytest.raises(TwinCarError, match=r"take .* GB in .*cache, where 0\.0 GB are available: free some space"):
         train.train(small(), load_table(data), tmp_path / "run", cache=tmp_path / "cache", **OPTIONS)
 
 

@@ -36,8 +36,8 @@ class Backbone(nn.Module):
 
     Args:
         network: A network of `architectures.build`.
-        mean: Mean of its pictures, one number in 0-1 a channel.
-        std: Their standard deviation, likewise.
+        mean: Mean of its pictures, one number in 0-1 per channel.
+        std: Their standard deviation, one number per channel.
         detector: A `Detector` on its features. It computes in float32, whatever the precision of the network.
     """
 

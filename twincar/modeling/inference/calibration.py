@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 LOWEST, HIGHEST = 0.05, 20.0  # bounds of the temperature
-PRIOR_STD = 1.0  # of the normal prior on slope and intercept, so that a handful of pictures changes them little
+PRIOR_STD = 1.0  # of the normal prior on slope and intercept, so that a few pictures change them little
 MAX_LOSS = 0.99  # fraction of its lead that the top class may lose: it stays first, in single precision as well
 MAX_PROBABILITY = 1 - 1e-6  # probabilities are clipped to this before their log-odds are taken
 
@@ -130,7 +130,7 @@ def reliability(probabilities: Tensor, labels: Tensor, bins: int = 15) -> pd.Dat
     Args:
         probabilities: (N, K) probabilities.
         labels: (N,) true classes, 0 to K-1.
-        bins: Number of bins. They hold equally many pictures, so that none rests on a few.
+        bins: Number of bins. They hold equally many pictures, so that none is based on a few.
 
     Returns:
         One row per bin, lowest probability first: `confidence` and `accuracy` (means of the bin, 0-1), `count`, `low`

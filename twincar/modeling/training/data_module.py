@@ -115,7 +115,7 @@ class CarData(LightningDataModule):
 
     @property
     def _epoch(self) -> int:
-        assert self.trainer is not None  # Lightning sets it before it asks for a loader
+        assert self.trainer is not None  # Lightning sets it before it creates a loader
         return self.trainer.current_epoch
 
     def _split(self, name: str, **options) -> PictureDataset:
