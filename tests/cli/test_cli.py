@@ -35,7 +35,8 @@ def folder(tmp_path, car_photo):
 
 def test_help_lists_every_command():
     text = twincar("--help").output
-    commands = "prepare crop train publish evaluate compare report predict explain push pull space export"
+    commands = "prepare crop train publish quantize fit-detector fit-open-set evaluate compare report predict explain "
+    commands += "push pull space export"
     for command in commands.split():
         assert command in text
         assert "--" in twincar(command, "--help").output

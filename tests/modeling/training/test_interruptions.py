@@ -323,6 +323,7 @@ def test_a_folder_that_cannot_be_resumed_is_one_sentence(data, tmp_path):
         TwinCarError, match=r"another run \(seed 42 instead of 7; optimizer .* instead of .*choose another"
     ):
         run(small(epochs=1, optimizer="sgd" if small().optimizer != "sgd" else "adam"), data, tmp_path, seed=7)
+    run(small(epochs=1, summary="the same recipe in other words"), data, tmp_path)  # resumes
     with pytest.raises(TwinCarError, match="contains a run"):
         run(small(epochs=1), data, tmp_path, resume=False)
     with pytest.raises(TwinCarError, match=r"metrics\.csv cannot be created"):

@@ -157,7 +157,8 @@ def check_same_run(out: Path, config: dict) -> None:
             f"{out} has checkpoints, but no readable run.json and recipe.json ({error}): choose another `--out`."
         ) from error
     pairs = {key: (stored.get(key), config[key]) for key in config if key != "recipe"}
-    pairs |= {key: (stored["recipe"].get(key), value) for key, value in config["recipe"].items()}
+    # The summary is text for people: another wording is no other run.
+    pairs |= {key: (stored["recipe"].get(key), value) for key, value in config["recipe"].items() if key != "summary"}
     if differing := [f"{key} {old} instead of {new}" for key, (old, new) in pairs.items() if old != new]:
         raise TwinCarError(
             f"{out} contains another run ({'; '.join(differing)}): use the same settings to resume it, or choose "
