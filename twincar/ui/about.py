@@ -74,7 +74,7 @@ def tab(predictor: Predictor, page: gr.Blocks) -> None:
 
 
 def _model(predictor: Predictor) -> str:
-    config = predictor.config
+    config, classes = predictor.config, count(len(predictor.class_names), "class", "classes")
     tiles = "".join(
         f"<div><dt>{escape(title)}</dt><dd><b>{value}</b><span>{interval}</span></dd></div>"
         for title, value, interval in card.headline_scores(config.get("scores", {}))
@@ -83,6 +83,6 @@ def _model(predictor: Predictor) -> str:
     measured = f'<p>{card.measured_on(config)}</p><dl class="headlines">{tiles}</dl>' if tiles else ""
     return (
         f"<h2>{escape(config.get('name', 'TwinCar'))}</h2>"
-        f"<p>A {escape(config['architecture']['name'])} with {count(len(predictor.class_names), 'class', 'classes')}, "
-        f"in twincar {__version__}.</p>{measured}" + (f'<p class="small">{escape(remark)}</p>' if remark else "")
+        f"<p>A {escape(config['architecture']['name'])} network with {classes}; twincar {__version__}.</p>{measured}"
+        + (f'<p class="small">{escape(remark)}</p>' if remark else "")
     )

@@ -58,6 +58,11 @@ def _bold(sentence: str, names: tuple[str, ...]) -> str:
     return html
 
 
+def with_code(sentence: str) -> str:
+    """The sentence as HTML, with the parts in backticks as code."""
+    return re.sub("`([^`]+)`", r"<code>\1</code>", escape(sentence))
+
+
 def facts(guess: Guess) -> str:
     """A list of make, model, body and year, as far as the class name contains them."""
     parts = {"Make": guess.make, "Model": guess.model, "Body": guess.body, "Year": guess.year}
@@ -77,7 +82,7 @@ def top_list(top: list[Guess]) -> str:
 
 def top_info(prediction: Prediction | None) -> str:
     """The sentence under the heading of the top 5."""
-    select = "Select one to see the evidence for it."
+    select = "Select a class to see the evidence for it."
     if prediction and (prediction.is_car is False or prediction.is_known is False):
         return f"The percentages compare the known cars only. {select}"
     return select

@@ -12,6 +12,8 @@ import pandas as pd
 from gradio.components.plot import PlotData
 from gradio.context import Context
 
+from twincar.ui.answer_html import with_code
+
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
@@ -58,7 +60,7 @@ def view(title: str, elem_id: str, controls: Callable[[], Any] | None = None) ->
 
 def heading(title: str, sentence: str) -> str:
     """The HTML of a view's heading and sentence."""
-    return f'<div class="view"><h3>{escape(title)}</h3><p>{escape(sentence)}</p></div>'
+    return f'<div class="view"><h3>{escape(title)}</h3><p>{with_code(sentence)}</p></div>'
 
 
 def on_first_opening(fill: Callable[[], dict[Any, Any]], outputs: list) -> None:

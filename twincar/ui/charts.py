@@ -53,6 +53,7 @@ def ranked(
     figures: Sequence[str],
     hover: str,
     colours: Sequence[str] = CATEGORICAL,
+    full: float | None = None,
 ) -> go.Figure:
     """Horizontal bars from the top down, each with its label above it and its number at the end.
 
@@ -62,6 +63,7 @@ def ranked(
         figures: The number printed at the end of each row.
         hover: plotly's hovertemplate; the label is %{customdata}.
         colours: One per series.
+        full: The value of a bar of full width; the largest sum by default.
     """
     lines = max((label.count("<br>") + 1 for label in labels), default=1)
     row = BAR + LINE * lines
@@ -72,7 +74,7 @@ def ranked(
                marker_color=colour, hovertemplate=hover)
         for (name, values), colour in zip(bars.items(), colours, strict=False)
     ]  # fmt: skip
-    longest = max((sum(values) for values in zip(*bars.values(), strict=True)), default=1) or 1
+    longest = full or max((sum(values) for values in zip(*bars.values(), strict=True)), default=1) or 1
     text = {"y": [place - above for place in places], "mode": "text", "hoverinfo": "skip", "showlegend": False}
     short = ["<br>".join(shorten(line) for line in label.split("<br>")) for label in labels]
     traces.append(go.Scatter(text, x=[0] * len(labels), text=short, textposition="top right"))

@@ -124,7 +124,7 @@ def channel_means(statistics: pd.DataFrame) -> go.Figure:
             text=f"<b>{channel}</b>, mean {statistics[channel].mean():.0f}",
         )  # fmt: skip
     figure.update_yaxes(showgrid=False, showticklabels=False).update_xaxes(range=[0, 255], showgrid=False)
-    return figure.update_xaxes(row=3, title_text="channel mean, from 0 (dark) to 255 (bright)")
+    return figure.update_xaxes(row=3, title_text="mean of the channel (0–255)")
 
 
 def sharpness(statistics: pd.DataFrame) -> go.Figure:

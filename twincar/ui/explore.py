@@ -15,6 +15,7 @@ import pandas as pd
 
 from twincar.config import TwinCarError
 from twincar.features.photo import PhotoError, load_photo
+from twincar.ui.answer_html import with_code
 from twincar.ui.chart_view import PRIVATE, heading, on_first_opening, read_table, view
 
 GALLERY = 6
@@ -134,7 +135,7 @@ def tab(data: Path | None, tables: Path | None) -> None:
 
     def fill() -> dict[Any, Any]:
         shown = here()
-        updates = {top: f'<p class="note">{shown.describe()}</p>'} | _gallery(shown.table, None, 0)
+        updates = {top: f'<p class="note">{with_code(shown.describe())}</p>'} | _gallery(shown.table, None, 0)
         if shown.distribution is None:
             missing = "There is no table of the number of pictures per class."
             updates |= counts.show(missing) | donut.show(missing) | ranked.show(missing)
@@ -155,8 +156,7 @@ def tab(data: Path | None, tables: Path | None) -> None:
         totals = rows[[split for split in data_charts.SPLITS if split in rows]].sum(axis=1)
         some = totals[totals > 0]
         sentence = (
-            f"{len(some):,} classes with {some.min():,} to {some.max():,} pictures each, {some.median():.0f} in the "
-            "median."
+            f"{len(some):,} classes with {some.min():,} to {some.max():,} pictures each (median {some.median():.0f})."
         )
         parts = {name: int(rows[split].sum()) for split, name in data_charts.SPLITS.items() if split in rows}
         listed = ", ".join(f"{count:,} {name}" for name, count in parts.items() if count)
@@ -168,7 +168,7 @@ def tab(data: Path | None, tables: Path | None) -> None:
         from twincar.ui import data_charts
 
         number = min(int(number), len(rows))
-        return ranked.show(f"The {number} classes with most pictures.", data_charts.class_counts(rows, number))
+        return ranked.show(f"The {number} classes with the most pictures.", data_charts.class_counts(rows, number))
 
     def _sample(rows: pd.DataFrame | None) -> dict[Any, Any]:
         from twincar.ui import data_charts
@@ -274,8 +274,8 @@ def _size_text(rows: pd.DataFrame) -> str:
             "beforehand. The sizes of the original photos are not known."
         )
     return (
-        f"{rows['width'].min():,} to {rows['width'].max():,} pixels wide, {rows['width'].median():,.0f} in the median; "
-        "points on a line through the origin have the same aspect ratio. Drag to zoom in, double-click to reset."
+        f"{rows['width'].min():,} to {rows['width'].max():,} pixels wide (median {rows['width'].median():,.0f}). "
+        "Points on a line through the origin have the same aspect ratio. Drag to zoom in, double-click to reset."
     )
 
 

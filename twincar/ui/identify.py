@@ -156,7 +156,7 @@ def tab(predictor: Predictor, scope: str, examples: list[str], keep_for: float) 
         try:
             heatmap = prediction.heatmap(class_name, name)
         except TwinCarError as error:  # the method's package is not installed
-            note = f'<p role="alert">{escape(str(error))} The map shown is {GRAD_CAM_PLUS_PLUS}.</p>'
+            note = f'<p role="alert">{answer_html.with_code(str(error))} The map shown is {GRAD_CAM_PLUS_PLUS}.</p>'
             heatmap = prediction.heatmap(class_name)
         return {
             slider: gr.ImageSlider(

@@ -96,6 +96,10 @@ def launch_options() -> dict[str, Any]:
             "middleware": [Middleware(SecurityHeaders)],
             "lifespan": cleaner(CLEAN_EVERY, DELETE_AFTER),
         },
+        # Gradio's own texts in the box of Many photos are "Drop File Here" and "Click to Upload".
+        "i18n": gr.I18n(
+            en={"upload_text.drop_file": "Drop photos or zips here", "upload_text.click_to_upload": "click to select"}
+        ),
         "max_file_size": ZIP_BYTES,  # the smaller limit of a photo is checked where it is read
         "state_session_capacity": SESSIONS,
         "run_history": False,  # else Gradio keeps every visitor's photos in the browser
@@ -152,7 +156,7 @@ def _header() -> str:
 def _footer(predictor: Predictor) -> str:
     lines = [
         "Photos stay on this server, are used only for the answer, and are deleted within about an hour. "
-        f"Photos can have up to {PHOTO_BYTES // MB} MB."
+        f"Each photo can be up to {PHOTO_BYTES // MB} MB."
     ]
     if predictor.config.get("notice"):
         lines.append(predictor.config["notice"])

@@ -14,6 +14,7 @@ import gradio as gr
 import pandas as pd
 
 from twincar.config import parse_class_name
+from twincar.ui.answer_html import with_code
 from twincar.ui.chart_view import PRIVATE, heading, on_first_opening, percent, read_table, view
 
 ALL = "all makes"
@@ -75,7 +76,7 @@ def tab(reports: Path | None) -> None:
                 table = gr.Dataframe(
                     visible=False, interactive=False, show_label=False, show_search="search", max_height=700, wrap=True,
                     buttons=["fullscreen"], datatype=["str", "number", "number", "number", "number"],
-                    column_widths=[150, 102, 84, 66, 98], elem_id="per-class",
+                    column_widths=[138, 112, 86, 66, 104], elem_id="per-class",
                 )  # fmt: skip
         with gr.Row(elem_classes="pair"):
             with gr.Column(elem_classes="card"):
@@ -144,8 +145,8 @@ def tab(reports: Path | None) -> None:
         mistakes = counts[counts["true"] != counts["predicted"]]
         within = int(mistakes.loc[mistakes["true"].map(make_of) == mistakes["predicted"].map(make_of), "count"].sum())
         sentence = (
-            f"Violet: correct ({right:,}). Amber: wrong ({wrong:,}), {within:,} of them within the same make, between "
-            "the lines. Drag to zoom in, double-click to reset."
+            f"Violet: correct ({right:,}). Amber: wrong ({wrong:,}), {within:,} of them within the same make. Lines "
+            "separate the makes. Drag to zoom in, double-click to reset."
         )
         return matrix.show(sentence, score_charts.confusion(counts, None if wanted == ALL else wanted))
 
@@ -192,7 +193,7 @@ def tab(reports: Path | None) -> None:
                 table: gr.Dataframe(visible=False),
             }
         rows = rows[list(PER_CLASS)].rename(columns=PER_CLASS).round(3)  # numbers, so that they sort as numbers
-        sentence = "Sort with the ⋮ of a column; search for a make, a model or a year."
+        sentence = "Sort with the ⋮ menu of a column; search for a make, model or year."
         return {table_text: heading(title, sentence), table: gr.Dataframe(rows, visible=True)}
 
     def _recipes(wanted: str | None = None) -> dict[Any, Any]:
@@ -232,7 +233,7 @@ def tab(reports: Path | None) -> None:
 def _tiles(scores: dict, calibration: dict) -> str:
     """The headline scores with their 95 % intervals, and the pictures that they were measured on."""
     if not scores:
-        return f'<p class="note">{escape(_missing("scores.json", "evaluate"))}</p>'
+        return f'<p class="note">{with_code(_missing("scores.json", "evaluate"))}</p>'
     shown = []
     for name, (title, explanation) in TILES.items():
         if name not in scores:

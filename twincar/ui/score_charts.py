@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 
 from twincar.config import parse_class_name
 from twincar.plots.palette import AMBER, CATEGORICAL, GREY, PINK, VIOLET
+from twincar.ui.chart_view import percent
 from twincar.ui.charts import blank, faded, ranked, shorten
 
 
@@ -148,9 +149,8 @@ def class_scores(per_class: pd.DataFrame, best: int = 0, worst: int = 0) -> go.F
         return figure.update_yaxes(title_text="F1", range=[0, 1.02])
     rows = rows.head(best) if best else rows.iloc[::-1].head(worst)
     figures = [f"{f1:.2f}" for f1 in rows["f1"]]
-    return ranked(
-        rows["class_name"], {"F1": rows["f1"].tolist()}, figures, "%{customdata}<br>F1 %{x:.2f}<extra></extra>"
-    )
+    hover = "%{customdata}<br>F1 %{x:.2f}<extra></extra>"
+    return ranked(rows["class_name"], {"F1": rows["f1"].tolist()}, figures, hover, full=1)
 
 
 def reliability(bins: pd.DataFrame) -> go.Figure:
@@ -212,7 +212,9 @@ def recipes(table: pd.DataFrame, measure: str) -> go.Figure:
     )  # fmt: skip
     above = {"mode": "text", "hoverinfo": "skip", "y": [i - 0.34 for i in rows.index]}
     names = go.Scatter(above, x=[start] * len(rows), text=labels, textposition="middle right")
-    figures = go.Scatter(above, x=[1] * len(rows), text=[f"{v:.1%}" for v in rows[measure]], textposition="middle left")
+    figures = go.Scatter(
+        above, x=[1] * len(rows), text=[percent(value) for value in rows[measure]], textposition="middle left"
+    )
     figure = blank(dots, reported, names, figures, height=70 + 52 * len(rows), showlegend=False)
     figure.update_yaxes(visible=False, range=[len(rows) - 0.5, -0.75])
     return figure.update_xaxes(tickformat=".0%", range=[start, 1.0])
