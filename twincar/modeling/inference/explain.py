@@ -178,7 +178,7 @@ GRAD_CAM_PLUS_PLUS, HIRES_CAM = "Grad-CAM++", "HiResCAM"
 # The fastest first: the page and the command line list them in this order.
 METHODS: dict[str, Method] = {
     GRAD_CAM_PLUS_PLUS: Method(
-        grad_cam_plus_plus, "Positive gradients, weighted by their powers; differs little between classes (WACV 2018)."
+        grad_cam_plus_plus, "Weights channels by their positive gradients; differs little between classes (WACV 2018)."
     ),
     HIRES_CAM: Method(
         hires_cam, "Gradient times features, cell by cell; the most specific to the class (arXiv:2011.08891)."
