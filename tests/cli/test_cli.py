@@ -127,6 +127,7 @@ def test_evaluate_rejects_a_model_of_other_classes(car_folders, tiny_model, tmp_
     assert "lacks 3 classes" in done.output
 
 
+@pytest.mark.slow
 def test_python_m_twincar_with_a_closed_pipe(car_photo, tiny_model):
     command = [sys.executable, "-m", "twincar", "predict", *[str(car_photo)] * 40, "--model", str(tiny_model), "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ) as process:

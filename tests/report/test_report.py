@@ -124,6 +124,7 @@ def test_redraw_reproduces_figures_from_tables(written, tmp_path):
     assert (copy / "README.md").read_text() == (written / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_model_without_recipe_and_log(data, tmp_path):
     """No recipe, no calibration and no log; the model predicts one class for all pictures."""
     model = save_model(tmp_path / "model", name="My Cars")

@@ -214,6 +214,7 @@ def test_the_server_sends_no_request_to_the_internal_network(site, canary):
     assert canary[0].asked == []
 
 
+@pytest.mark.slow
 def test_a_redirect_to_the_internal_network_is_not_followed(tight, canary):
     loopback, internet = canary
     address = f"http://127.0.0.2:{internet.server_port}/to-loopback.png"
@@ -225,6 +226,7 @@ def test_a_redirect_to_the_internal_network_is_not_followed(tight, canary):
 # Floods
 
 
+@pytest.mark.slow
 def test_a_full_queue_refuses_requests_and_loses_none(browser, tight, car_photo):
     url, log = tight
     gate = log.parent / "gate"
@@ -255,6 +257,7 @@ def test_a_full_queue_refuses_requests_and_loses_none(browser, tight, car_photo)
     page.close()
 
 
+@pytest.mark.slow
 def test_a_file_that_is_too_large_is_refused_with_a_message(browser, tight, tmp_path, car_photo):
     url, log = tight
     large = tmp_path / "large.jpg"
@@ -271,6 +274,7 @@ def test_a_file_that_is_too_large_is_refused_with_a_message(browser, tight, tmp_
     page.close()
 
 
+@pytest.mark.slow
 def test_uploads_are_deleted_after_a_while(tight, car_photo):
     before_log = len(tight[1].read_text())  # Gradio prints a traceback for each path that it refuses in other tests
     Client(tight[0], verbose=False).predict(photo=handle_file(car_photo), api_name="/identify")

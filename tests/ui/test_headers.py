@@ -17,6 +17,7 @@ def test_every_response_has_the_headers(site, path):
     assert {name: response.headers.get(name) for name in HEADERS} == HEADERS
 
 
+@pytest.mark.slow
 def test_every_tab_works_under_them_without_third_party_requests(browser, site, car_photo):
     """`visiting` fails on any request to another host and on any error in the console, such as a blocked request."""
     with visiting(browser, site) as page:

@@ -121,6 +121,7 @@ def test_the_second_start_compiles_nothing(tiny_model, car_photo, cache, monkeyp
     assert len(made) == len(list(cache.glob("*.openvino"))) == 2
 
 
+@pytest.mark.slow
 def test_a_damaged_cache_is_built_again(tiny_model, car_photo, cache, monkeypatch):
     truth = Predictor.from_pretrained(tiny_model, engine="openvino:f32")(car_photo).probabilities
     (file,) = cache.glob("*.openvino")
@@ -175,6 +176,7 @@ def test_a_cache_that_cannot_be_written_costs_only_time(tiny_model, car_photo, t
     assert "cannot be cached" in caplog.text
 
 
+@pytest.mark.slow
 def test_the_cache_keeps_the_most_recently_used(cache, monkeypatch):
     monkeypatch.setattr(openvino_engine, "MAX_CACHED", 2)
     for name in ("resnet18", "resnet34", "resnet18"):

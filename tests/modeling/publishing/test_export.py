@@ -38,7 +38,10 @@ def model(tiny_model, tmp_path_factory):
     return model_folder.save(model, tmp_path_factory.mktemp("export") / "model")
 
 
-@pytest.fixture(scope="module", params=FILES)
+@pytest.fixture(
+    scope="module",
+    params=["onnx", *(pytest.param(name, marks=pytest.mark.slow) for name in ("openvino", "torchscript"))],
+)
 def exported(request, model, tmp_path_factory) -> tuple[str, Path]:
     file = tmp_path_factory.mktemp("file") / FILES[request.param]
     done = twincar("export", "--model", model, "--to", request.param, "--out", file)

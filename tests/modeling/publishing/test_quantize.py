@@ -70,6 +70,7 @@ def test_ranges_are_saved_and_predictions_nearly_the_same(quantized):
         assert not np.array_equal(fast(photo).probabilities, truth(photo).probabilities)
 
 
+@pytest.mark.slow
 def test_ranges_of_another_network_are_rejected(quantized):
     model = model_folder.load(quantized)
     ranges = model.config["int8"]["ranges"]

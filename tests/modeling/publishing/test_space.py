@@ -63,6 +63,7 @@ def test_the_readme_is_a_valid_card():
     assert {known["colorFrom"], known["colorTo"]} <= colours
 
 
+@pytest.mark.slow
 def test_a_dry_run_builds_the_folder_that_serves_the_page(checkout, hub, car_photo, tmp_path):
     folder = tmp_path / "space"
     done = twincar("space", "someone/page", "--dry-run", "--out", folder)

@@ -283,6 +283,7 @@ def test_an_unreadable_picture_is_reported_and_skipped(data, tmp_path, capfd):
     assert said.count(str(broken)) == 1 and "(train): " in said
 
 
+@pytest.mark.slow
 def test_two_runs_into_one_folder_refuse_each_other(data, tmp_path, monkeypatch):
     recipe, out = small(epochs=500), tmp_path / "run"
     first = processes.Process(target=_trained, args=(None, recipe, data, out, tmp_path / "said"))
