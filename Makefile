@@ -11,7 +11,7 @@ BIN := .venv/bin
 PY := $(BIN)/python
 endif
 
-PARALLEL ?= -n auto --maxprocesses 4 --dist loadscope  # a process per core; `make test PARALLEL=` runs one process
+PARALLEL ?= -n 3 --dist loadscope  # test processes; on two cores three, since tests wait for browsers and servers
 
 .DEFAULT_GOAL := help
 .PHONY: help app check test test-slow lint audit bare floors benchmark docs clean chromium

@@ -26,7 +26,7 @@ from twincar.cli import app
 from twincar.config import CHECKOUT
 from twincar.modeling.training import recipes
 
-TRAIN = ("README.md", "adding-a-recipe.md", "your-own-cars.md")  # pages that train and publish, among other things
+LONG = ("README.md", "adding-a-recipe.md", "calling.md", "your-own-cars.md")  # pages that train, export or serve
 PAGES = [*sorted(CHECKOUT.glob("*.md")), *sorted((CHECKOUT / "docs").glob("*.md"))]
 # Tested elsewhere: the page, cropping (which needs boxes), Ray, 8 bits, fitting the detector and open-set data.
 NOT_RUN = ("pip install", "make ", "TWINCAR_", "twincar crop", "twincar predict s3", "twincar quantize", "twincar fit-")
@@ -110,7 +110,7 @@ def javascript(text: str, here: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "page", [pytest.param(page, id=page.name, marks=[pytest.mark.slow] if page.name in TRAIN else []) for page in PAGES]
+    "page", [pytest.param(page, id=page.name, marks=[pytest.mark.slow] if page.name in LONG else []) for page in PAGES]
 )
 def test_every_line_works_as_printed(page, here, address, capsys):
     names: dict = {}  # common to the Python blocks of a page

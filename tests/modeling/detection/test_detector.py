@@ -66,8 +66,8 @@ def test_a_copy_paste_scene_shows_the_car_in_its_box():
 def trained():
     """A detector on the simplest features: the picture itself, eight pixels a cell."""
     rng = np.random.default_rng(0)
-    pictures, truth = zip(*(_scene(rng) for _ in range(400)), strict=True)
-    return detector.fit(_features(pictures), np.stack(truth), epochs=30), rng
+    pictures, truth = zip(*(_scene(rng) for _ in range(300)), strict=True)
+    return detector.fit(_features(pictures), np.stack(truth), epochs=20), rng
 
 
 def _scene(rng):
