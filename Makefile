@@ -29,7 +29,7 @@ test: .venv/dev lint chromium  ## lint, and run every test that is not marked sl
 	$(PY) -m pytest -m "not slow" $(PARALLEL)
 
 test-slow: .venv/dev chromium  ## run the tests that are marked slow
-	$(PY) -m pytest -m slow $(PARALLEL)
+	$(PY) -m pytest -m slow -n 2 --dist loadscope
 
 lint: .venv/dev  ## check style, imports and types
 	$(PY) -m ruff check .
