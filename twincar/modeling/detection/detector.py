@@ -12,13 +12,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 from twincar.config import TwinCarError
-from twincar.files import atomic_write
 from twincar.modeling.detection.boxes import Box, area, iou
+from twincar.modeling.networks.weights import save_tensors
 
 HIDDEN_CHANNELS = 64
 COARSE_STEPS = 2  # candidate positions of an edge in a cell, in the first search
@@ -64,10 +64,7 @@ class Detector(nn.Module):
     def save(self, folder: str | Path) -> Path:
         """Write `detector.safetensors` into a model folder, in half precision, and return its path."""
         path = Path(folder) / FILE
-        with atomic_write(path) as temporary:
-            save_file({key: value.half().contiguous() for key, value in self.state_dict().items()}, temporary)
-            temporary.chmod(0o644)  # safetensors makes it readable by its owner only; a server may run as another user
-        return path
+        return save_tensors({key: value.half() for key, value in self.state_dict().items()}, path)
 
     @classmethod
     def load(cls, path: str | Path) -> "Detector":

@@ -1,4 +1,4 @@
-"""Weights files: reading initial weights and checkpoints of other projects; rounding to half precision.
+"""Weights files: reading initial weights and checkpoints of other projects; rounding to half precision; writing.
 
 Only safetensors, and torch files read with weights_only=True: no code in a weights file is run.
 """
@@ -9,11 +9,12 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torchvision.models import get_model_weights
 
 from twincar.config import TwinCarError
+from twincar.files import atomic_write
 from twincar.modeling.networks.architectures import TIMM, BilinearNet, Network, TimmNet, create_backbone
 
 
@@ -157,3 +158,11 @@ def load_state_dict(
             f"The weights of {source} do not fit this network: {len(missing)} tensors are missing "
             f"(such as {missing[:2]}) and {len(unexpected)} unknown (such as {unexpected[:2]})."
         )
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> Path:
+    """Write tensors to a safetensors file, in one step and readable by every user, and return its path."""
+    with atomic_write(path) as temporary:
+        save_file({key: value.contiguous() for key, value in tensors.items()}, temporary, metadata=metadata)
+        temporary.chmod(0o644)  # safetensors makes it readable by its owner only; a server may run as another user
+    return path

@@ -10,11 +10,10 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from twincar.config import TwinCarError
-from twincar.files import atomic_write
+from twincar.modeling.networks.weights import save_tensors
 
 FILE = "open_set.safetensors"
 
@@ -91,10 +90,7 @@ class OpenSet:
         }
         thresholds = {"is_car": asdict(self.is_car), "is_known": asdict(self.is_known)}
         metadata = {key: json.dumps(value) for key, value in thresholds.items()}
-        with atomic_write(path) as temporary:
-            save_file({key: value.contiguous() for key, value in tensors.items()}, temporary, metadata=metadata)
-            temporary.chmod(0o644)  # safetensors makes it readable by its owner only; a server may run as another user
-        return path
+        return save_tensors(tensors, path, metadata)
 
     @classmethod
     def load(cls, path: str | Path) -> "OpenSet":

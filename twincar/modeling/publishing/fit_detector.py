@@ -11,11 +11,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from twincar.config import TwinCarError
 from twincar.modeling.detection import detector as detection
 from twincar.modeling.detection.boxes import iou
 from twincar.modeling.inference.predictor import Predictor
-from twincar.modeling.publishing.scenes import load_backgrounds, make_scenes
+from twincar.modeling.publishing.scenes import Scenes, load_backgrounds, make_scenes, train_and_val
 
 VAL_SCENES = 0.125  # validation scenes per training scene
 FOUND = 0.5  # IoU above which a car counts as found
@@ -48,20 +47,25 @@ def fit_detector(
         TwinCarError: There are too few photos without cars, or no train or val pictures.
     """
     backgrounds = load_backgrounds(not_cars)
-    train, val = (table[table["split"] == split] for split in ("train", "val"))
-    if train.empty or val.empty:
-        raise TwinCarError("The table needs train and val pictures: `twincar prepare` makes them.")
+    train, val = train_and_val(table)
     made = make_scenes(predictor, train, backgrounds, scenes, seed, progress)
     detector = detection.fit(made.features, made.boxes, seed=seed)
 
     held_out = make_scenes(predictor, val, backgrounds, max(round(VAL_SCENES * scenes), 1), seed + 1, progress)
+    return detector, {"not_cars": len(backgrounds), "scenes": scenes, **evaluate_detector(detector, held_out)}
+
+
+def evaluate_detector(detector: detection.Detector, scenes: Scenes) -> dict[str, float]:
+    """Evaluate a detector on scenes that it was not fitted on.
+
+    Returns:
+        `val_scenes`, their number; `mean_iou` and `found` as `fit_detector` returns them.
+    """
     overlaps = []
-    for features, box in zip(held_out.features, held_out.boxes, strict=True):
+    for features, box in zip(scenes.features, scenes.boxes, strict=True):
         found = detection.find_boxes(detector(features[None].float())[0].sigmoid().numpy())
         overlaps.append(iou(found[0], tuple(box)) if found else 0.0)
-    return detector, {
-        "not_cars": len(backgrounds),
-        "scenes": scenes,
+    return {
         "val_scenes": len(overlaps),
         "mean_iou": round(float(np.mean(overlaps)), 4),
         "found": round(float(np.mean(np.array(overlaps) > FOUND)), 4),

@@ -21,7 +21,6 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
-from twincar.config import TwinCarError
 from twincar.features.photo import PhotoError
 from twincar.modeling.detection.boxes import area
 from twincar.modeling.evaluation.evaluate import load_crops
@@ -29,7 +28,7 @@ from twincar.modeling.inference.prediction import Prediction
 from twincar.modeling.inference.predictor import Predictor
 from twincar.modeling.open_set import scores
 from twincar.modeling.open_set.open_set import OpenSet, Threshold, energy
-from twincar.modeling.publishing.scenes import load_backgrounds, make_scenes, read_pictures
+from twincar.modeling.publishing.scenes import load_backgrounds, make_scenes, read_pictures, train_and_val
 
 FALSE_ALARMS = 0.05  # fraction of known cars that each threshold may reject
 MIN_AREA = 0.15  # fraction of a scene that a car covers before the scene counts as a photo of a car
@@ -65,9 +64,7 @@ def fit_open_set(
     """
     backgrounds = load_backgrounds(not_cars)
     labels = {name: label for label, name in enumerate(predictor.class_names)}
-    train, val = (table[table["split"] == split] for split in ("train", "val"))
-    if train.empty or val.empty:
-        raise TwinCarError("The table needs train and val pictures: `twincar prepare` makes them.")
+    train, val = train_and_val(table)
 
     means = _class_means(predictor, train, labels, progress)
     made = make_scenes(predictor, train, backgrounds, scenes, seed, progress)

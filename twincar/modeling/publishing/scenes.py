@@ -56,6 +56,18 @@ def load_backgrounds(folder: str | Path) -> list[np.ndarray]:
     return photos
 
 
+def train_and_val(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The train rows and the val rows of a prepared table.
+
+    Raises:
+        TwinCarError: There are none of one of them.
+    """
+    train, val = (table[table["split"] == split] for split in ("train", "val"))
+    if train.empty or val.empty:
+        raise TwinCarError("The table needs train and val pictures: `twincar prepare` makes them.")
+    return train, val
+
+
 def make_scenes(
     predictor: Predictor,
     rows: pd.DataFrame,
