@@ -21,6 +21,7 @@ from twincar.modeling.engines.choose import choose
 from twincar.modeling.hub import model_folder
 from twincar.modeling.networks import architectures
 from twincar.modeling.publishing import quantize
+from twincar.modeling.training import run_folder
 
 NAMES = ["Citroen 2CV Sedan 1948", "Lada Niva SUV 1977", "Trabant 601 Sedan 1964"]
 
@@ -123,4 +124,6 @@ def test_quantized_features_are_close_to_the_exact_ones(name):
     with torch.no_grad():
         exact = network.forward_features(images)
     drift = float((engine.run(torch.from_numpy(np.stack(pictures))).features - exact).norm() / exact.norm())
-    assert 0 < drift < openvino_engine.TOLERANCE["int8"]
+    # Without VNNI or AMX, sums of products of bytes saturate: there the engine's own tolerance is what holds.
+    exact_sums = any(feature in run_folder.cpuinfo() for feature in ("vnni", "amx_int8"))
+    assert 0 < drift < (0.1 if exact_sums else openvino_engine.TOLERANCE["int8"])
