@@ -19,7 +19,12 @@ DEFAULT = RecipeName("twincar")
 def train(
     recipe: Annotated[RecipeName, typer.Option(help="Recipe to train.")] = DEFAULT,
     data: Data = Path("data"),
-    init: Annotated[str, typer.Option(help="Initial weights: imagenet (downloaded), a file, or none.")] = "imagenet",
+    init: Annotated[
+        str, typer.Option(help="Initial weights: imagenet (downloaded), a file, a model folder, or none.")
+    ] = "imagenet",
+    not_cars: Annotated[
+        Path | None, typer.Option(help="Folder of photos without cars, for recipes that paste cars onto them.")
+    ] = None,
     out_folder: Annotated[
         Path | None, typer.Option("--out", help="Folder of the run.", show_default="runs/RECIPE")
     ] = None,
@@ -78,6 +83,7 @@ def train(
             table,
             run,
             init=init,
+            not_cars=not_cars,
             resume=resume,
             seed=seed,
             workers=workers,

@@ -13,6 +13,8 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from twincar.config import IMAGENET_MEAN, IMAGENET_STD
+from twincar.features.copy_paste import ASPECT, ASPECT_SPREAD, INSET, Car, copy_paste
+from twincar.features.corruptions import RandomCorruption
 
 if TYPE_CHECKING:
     from twincar.modeling.training.recipes import Recipe
@@ -56,12 +58,20 @@ def normalize(images: Tensor, mean: Values = IMAGENET_MEAN, std: Values = IMAGEN
     return images.to(torch.float32, memory_format=torch.channels_last, copy=True).sub_(mean).div_(std)
 
 
-def augmentation(recipe: Recipe, size: int) -> v2.Transform:
+def augmentation(recipe: Recipe, size: int, backgrounds: Sequence[np.ndarray] = ()) -> v2.Transform:
     """Build a recipe's training transform: (3, H, W) uint8 -> (3, size, size) uint8.
 
-    The crop comes first, so that the other steps work on fewer pixels.
+    The crop comes first, so that the other steps work on fewer pixels; corruptions come last, as in a camera.
+
+    Args:
+        recipe: The recipe.
+        size: Side of the pictures, in pixels.
+        backgrounds: Photos without cars, (H, W, 3) uint8, for a recipe that pastes pictures onto them.
     """
     steps: list[v2.Transform] = [v2.RandomResizedCrop(size, recipe.crop_scale, recipe.crop_ratio, antialias=True)]
+    if recipe.paste:
+        pasted = RandomCopyPaste(backgrounds, size)
+        steps = [v2.RandomChoice([steps[0], pasted], [1 - recipe.paste, recipe.paste])]
     steps.append(v2.RandomHorizontalFlip())
     if recipe.shift or recipe.zoom or recipe.shear:
         steps.append(
@@ -91,7 +101,33 @@ def augmentation(recipe: Recipe, size: int) -> v2.Transform:
     if recipe.hole:  # coarse dropout: one black square
         area = recipe.hole_side**2
         steps.append(v2.RandomErasing(recipe.hole, scale=(area, area), ratio=(1, 1)))
+    if recipe.corruption:
+        steps.append(v2.RandomApply([RandomCorruption()], recipe.corruption))
     return v2.Compose(steps)
+
+
+class RandomCopyPaste(v2.Transform):
+    """Paste a picture of one car, smaller and off center, onto a random photo; see `copy_paste.py`.
+
+    Args:
+        backgrounds: Photos without cars, (H, W, 3) uint8.
+        size: Side of the result, in pixels.
+    """
+
+    def __init__(self, backgrounds: Sequence[np.ndarray], size: int):
+        super().__init__()
+        self.backgrounds, self.size = backgrounds, size
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """Draw the background and the seed of the random numbers."""
+        return {"index": int(torch.randint(len(self.backgrounds), ())), "seed": int(torch.randint(2**31, ()))}
+
+    def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:
+        """Paste a (3, H, W) uint8 image of a car, squashed to a square, and return (3, size, size)."""
+        rng = np.random.default_rng(params["seed"])
+        car = Car(inpt.permute(1, 2, 0).numpy(), INSET * 2, float(ASPECT * np.exp(rng.normal(0, ASPECT_SPREAD))))
+        scene, _ = copy_paste(car, self.backgrounds[params["index"]], self.size, rng)
+        return torch.from_numpy(scene).permute(2, 0, 1)
 
 
 LUMA = np.array([0.2989, 0.587, 0.114])  # weights of RGB in gray (ITU-R BT.601), as in torchvision

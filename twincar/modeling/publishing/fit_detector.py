@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from twincar.features.backgrounds import load_backgrounds
 from twincar.modeling.detection import detector as detection
 from twincar.modeling.detection.boxes import iou
 from twincar.modeling.inference.predictor import Predictor
-from twincar.modeling.publishing.scenes import Scenes, load_backgrounds, make_scenes, train_and_val
+from twincar.modeling.publishing.scenes import Scenes, make_scenes, train_and_val
 
 VAL_SCENES = 0.125  # validation scenes per training scene
 FOUND = 0.5  # IoU above which a car counts as found

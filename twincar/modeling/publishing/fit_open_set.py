@@ -21,6 +21,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
+from twincar.features.backgrounds import load_backgrounds
 from twincar.features.photo import PhotoError
 from twincar.modeling.detection.boxes import area
 from twincar.modeling.evaluation.evaluate import load_crops
@@ -28,7 +29,7 @@ from twincar.modeling.inference.prediction import Prediction
 from twincar.modeling.inference.predictor import Predictor
 from twincar.modeling.open_set import scores
 from twincar.modeling.open_set.open_set import OpenSet, Threshold, energy
-from twincar.modeling.publishing.scenes import load_backgrounds, make_scenes, read_pictures, train_and_val
+from twincar.modeling.publishing.scenes import make_scenes, read_pictures, train_and_val
 
 FALSE_ALARMS = 0.05  # fraction of known cars that each threshold may reject
 MIN_AREA = 0.15  # fraction of a scene that a car covers before the scene counts as a photo of a car

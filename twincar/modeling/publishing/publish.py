@@ -80,7 +80,8 @@ def publish(
         "recipe": recipe,
         "training": _training(recipe, facts, log, names),
     }
-    notices = [PQF.format(date=facts["date"])] if facts["init"].startswith("resnet50_imagenet_pqf") else []
+    imagenet = facts.get("parent", {}).get("init", facts["init"])
+    notices = [PQF.format(date=facts["date"])] if imagenet.startswith("resnet50_imagenet_pqf") else []
     if tuple(names) == STANFORD_CARS:
         notices.append(STANFORD)
         config["training"] |= {"dataset": "Stanford Cars", "dataset_repo": "tanganke/stanford_cars"}
@@ -132,6 +133,11 @@ def _training(recipe: dict, facts: dict, log: pd.DataFrame, names: tuple[str, ..
     start = {"none": "It was initialized at random."}.get(
         facts["init"], f"It was initialized with the ImageNet weights `{facts['init']}`."
     )
+    if parent := facts.get("parent"):
+        start = (
+            f"It was initialized with the weights of {parent['name']}, recipe `{parent['recipe']}`, "
+            f"{parent['epochs']} epochs from `{parent['init']}`."
+        )
     held_out = facts["pictures"].get("holdout", 0)
     return {
         "how": how,
@@ -139,5 +145,6 @@ def _training(recipe: dict, facts: dict, log: pd.DataFrame, names: tuple[str, ..
         "left_out": f"{held_out} pictures were held out from training." if held_out else "",
         "epochs": len(log),
         "hours": round(hours, 2),
+        **({"parent": facts["parent"]} if "parent" in facts else {}),
         **{key: facts[key] for key in ("init", "seed", "pictures", "hardware", "precision", "torch", "date")},
     }

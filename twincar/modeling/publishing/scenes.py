@@ -1,7 +1,6 @@
 """Features of copy-paste scenes, cars on photos without cars, to fit the detector and the open-set data with."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -10,13 +9,10 @@ import torch
 from rich.progress import track
 from torch import Tensor
 
-from twincar.config import IMAGE_SUFFIXES, TwinCarError
+from twincar.config import TwinCarError
 from twincar.features.copy_paste import ASPECT, ASPECT_SPREAD, INSET, Car, copy_paste
-from twincar.features.photo import PhotoError, load_photo
+from twincar.features.photo import load_photo
 from twincar.modeling.inference.predictor import Predictor
-
-MIN_BACKGROUNDS = 20  # photos without cars
-MAX_SIDE = 640  # pixels; photos without cars need be no larger
 
 
 class Scenes(NamedTuple):
@@ -31,29 +27,6 @@ class Scenes(NamedTuple):
     features: Tensor
     boxes: np.ndarray
     backgrounds: np.ndarray
-
-
-def load_backgrounds(folder: str | Path) -> list[np.ndarray]:
-    """Read all photos below a folder, in order of their names, as (H, W, 3) uint8 with sides of at most MAX_SIDE.
-
-    Photos that cannot be read are left out.
-
-    Raises:
-        TwinCarError: Fewer than MIN_BACKGROUNDS can be read.
-    """
-    photos = []
-    for file in sorted(file for file in Path(folder).rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES):
-        try:
-            photo = load_photo(file)
-        except PhotoError:
-            continue
-        photo.thumbnail((MAX_SIDE, MAX_SIDE))
-        photos.append(np.asarray(photo))
-    if len(photos) < MIN_BACKGROUNDS:
-        raise TwinCarError(
-            f"{folder} has {len(photos)} readable photos: at least {MIN_BACKGROUNDS} photos without cars are needed."
-        )
-    return photos
 
 
 def train_and_val(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -1,7 +1,7 @@
 """Lightning data module: loaders of the training and validation pictures, from the cache of `features/cache.py`."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -93,12 +93,21 @@ class CarData(LightningDataModule):
         cache: Folder of the cached pictures.
         workers: Number of worker processes.
         seed: Random seed of the run.
+        backgrounds: Photos without cars, for a recipe that pastes pictures onto them.
     """
 
-    def __init__(self, table: pd.DataFrame, recipe: Recipe, cache: Path, workers: int, seed: int):
+    def __init__(
+        self,
+        table: pd.DataFrame,
+        recipe: Recipe,
+        cache: Path,
+        workers: int,
+        seed: int,
+        backgrounds: Sequence[np.ndarray] = (),
+    ):
         super().__init__()
         self.table, self.recipe, self.cache = table, recipe, cache
-        self.workers, self.seed = workers, seed
+        self.workers, self.seed, self.backgrounds = workers, seed, backgrounds
 
     def prepare_data(self) -> None:
         """Fill the cache; Lightning calls this in one process of each host."""
@@ -129,7 +138,7 @@ class CarData(LightningDataModule):
         """Loader of augmented training pictures for the current epoch."""
         epoch = self._epoch
         seed = epoch_seed(self.seed, epoch)
-        transform = augmentation(self.recipe, self.recipe.size_at(epoch))
+        transform = augmentation(self.recipe, self.recipe.size_at(epoch), self.backgrounds)
         data = self._split("train", transform=transform, seed=seed)
         generator = torch.Generator().manual_seed(seed)
         sampler: Sampler[int] = EpochShuffle(data, generator=generator)

@@ -43,6 +43,8 @@ class Recipe:
         erasing: Probability of random erasing.
         hole: Probability of coarse dropout: one black square.
         hole_side: Side of that square, as a fraction of the picture's.
+        corruption: Probability of one of the corruptions of `features/corruptions.py`.
+        paste: Probability that the car is pasted onto a photo without cars instead of cropped.
         mixup_alpha: Parameter of MixUp's beta distribution (arXiv:1710.09412); 0 for no MixUp.
         cutmix_alpha: The same for CutMix (arXiv:1905.04899).
         mix_probability: Probability that a batch is mixed, by one of the two chosen at random if both are on.
@@ -63,6 +65,8 @@ class Recipe:
         min_delta: Smallest change of `monitor` that counts as an improvement for `patience`.
         epochs: Maximum number of epochs.
         batch_size: Number of pictures in a step.
+        ema_decay: Decay per step of the exponential moving average of the weights, which is then what is validated and
+            published; 0 for none.
     """
 
     name: str
@@ -92,6 +96,8 @@ class Recipe:
     erasing: float = 0.0
     hole: float = 0.0
     hole_side: float = 32 / 224
+    corruption: float = 0.0
+    paste: float = 0.0
     mixup_alpha: float = 0.0
     cutmix_alpha: float = 0.0
     mix_probability: float = 0.0
@@ -113,6 +119,7 @@ class Recipe:
     min_delta: float = 0.0
     epochs: int = 25
     batch_size: int = 32
+    ema_decay: float = 0.0
 
     def network(self) -> dict:
         """Arguments of `architectures.build` except the number of classes, as in a published model's config."""
@@ -250,6 +257,26 @@ SCRATCH = Recipe(
     epochs=70,
 )
 
+FLAGSHIP_ROBUST = replace(
+    FLAGSHIP,
+    name="flagship_robust",
+    summary=(
+        "Continues the flagship: larger pictures, corrupted ones, cars pasted onto other photos, averaged weights. "
+        "Started with `--init <model folder of the flagship>`."
+    ),
+    frozen=("conv1", "bn1", "layer1", "layer2"),
+    conv_rms=None,  # the initial weights have been rescaled
+    sizes=((0.0, 160), (0.5, 192)),
+    eval_size=224,
+    crop_scale=(0.4, 1.0),
+    corruption=0.5,
+    paste=0.25,
+    mix_until=0.75,
+    learning_rates=(("", 0.03),),
+    epochs=10,
+    ema_decay=0.999,
+)
+
 LITE = replace(
     FLAGSHIP,
     name="lite",
@@ -259,7 +286,17 @@ LITE = replace(
     learning_rates=(("fc", 0.2), ("", 0.03)),  # depthwise layers diverge at a ResNet's rates
 )
 
-RECIPES = {recipe.name: recipe for recipe in (TWINCAR, REPORT, BILINEAR, SCRATCH, FLAGSHIP, LITE)}
+LITE_ROBUST = replace(
+    FLAGSHIP_ROBUST,
+    name="lite_robust",
+    summary=FLAGSHIP_ROBUST.summary.replace("flagship", "lite"),
+    architecture=LITE.architecture,
+    frozen=LITE.frozen,
+    learning_rates=(("fc", 0.02), ("", 0.01)),
+)
+
+ALL = (TWINCAR, REPORT, BILINEAR, SCRATCH, FLAGSHIP, FLAGSHIP_ROBUST, LITE, LITE_ROBUST)
+RECIPES = {recipe.name: recipe for recipe in ALL}
 
 # Results that the authors of the original systems report, on their own validation or test pictures.
 ORIGINAL_RESULTS = {

@@ -133,15 +133,36 @@ def last_checkpoint(out: Path) -> Path | None:
     return last
 
 
-def run_config(recipe: Recipe, table: pd.DataFrame, init: str, seed: int) -> dict:
-    """Everything that determines a run's weights, as stored in `recipe.json` and `run.json`."""
+def run_config(
+    recipe: Recipe, table: pd.DataFrame, init: str, seed: int, not_cars: int = 0, parent: dict | None = None
+) -> dict:
+    """Everything that determines a run's weights, as stored in `recipe.json` and `run.json`.
+
+    Args:
+        recipe: The recipe.
+        table: The prepared table.
+        init: Initial weights, as `train` takes them.
+        seed: Random seed.
+        not_cars: Number of photos without cars.
+        parent: Config of the model that the weights are initialized with.
+    """
     pictures = {name: int(count) for name, count in table["split"].value_counts().items()}
     return {
         "recipe": json.loads(json.dumps(asdict(recipe))),
         "init": Path(init).name,
         "seed": seed,
         "pictures": pictures,
+        **({"not_cars": not_cars} if not_cars else {}),
+        **({"parent": _parent(parent)} if parent else {}),
     }
+
+
+def _parent(config: dict) -> dict:
+    """What a run records of the model that it continues: where that one came from, and which weights it has."""
+    training = config.get("training", {})
+    kept = {key: training[key] for key in ("init", "epochs", "hours") if key in training}
+    recipe = config.get("recipe", {}).get("name")
+    return {"name": config.get("name"), "recipe": recipe, **kept, "weights_sha256": config.get("weights_sha256")}
 
 
 def check_same_run(out: Path, config: dict) -> None:
@@ -157,8 +178,9 @@ def check_same_run(out: Path, config: dict) -> None:
             f"{out} has checkpoints, but no readable run.json and recipe.json ({error}): choose another `--out`."
         ) from error
     pairs = {key: (stored.get(key), config[key]) for key in config if key != "recipe"}
-    # The summary is text for people: another wording is no other run.
-    pairs |= {key: (stored["recipe"].get(key), value) for key, value in config["recipe"].items() if key != "summary"}
+    # The summary is text for people: another wording is no other run. Fields newer than the run had their defaults.
+    recipe = json.loads(json.dumps(asdict(Recipe("", "")))) | stored["recipe"]
+    pairs |= {key: (recipe.get(key), value) for key, value in config["recipe"].items() if key != "summary"}
     if differing := [f"{key} {old} instead of {new}" for key, (old, new) in pairs.items() if old != new]:
         raise TwinCarError(
             f"{out} contains another run ({'; '.join(differing)}): use the same settings to resume it, or choose "
@@ -168,7 +190,7 @@ def check_same_run(out: Path, config: dict) -> None:
 
 def write_run_files(out: Path, config: dict, init: str, trainer: Trainer) -> None:
     """Write `recipe.json` and `run.json`, and copy the licence of the initial weights if it is in their folder."""
-    licence = Path(init).with_name(f"LICENSE.{Path(init).stem}")
+    licence = Path(init) / "LICENSE" if Path(init).is_dir() else Path(init).with_name(f"LICENSE.{Path(init).stem}")
     if licence.is_file():
         shutil.copyfile(licence, out / "LICENSE")
     run = {key: value for key, value in config.items() if key != "recipe"} | {

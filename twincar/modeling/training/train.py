@@ -16,10 +16,12 @@ import numpy as np
 import pandas as pd
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging, ModelCheckpoint, RichProgressBar
 
 from twincar.config import TwinCarError
 from twincar.data.table import class_names, stratified_split
+from twincar.features.backgrounds import load_backgrounds
+from twincar.modeling.hub import model_folder
 from twincar.modeling.networks import architectures, weights
 from twincar.modeling.training import run_folder
 from twincar.modeling.training.data_module import CarData
@@ -52,6 +54,7 @@ def train(
     out: Path,
     *,
     init: str = "imagenet",
+    not_cars: Path | None = None,
     resume: bool = True,
     seed: int = 42,
     workers: int = 1,
@@ -69,7 +72,9 @@ def train(
         table: A prepared table.
         out: Folder of the run. A run in it with the same settings is resumed after its last complete epoch; a finished
             one is left unchanged.
-        init: Start weights: "imagenet" (downloaded), "none" (random) or a weights file.
+        init: Initial weights: "imagenet" (downloaded), "none" (random), a weights file, or the folder of a published
+            model, whose head is used too if its classes are the same.
+        not_cars: Folder of photos without cars, for a recipe that pastes pictures onto them.
         resume: Whether to resume; False refuses a folder that contains a run.
         seed: Random seed of the run.
         workers: Number of processes that read pictures.
@@ -87,6 +92,7 @@ def train(
         TwinCarError: `out` contains another run or is in use by one, the table lacks train or val pictures, or the disk
             is full.
         WeightsError: The initial weights do not fit the network.
+        ModelError: The model folder of the initial weights cannot be used.
         DivergedError: The loss or the logits became NaN or infinite.
         KeyboardInterrupt: The user stopped it; the message says how to resume.
     """
@@ -97,7 +103,13 @@ def train(
             raise TwinCarError(f"The table has no {split} pictures: run `twincar prepare` with a split that has some.")
     names = class_names(table)
     table = _subsample(table, recipe.train_share, seed)
-    config = run_folder.run_config(recipe, table, init, seed)
+    if recipe.paste and not not_cars:
+        raise TwinCarError(
+            f"The recipe {recipe.name} pastes cars onto photos without cars: give a folder of them with `--not-cars`."
+        )
+    backgrounds = load_backgrounds(not_cars) if recipe.paste and not_cars else []
+    parent = model_folder.load(init) if Path(init).is_dir() else None
+    config = run_folder.run_config(recipe, table, init, seed, len(backgrounds), parent.config if parent else None)
     with run_folder.lock_run(out):
         last = run_folder.last_checkpoint(out)
         if last and not resume:
@@ -113,10 +125,16 @@ def train(
             network = architectures.build(num_classes=len(names), **recipe.network())
         except ValueError as error:
             raise TwinCarError(str(error)) from error
-        weights.initialize(network, init, recipe.architecture, recipe.conv_rms)
+        if parent:
+            state = parent.network.state_dict()
+            if parent.config["class_names"] != list(names):
+                state = {key: value for key, value in state.items() if not key.startswith("fc.")}
+            weights.load_state_dict(network, state, source=init, may_miss=("fc.",))
+        else:
+            weights.initialize(network, init, recipe.architecture, recipe.conv_rms)
         network = network.to(memory_format=torch.channels_last)
         module = CarClassifier(network, recipe, len(names), seed)
-        data = CarData(table, recipe, Path(cache or out / "cache"), workers, seed)
+        data = CarData(table, recipe, Path(cache or out / "cache"), workers, seed, backgrounds)
         trainer = Trainer(
             accelerator=accelerator,
             devices=devices,
@@ -146,7 +164,8 @@ def _callbacks(recipe: Recipe, out: Path, progress: bool) -> list[Callback]:
     # because save_last writes only when the epoch is the best so far.
     saving: dict[str, Any] = {"dirpath": out / "checkpoints", "save_on_train_epoch_end": True}
     saving["enable_version_counter"] = False
-    callbacks: list[Callback] = [
+    callbacks: list[Callback] = [EMAWeightAveraging(decay=recipe.ema_decay)] if recipe.ema_decay else []
+    callbacks += [
         ModelCheckpoint(filename="best", monitor=recipe.monitor, mode=mode, **saving),
         ModelCheckpoint(filename="last", **saving),
     ]
