@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from twincar import PhotoError
 from twincar.batch import archive
-from twincar.files import for_spreadsheets
+from twincar.files import for_spreadsheets, is_system_name
 from twincar.text import MAX_NAME_LENGTH, display_name
 
 PHOTOS = {"a.jpg": b"first", "sub/b.png": b"second", "sub/deep/c.webp": b"third"}
@@ -142,7 +142,7 @@ def test_an_empty_zip_and_a_missing_file_are_reported(tmp_path):
 @given(st.dictionaries(st.text(min_size=1, max_size=20), st.binary(max_size=60), max_size=6))
 def test_any_names_and_contents_are_read(tmp_path_factory, members):
     names = {name.replace("\0", "_").replace("/", "-").replace("\\", "-") for name in members}
-    names = {name for name in names if not name.startswith(".") and name.lower() not in archive.HIDDEN}
+    names = {name for name in names if not is_system_name(name)}
     names = {name.encode("utf-8", "replace").decode() for name in names if not name.lower().endswith(".zip")}
     content = {name: name.encode() for name in sorted(names)}
     found = contents(tmp_path_factory.getbasetemp(), zipped(content))

@@ -141,6 +141,34 @@ def test_names_that_are_not_unicode_are_resumed(tiny_model, tmp_path):
     assert twincar("predict", folder, "--model", tiny_model, "--json").exit_code == 0
 
 
+def answer(*cars: Guess) -> dict:
+    """The part of an answer that a results file needs."""
+    return {"cars": [{"state": "car", "top": [car.as_dict()], "box": None} for car in cars], "state": "no_car"}
+
+
+def test_a_csv_has_a_line_per_car_and_a_photo_without_some_of_them_is_resumed(tmp_path):
+    out = tmp_path / "results.csv"
+    guesses = [Guess(**parse_class_name(name).as_dict(), probability=0.5) for name in CLASSES[:3]]
+    with open_results(out) as results:
+        results.write("empty.jpg", answer())
+        results.write("one.jpg", answer(guesses[0]))
+        results.write("street.jpg", answer(*guesses))
+    rows, whole = read(out), out.read_bytes()
+    assert [(row["file"], row["car"], row["cars"], row["state"]) for row in rows] == [
+        ("empty.jpg", "", "0", "no_car"),
+        ("one.jpg", "1", "1", "car"),
+        *[("street.jpg", str(car), "3", "car") for car in (1, 2, 3)],
+    ]
+    assert [row["class_name"] for row in rows] == ["", CLASSES[0], *CLASSES[:3]]
+    lines = whole.splitlines(keepends=True)
+    for lost in (1, 2):
+        out.write_bytes(b"".join(lines[:-lost]) + lines[-lost][:-5])
+        with open_results(out, resume=True) as results:
+            assert [name in results for name in ("empty.jpg", "one.jpg", "street.jpg")] == [True, True, False]
+            results.write("street.jpg", answer(*guesses))
+        assert out.read_bytes() == whole
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     names=st.lists(st.text(min_size=1), max_size=6, unique=True),
@@ -153,7 +181,7 @@ def test_any_names_are_resumed(tmp_path_factory, names, lost, suffix):
     with open_results(out) as results:
         for name in names:
             assert name not in results
-            results.write(name, {"top": [guess.as_dict()]})
+            results.write(name, answer(guess))
     with open_results(out, resume=True) as results:
         assert len(results) == len(names)
         assert all(name in results for name in names)

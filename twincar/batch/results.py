@@ -4,8 +4,8 @@
     with open_results(Path("results.csv"), resume=True) as results:
         if "a.jpg" not in results: results.write("a.jpg", as_dict(predictor("a.jpg")))
 
-Each result is written at once as one line, of JSON or CSV by the file's suffix. Memory use grows only by 8 bytes per
-photo of an earlier run, and by the names in one folder at a time.
+Each result is written at once, by the file's suffix as one line of JSON, or as CSV with a line per car. Memory use
+grows only by 8 bytes per photo of an earlier run, and by the names in one folder at a time.
 """
 
 import csv
@@ -20,10 +20,12 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from twincar.config import IMAGE_SUFFIXES, TwinCarError
-from twincar.files import spreadsheet_safe
+from twincar.config import TwinCarError
+from twincar.files import pictures_below, spreadsheet_safe
 
-COLUMNS = ["file", "class_name", "make", "model", "body", "year", "probability", "error"]  # of CSV
+NAMED = ["class_name", "make", "model", "body", "year", "probability"]  # of the most probable class
+SIDES = ["x1", "y1", "x2", "y2"]
+COLUMNS = ["file", "car", "cars", "state", *NAMED, *SIDES, "error"]  # of CSV
 SUFFIXES = (".jsonl", ".csv")
 
 
@@ -40,31 +42,41 @@ def find_photos(given: Iterable[Path]) -> Iterator[Path]:
             yield path
             continue
         empty = True
-        for photo in _below(path):
+        for photo in pictures_below(path):
             empty = False
             yield photo
         if empty:
             raise TwinCarError(f"There are no pictures in the folder {path}.")
 
 
-def _below(folder: Path) -> Iterator[Path]:
-    try:
-        with os.scandir(folder) as entries:
-            inside = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries)
-    except OSError:
-        yield folder
-        return
-    for name, is_folder in inside:
-        if is_folder:
-            yield from _below(folder / name)
-        elif Path(name).suffix.lower() in IMAGE_SUFFIXES:
-            yield folder / name
-
-
 def as_json(file: str, answer: dict[str, Any] | str) -> str:
     """Format a file and its answer (from `describe.as_dict`), or the reason why there is none, as one line of JSON."""
     rest = {"error": answer} if isinstance(answer, str) else answer
     return json.dumps({"file": file} | rest)  # in ASCII, because a file name may not be valid UTF-8
+
+
+def table_rows(file: str, answer: dict[str, Any] | str) -> list[dict[str, Any]]:
+    """The rows of a table about one photo: one per car, largest first, or a single one where there is none.
+
+    Args:
+        file: The photo's name.
+        answer: From `describe.as_dict`, or the reason why there is none.
+
+    Returns:
+        Rows with all COLUMNS but `error`: `car` counts from 1 to `cars`, and the box is None where the whole photo was
+        read. A photo without a car has `cars` 0 and no class. An unreadable one has `file` and `error` only.
+    """
+    if isinstance(answer, str):
+        return [{"file": file, "error": answer}]
+    cars = answer["cars"]
+    if not cars:
+        return [{"file": file, "car": None, "cars": 0, "state": answer["state"]} | dict.fromkeys(NAMED + SIDES)]
+    return [
+        {"file": file, "car": place, "cars": len(cars), "state": car["state"]}
+        | {key: car["top"][0][key] for key in NAMED}
+        | dict(zip(SIDES, car["box"] or [None] * 4, strict=True))
+        for place, car in enumerate(cars, 1)
+    ]
 
 
 class Results:
@@ -88,12 +100,7 @@ class Results:
 
     def write(self, name: str, answer: dict[str, Any] | str) -> None:
         """Write a photo's answer, from `describe.as_dict` (CSV keeps the top 1), or the reason why there is none."""
-        if not self._csv:
-            line = as_json(name, answer) + "\n"
-        else:
-            row = {"error": answer} if isinstance(answer, str) else dict(answer["top"][0])
-            row |= {"file": name} | ({"probability": f"{row['probability']:.4f}"} if "probability" in row else {})
-            line = _csv_line([_cell(row.get(column)) for column in COLUMNS])
+        line = "".join(map(_csv_row, table_rows(name, answer))) if self._csv else as_json(name, answer) + "\n"
         self._file.write(line.encode())
         self._file.flush()
 
@@ -104,7 +111,7 @@ def open_results(path: Path, resume: bool = False) -> Iterator[Results]:
 
     Args:
         path: A path that ends in .jsonl (JSON lines) or .csv.
-        resume: Whether to append to an existing file. An incomplete last line is removed first.
+        resume: Whether to append to an existing file. A photo whose lines are incomplete is removed first.
 
     Raises:
         TwinCarError: The suffix is another one, the file cannot be written, it exists and `resume` is False, or it is
@@ -122,6 +129,8 @@ def open_results(path: Path, resume: bool = False) -> Iterator[Results]:
         raise TwinCarError(f"{path} cannot be written ({error.strerror}): use another file for `--out`.") from error
     with file:
         _truncate_incomplete_line(file)
+        if is_csv:
+            _truncate_incomplete_photo(file)
         file.seek(0)
         done = np.sort(np.fromiter((_key(name) for name in _names(file, is_csv, path)), np.uint64))
         file.seek(0, os.SEEK_END)
@@ -144,6 +153,19 @@ def _truncate_incomplete_line(file: BinaryIO) -> None:
     file.truncate(end)
 
 
+def _truncate_incomplete_photo(file: BinaryIO) -> None:
+    """Remove the last lines of a CSV where they are not those of all cars of a photo."""
+    file.seek(0)
+    if file.readline().decode(errors="replace") != _csv_line(COLUMNS):
+        return
+    file.seek(max(file.seek(0, os.SEEK_END) - 65536, 0))
+    lines = file.read().splitlines(keepends=True)
+    row = dict(zip(COLUMNS, next(csv.reader([lines[-1].decode()])), strict=False))
+    car, cars = row.get("car", ""), row.get("cars", "")
+    if car.isdecimal() and cars.isdecimal() and int(car) < int(cars):
+        file.truncate(file.tell() - sum(map(len, lines[-int(car) :])))
+
+
 def _names(file: BinaryIO, is_csv: bool, path: Path) -> Iterator[str]:
     """Yield the names of the photos in a results file, as written there."""
     lines = io.TextIOWrapper(file, encoding="utf-8", newline="")
@@ -160,6 +182,12 @@ def _names(file: BinaryIO, is_csv: bool, path: Path) -> Iterator[str]:
         raise TwinCarError(message) from error
     finally:
         lines.detach()
+
+
+def _csv_row(row: dict[str, Any]) -> str:
+    if row.get("probability") is not None:
+        row = row | {"probability": f"{row['probability']:.4f}"}
+    return _csv_line([_cell(row.get(column)) for column in COLUMNS])
 
 
 def _csv_line(values: list) -> str:

@@ -27,7 +27,10 @@ def predict(
     top: Annotated[int, typer.Option(min=1, help="Number of classes per photo.")] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
     out_file: Annotated[
-        Path | None, typer.Option("--out", help="File to write results to: .jsonl, or .csv with the top class only.")
+        Path | None,
+        typer.Option(
+            "--out", help="File to write results to: .jsonl, or .csv with a line per car and its top class only."
+        ),
     ] = None,
     resume: Annotated[bool, typer.Option(help="Append to OUT and skip the photos that are already in it.")] = False,
     engine: Annotated[
@@ -37,7 +40,7 @@ def predict(
         ),
     ] = None,
 ) -> None:
-    """Identify the cars in photos. Exits with 1 if a photo could not be read."""
+    """Identify every car in photos, the largest first. Exits with 1 if a photo could not be read."""
     done = failed = 0
     with user_errors():
         if resume and not out_file:
@@ -96,9 +99,12 @@ def _print_answer(file: str, answer: dict | str) -> None:
     if isinstance(answer, str):
         console.print(f"  {escape(answer)}", highlight=False, soft_wrap=True)
         return
-    console.print(f"  {escape(answer['said'])}", highlight=False, soft_wrap=True)
-    for guess in answer["top"]:
-        console.print(f"  {guess['probability']:6.1%}  {escape(guess['class_name'])}", highlight=False)
+    cars = answer["cars"]
+    for place, car in enumerate(cars if len(cars) > 1 else [answer], 1):
+        which = f"Car {place} of {len(cars)}: " if len(cars) > 1 else ""
+        console.print(f"  {which}{escape(car['said'])}", highlight=False, soft_wrap=True)
+        for guess in car["top"]:
+            console.print(f"  {guess['probability']:6.1%}  {escape(guess['class_name'])}", highlight=False)
 
 
 @app.command()

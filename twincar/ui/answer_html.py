@@ -25,9 +25,9 @@ def answer(prediction: Prediction, below: str = "", where: str = "this photo") -
 
 def _description(answer: Description, best: Guess) -> str:
     then = f"<p>{_bold(answer.then, answer.names)}</p>"
-    if answer.state == "none":
+    if answer.state == "no_car":
         return f"<h2>{escape(answer.lead)}</h2>{then}"
-    if answer.state == "unknown":
+    if answer.state == "unknown_car":
         return f'<p class="sure"><b>{escape(answer.lead)}</b></p><p>Closest match:</p>{_name(best)}{facts(best)}'
     figure = "" if answer.probability is None else f" {percent(answer.probability)}"
     sure = f'<p class="sure"><b>{answer.sure}</b>{figure}</p>'

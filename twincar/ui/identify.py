@@ -106,7 +106,8 @@ def tab(predictor: Predictor, scope: str, examples: list[str], keep_for: float) 
             prediction = predictor(file, side=SHOWN_SIDE)
         except PhotoError as error:
             return _nothing(answer_html.error_card(str(error), ADVICE))
-        return _answered(prediction, file, prediction.cars, Selection(), name)
+        boxes = [car.bounds for car in prediction.cars if car.bounds]
+        return _answered(prediction, file, boxes, Selection(), name)
 
     def answer_again(before: tuple[Path, list[Box]] | None, name: str, event: gr.EventData) -> dict[Any, Any]:
         if not before or not before[0].is_file():

@@ -14,24 +14,29 @@ const drawn = (row, place) => {
   tr.dataset.place = place;
   const picture = make("td", "", "picture");
   if (row.thumbnail) picture.append(Object.assign(new Image(), { src: row.thumbnail, alt: "" }));
-  const short = row.file.split("/").pop(), file = make("td", short, "file");
+  const place_ = row.cars > 1 ? `, car ${row.car} of ${row.cars}` : "";
+  const short = row.file.split("/").pop() + place_, file = make("td", short, "file");
   file.title = row.file;
   tr.append(picture, file);
   if (row.error) {
     tr.className = "failed";
     const why = make("td", row.error, "why");
-    why.colSpan = 4;
+    why.colSpan = 5;
     why.prepend(make("small", short)); // for narrow screens, where the column is not shown
     tr.append(why);
     return tr;
   }
-  const name = make("td", "", "name");
-  name.append(Object.assign(make("button", row.class_name), { type: "button" }), make("small", short));
+  tr.classList.add(row.state);
+  const name = make("td", "", "name"), closest = ["unsure", "unknown_car"].includes(row.state);
+  if (closest) name.append(make("span", "Closest match: ", "closest"));
+  name.append(Object.assign(make("button", closest ? row.class_name : row.label), { type: "button" }), make("small", `${row.short} · ${short}`));
   const sure = make("td", "", "sure"), bar = make("i", "");
-  bar.style.setProperty("--fraction", row.probability);
-  sure.append(make("span", percent(row.probability)), bar);
-  if (row.probability < 0.5) sure.classList.add("unsure");
-  tr.append(name, sure, make("td", row.make, "make"), make("td", row.year ?? "", "year"));
+  if (row.probability !== null) {
+    bar.style.setProperty("--fraction", row.probability);
+    sure.append(make("span", percent(row.probability)), bar);
+    if (row.probability < 0.5) sure.classList.add("unsure");
+  }
+  tr.append(make("td", row.short, "state"), name, sure, make("td", row.make ?? "", "make"), make("td", row.year ?? "", "year"));
   return tr;
 };
 
@@ -49,7 +54,7 @@ const draw = () => {
   rows.slice(made.length).forEach((row) => made.push({ row: row.file + row.thumbnail, tr: drawn(row, made.length) }));
   const terms = search.value.toLowerCase().split(/\s+/).filter(Boolean), from = least.valueAsNumber / 100;
   const fits = (row) => {
-    const text = [row.file, row.class_name, row.error].join(" ").toLowerCase();
+    const text = [row.file, row.class_name, row.short, row.error].join(" ").toLowerCase();
     return terms.every((term) => text.includes(term)) && (from === 0 || (row.probability ?? -1) >= from);
   };
   const places = rows.map((_, place) => place).filter((place) => fits(rows[place]));

@@ -1,7 +1,7 @@
 """The Many photos tab: photos and zips in; a table that grows as they are answered, and the evidence for each photo.
 
-The session keeps the row of each photo and a thumbnail of about 2 kB; photo and features are freed once the row exists.
-Selecting a row answers that photo again from the file that Gradio stored, or from its zip. That takes 0.1 s and saves
+The session keeps the row of each car and a thumbnail of about 2 kB; photo and features are freed once the rows exist.
+Selecting a row answers its photo again from the file that Gradio stored, or from its zip. That takes 0.1 s and saves
 hundreds of megabytes of memory.
 """
 
@@ -17,10 +17,14 @@ import gradio as gr
 import pandas as pd
 
 from twincar.batch import archive
+from twincar.batch.results import COLUMNS, SIDES, table_rows
 from twincar.features.photo import PhotoError
 from twincar.files import for_spreadsheets
+from twincar.modeling.detection.boxes import Box, iou
+from twincar.modeling.inference.describe import SHORT, as_dict, describe
 from twincar.modeling.inference.prediction import Prediction
 from twincar.modeling.inference.predictor import Predictor
+from twincar.text import count
 from twincar.ui import answer_html
 from twincar.ui.frame import data_url
 from twincar.ui.uploads import stored
@@ -30,7 +34,6 @@ REDRAW = 0.3  # seconds between two updates of the table, at least
 THUMBNAIL = (96, 72)  # pixels
 SHOWN_SIDE = 1280  # pixels of a photo that is shown large
 TOP = 5
-COLUMNS = ["file", "class_name", "make", "model", "body", "year", "probability", "error"]  # of the CSV
 ADVICE = "Select another row, or upload the photos again."
 EXPIRED = "These photos are no longer stored here."
 
@@ -43,6 +46,7 @@ step="5" value="0" aria-label="Minimum confidence in per cent"></label><label>Se
 placeholder="car, make or file"></label><p class="count" role="status"></p></div><div class="rows" tabindex="0"
 role="region" aria-label="The answers"><table><thead><tr><th class="picture"><span>Photo</span></th>
 <th class="file" data-key="file"><button type="button">File</button></th>
+<th class="state" data-key="short"><button type="button">State</button></th>
 <th class="name" data-key="class_name"><button type="button">Answer</button></th>
 <th class="sure" data-key="probability"><button type="button">Confidence</button></th>
 <th class="make" data-key="make"><button type="button">Make</button></th>
@@ -60,12 +64,14 @@ class Batch:
 
     Attributes:
         items: The photos.
-        rows: The rows of the table so far.
+        rows: The rows of the table so far, one per car.
+        done: Number of photos answered or refused so far.
         stopped: Whether the visitor stopped the batch.
     """
 
     items: list[archive.Item]
     rows: list[dict] = field(default_factory=list)
+    done: int = 0
     stopped: bool = False
 
 
@@ -114,7 +120,8 @@ def tab(predictor: Predictor, keep_for: float) -> None:
         for item, answer in zip(
             batch.items, predictor.stream(archive.read(batch.items), BATCH_SIZE, full_size=False), strict=True
         ):
-            batch.rows.append(_row(item.name, answer) | {"thumbnail": _thumbnail(answer)})
+            batch.rows += _shown_rows(item.name, batch.done, answer)
+            batch.done += 1
             if batch.stopped:
                 break
             if time.monotonic() - drawn > REDRAW:
@@ -135,7 +142,9 @@ def tab(predictor: Predictor, keep_for: float) -> None:
         try:
             if not batch or not isinstance(place, int) or not 0 <= place < len(batch.rows):
                 raise PhotoError(EXPIRED)
-            prediction = predictor(batch.items[place].read(), side=SHOWN_SIDE)
+            row = batch.rows[place]
+            answers = predictor(batch.items[row["photo"]].read(), side=SHOWN_SIDE)
+            prediction = _same_car(answers, row["bounds"])
         except PhotoError as error:
             return {
                 detail: gr.Column(visible=True),
@@ -145,7 +154,7 @@ def tab(predictor: Predictor, keep_for: float) -> None:
             }
         prediction.photo.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
         top = prediction.top(TOP)
-        name = escape(batch.rows[place]["file"])
+        name = escape(row["file"]) + (f", car {row['car']} of {row['cars']}" if (row["cars"] or 0) > 1 else "")
         return {
             detail: gr.Column(visible=True),
             headline: f'<p class="small">{name}</p>{answer_html.answer(prediction)}',
@@ -154,18 +163,20 @@ def tab(predictor: Predictor, keep_for: float) -> None:
         }
 
     def answer_many(photos: list[dict]) -> dict:
-        """Identify the car in each of many photos. An unreadable file gives a row with the reason.
+        """Identify every car in many photos. An unreadable file gives a row with the reason.
 
         Args:
             photos: Picture files (JPEG, PNG or WebP), or zips of them.
 
         Returns:
-            rows: One per photo, in order: file, class_name, make, model, body, year and probability (0 to 1) of the
-                most probable class; or file and error, where the file cannot be read.
+            rows: One per car, in the order of the photos, the largest car of a photo first: file, car (1 to cars), cars
+                (their number in the photo), state (as of /identify), class_name, make, model, body, year and
+                probability (0 to 1) of the most probable class, and its box x1, y1, x2, y2 in pixels. A photo without
+                a car is one row with cars 0 and null for the class. A file that cannot be read: file and error.
         """
         items = _items(photos if isinstance(photos, list) else [])
         answers = predictor.stream(archive.read(items), BATCH_SIZE, full_size=False)
-        return {"rows": [_row(item.name, answer) for item, answer in zip(items, answers, strict=True)]}
+        return {"rows": [row for item, answer in zip(items, answers, strict=True) for row in _rows(item.name, answer)]}
 
     # A queue of its own, so that a single photo does not wait behind hundreds.
     private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
@@ -191,27 +202,42 @@ def _items(uploads: list) -> list[archive.Item]:
     return archive.unpack(files) + refused[: archive.MAX_PHOTOS]
 
 
-def _row(name: str, answer: Prediction | PhotoError) -> dict:
-    if isinstance(answer, PhotoError):
-        return {"file": name, "error": str(answer)}
-    return {"file": name, **answer.top(1)[0].as_dict()}
+def _rows(name: str, answer: Prediction | PhotoError) -> list[dict]:
+    return table_rows(name, str(answer) if isinstance(answer, PhotoError) else as_dict(answer, 1))
 
 
-def _thumbnail(answer: Prediction | PhotoError) -> str:
-    """A small JPEG as a data URL, or ""."""
+def _shown_rows(name: str, photo: int, answer: Prediction | PhotoError) -> list[dict]:
+    """The rows of the table on the page: with the index of the photo, and of each car its bounds and a thumbnail."""
+    rows = _rows(name, answer)
     if isinstance(answer, PhotoError):
-        return ""
-    answer.photo.thumbnail(THUMBNAIL)
-    return data_url(answer.photo, 60)
+        return [row | {"photo": photo, "thumbnail": ""} for row in rows]
+    shown = []
+    for row, car in zip(rows, answer.cars or [answer], strict=True):
+        described = describe(car)
+        extra = {"photo": photo, "bounds": car.bounds, "thumbnail": _thumbnail(car, alone=len(rows) == 1)}
+        shown.append(row | extra | {"label": described.label, "short": SHORT[described.state]})
+    return shown
+
+
+def _same_car(answer: Prediction, bounds: Box | None) -> Prediction:
+    """The car of a row, among those found in its photo, which may have been read at another size before."""
+    boxes = [(car, car.bounds) for car in answer.cars]
+    return max(boxes, key=lambda each: iou(each[1], bounds) if each[1] and bounds else 0, default=(answer,))[0]
+
+
+def _thumbnail(car: Prediction, alone: bool) -> str:
+    """A small JPEG as a data URL: of the photo, or of one of its cars."""
+    picture = car.photo.copy() if alone or not car.box else car.photo.crop(car.box)
+    picture.thumbnail(THUMBNAIL)
+    return data_url(picture, 60)
 
 
 def _csv(rows: list[dict], button: gr.DownloadButton) -> str | None:
     """Write the table to a file that Gradio serves, and deletes with the others."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "twincar.csv"
-        table = pd.DataFrame(rows, columns=COLUMNS).astype(
-            {"year": "Int64"}
-        )  # else 2012 becomes 2012.0 where a row has no year
+        # else 2012 becomes 2012.0 where a row has no year
+        table = pd.DataFrame(rows, columns=COLUMNS).astype(dict.fromkeys(["car", "cars", "year", *SIDES], "Int64"))
         for_spreadsheets(table).to_csv(path, index=False, float_format="%.4f")
         return button.move_resource_to_block_cache(path)
 
@@ -222,7 +248,7 @@ def _button(running: bool) -> gr.Button:
 
 def _status(batch: Batch, running: bool) -> str:
     """A progress bar while the batch runs, then a sentence, which screen readers announce."""
-    total, done = len(batch.items), len(batch.rows)
+    total, done = len(batch.items), batch.done
     failed = sum("error" in row for row in batch.rows)
     unread = f", {failed} could not be read" if failed else ""
     if running:
@@ -233,8 +259,9 @@ def _status(batch: Batch, running: bool) -> str:
     rest = "Select a row to see the evidence."
     if batch.stopped and done < total:
         return f'<p role="status"><b>Stopped after {done} of {total}</b>{unread}. {rest}</p>'
-    answered = f"{done - failed} {'photo' if done - failed == 1 else 'photos'} answered"
-    return f'<p role="status"><b>{answered}</b>{unread}. {rest}</p>'
+    cars = sum(bool(row.get("car")) for row in batch.rows)
+    answered = f"{count(done - failed, 'photo')} answered</b>, {count(cars, 'car')} found"
+    return f'<p role="status"><b>{answered}{unread}. {rest}</p>'
 
 
 def _welcome() -> str:

@@ -13,9 +13,13 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from tests.conftest import CLASSES
+from twincar import __version__
 from twincar.cli import app
+from twincar.modeling.detection.boxes import WHOLE
+from twincar.modeling.inference.decision import Decision, Pass
 from twincar.modeling.inference.describe import confused_classes, describe, more_cars
-from twincar.modeling.inference.prediction import Pass, Prediction, SimilarClass
+from twincar.modeling.inference.prediction import Prediction, SimilarClass
+from twincar.modeling.open_set.open_set import Verdict
 from twincar.ui import answer_html
 
 BMW = [
@@ -32,10 +36,10 @@ def answered(probabilities, names=BMW, is_car=None, is_known=None, similar=()) -
     class Fixed(Prediction):
         pass
 
-    Fixed.is_car, Fixed.is_known = is_car, is_known
     Fixed.similar_classes = lambda self, class_name=None, k=3: list(similar)
     context = SimpleNamespace(class_names=names, calibration=lambda logits: logits, open_set=None)
-    return Fixed(Image.new("RGB", (32, 32)), [Pass(FEATURES, logits)], [], context)
+    decision = Decision(None, Pass(FEATURES, logits, WHOLE), Verdict(is_car, is_known))
+    return Fixed(Image.new("RGB", (32, 32)), decision, context)
 
 
 def text(*probabilities, **open_set) -> str:
@@ -155,6 +159,7 @@ def test_json_has_open_set_results_boxes_and_makes(car_photo, tiny_model, monkey
     arguments = ["predict", str(car_photo), "--model", str(tiny_model), "--json"]
     plain = json.loads(CliRunner().invoke(app, arguments).stdout)
     assert [plain[key] for key in ("is_car", "is_known", "box", "others")] == [None, None, None, []]
+    assert [car["top"] for car in plain["cars"]] == [plain["top"]]
     assert [make["make"] for make in plain["makes"]] == [guess["make"] for guess in plain["top"][:3]]
     fake = fake_predictor((0, 0.1, 0.25, 0.4), (0.4, 0.4, 1, 1), is_known=1e9)
     monkeypatch.setattr(Predictor, "from_pretrained", lambda name, **how: fake)
@@ -162,6 +167,11 @@ def test_json_has_open_set_results_boxes_and_makes(car_photo, tiny_model, monkey
     assert (found["is_car"], found["is_known"]) == (True, False)
     assert len(found["box"]) == 4 and len(found["others"]) == 1
     assert found["top"][0]["class_name"] in CLASSES
+    assert found["state"] == "unknown_car" and found["version"] == __version__
+    first, second = found["cars"]
+    assert {key: found[key] for key in first if key != "said"} == {key: first[key] for key in first if key != "said"}
+    assert second["box"] == found["others"][0] and second["top"] != first["top"]
+    assert set(second) == {"box", "top", "makes", "is_known", "state", "said"}
     said = CliRunner().invoke(app, arguments[:-1], env={"COLUMNS": "200"}).stdout
     assert "A car, but probably none of the known models." in said
-    assert "This answer is for the largest of 2 cars." in said
+    assert "Car 1 of 2: A car" in said and "Car 2 of 2: A car" in said

@@ -18,9 +18,14 @@ def area(box: Box) -> float:
     return max(box[2] - box[0], 0) * max(box[3] - box[1], 0)
 
 
+def intersection(one: Box, other: Box) -> float:
+    """Fraction (0-1) of the photo that two boxes both cover."""
+    return area((max(one[0], other[0]), max(one[1], other[1]), min(one[2], other[2]), min(one[3], other[3])))
+
+
 def iou(one: Box, other: Box) -> float:
     """Intersection over union of two boxes, 0-1."""
-    both = area((max(one[0], other[0]), max(one[1], other[1]), min(one[2], other[2]), min(one[3], other[3])))
+    both = intersection(one, other)
     return both / max(area(one) + area(other) - both, 1e-12)
 
 

@@ -9,6 +9,7 @@
 `load("models/twincar")` and `load("user/repo@revision")` both go through huggingface_hub's PyTorchModelHubMixin.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -144,6 +145,15 @@ def move_files(source: Path, folder: Path) -> None:
     for file in source.iterdir():
         file.chmod(0o644)  # safetensors creates files that only their owner can read; a server may be another user
         file.replace(folder / file.name)
+
+
+def model_version(config: dict) -> str | None:
+    """A version of a published model, 12 hexadecimal digits: another one for other weights or other data of a part.
+
+    None for a model that was not published in a folder.
+    """
+    sums = [config.get("weights_sha256"), *(config.get(part, {}).get("sha256") for part in LOADERS)]
+    return hashlib.sha256(json.dumps(sums).encode()).hexdigest()[:12] if sums[0] else None
 
 
 def split_revision(name: str) -> tuple[str, str | None]:

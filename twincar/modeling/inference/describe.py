@@ -9,12 +9,30 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from twincar import __version__
+
 if TYPE_CHECKING:  # the command line imports this before it needs torch
     from twincar.modeling.inference.prediction import Guess, Prediction, SimilarClass
 
 LIKELY = 0.5  # below this probability the top class is more likely wrong than right
 LIKELY_GROUP = 0.8  # a make or model at least this probable is the answer where no class reaches LIKELY
 VERY = 0.9
+STATES = {  # of an answer, for programs -> what it amounts to
+    "car": "one class",
+    "model": "several classes of one model",
+    "make": "several classes of one make",
+    "unsure": "a known car, but no class or group of classes is likely",
+    "unknown_car": "a car, but probably none of the model's classes",
+    "no_car": "no car",
+}
+SHORT = {  # the same for people, in two words
+    "car": "Identified",
+    "model": "Model only",
+    "make": "Make only",
+    "unsure": "Not sure",
+    "unknown_car": "Unknown model",
+    "no_car": "No car",
+}
 SURE = (  # lowest probability -> text
     (VERY, "Very sure"),
     (0.7, "Fairly sure"),
@@ -28,20 +46,21 @@ class Description:
     """The sentences of an answer, and their parts.
 
     Attributes:
-        state: "car" (one class), "model" or "make" (several classes of one), "unsure" (none of these), "unknown"
-            (a car, but probably none of the model's classes), or "none" (no car).
+        state: A key of STATES.
         lead: The answer, fit for a heading.
+        label: The answer in a few words, for a frame or a table.
         first: The answer as a sentence.
         then: A second sentence, about the next class; may be "".
         names: The classes that `then` names.
         likely: For "model" and "make", the most probable class among them.
-        sure: Confidence in the lead, in words; "" for "unknown" and "none", because the probabilities compare the
+        sure: Confidence in the lead, in words; "" for "unknown_car" and "no_car", because the probabilities compare the
             model's classes only.
         probability: Probability (0-1) of the lead; None where `sure` is "".
     """
 
     state: str
     lead: str
+    label: str
     first: str
     then: str = ""
     names: tuple[str, ...] = ()
@@ -65,14 +84,15 @@ def describe(answer: "Prediction", where: str = "this photo") -> Description:
     best = answer.top(1)[0]
     if answer.is_car is False:
         lead = f"No car found in {where}"
-        return Description("none", lead, f"{lead}.", *_closest(best))
+        return Description("no_car", lead, "No car", f"{lead}.", *_closest(best))
     if answer.is_known is False:
         lead = "A car, but probably none of the known models"
-        return Description("unknown", lead, f"{lead}.", *_closest(best))
+        return Description("unknown_car", lead, "Unknown model", f"{lead}.", *_closest(best))
     if best.probability >= LIKELY:
         sure = how_sure(best.probability)
         first = f"{best.class_name}, {sure.lower()} ({percent(best.probability)})."
-        return Description("car", best.class_name, first, *_next(answer, best), sure=sure, probability=best.probability)
+        names, more = (best.class_name, best.class_name), {"sure": sure, "probability": best.probability}
+        return Description("car", *names, first, *_next(answer, best), **more)
     for state, name, probability in _groups(answer, best):
         if probability >= LIKELY_GROUP:
             lead = f"{article(name).capitalize()} {name}"
@@ -82,43 +102,61 @@ def describe(answer: "Prediction", where: str = "this photo") -> Description:
             )
             first, sure = f"{lead} ({percent(probability)}), {likely}.", f"{how_sure(probability)} of the {state}"
             return Description(
-                state, lead, first, *_also(answer.top(2)[1]), likely=likely, sure=sure, probability=probability
+                state, lead, name, first, *_also(answer.top(2)[1]), likely=likely, sure=sure, probability=probability
             )
     first = f"Not sure: the closest match is the {best.class_name} ({percent(best.probability)})."
-    return Description(
-        "unsure", best.class_name, first, *_body_or_next(answer, best), sure=how_sure(0), probability=best.probability
-    )
+    names, more = (best.class_name, "Not sure"), {"sure": how_sure(0), "probability": best.probability}
+    return Description("unsure", *names, first, *_body_or_next(answer, best), **more)
 
 
 def as_dict(answer: "Prediction", k: int = 5) -> dict[str, Any]:
-    """An answer for programs, ready for JSON.
+    """An answer for programs, ready for JSON. The command line, the page and the API all return this one.
 
-    `is_car`, `is_known` and `box` are None from a model without open-set data or detector; boxes are in pixels of the
-    upright photo at its full size.
+    `is_car` and `is_known` are None from a model without open-set data, `box` is None where the whole photo was read.
+    Boxes are in pixels of the upright photo at its full size.
 
     Args:
         answer: What to describe.
         k: Number of classes under `top`.
 
     Returns:
-        `said` (the sentences), `top` (the k most probable classes), `makes` (the three most probable makes), `is_car`,
-        `is_known`, `box` (the car that the answer is for) and `others` (boxes of the other cars).
+        For the largest car: `said` (the sentences), `state` (a key of STATES), `top` (the k most probable classes),
+        `makes` (the three most probable makes), `is_car`, `is_known`, `box` and `others` (boxes of the other cars).
+        For every car, largest first, `cars`: a list of `box`, `top`, `makes`, `is_known`, `state` and `said`; empty
+        where there is no car. `model` (`name` and `version`), and `version`, that of this package.
     """
-    makes = list(answer.makes().items())[:3]
+    first = _car(answer, k)
     return {
-        "said": f"{describe(answer).text} {more_cars(len(answer.others))}".strip(),
-        "top": [guess.as_dict() for guess in answer.top(k)],
-        "makes": [{"make": make, "probability": probability} for make, probability in makes],
+        "said": f"{first['said']} {more_cars(len(answer.cars) - 1)}".strip(),
+        "state": first["state"],
+        "top": first["top"],
+        "makes": first["makes"],
         "is_car": answer.is_car,
-        "is_known": answer.is_known,
-        "box": answer.in_full(answer.box),
+        "is_known": first["is_known"],
+        "box": first["box"],
         "others": [answer.in_full(box) for box in answer.others],
+        "cars": [first if car is answer else _car(car, k) for car in answer.cars],
+        "model": answer.model,
+        "version": __version__,
+    }
+
+
+def _car(answer: "Prediction", k: int) -> dict[str, Any]:
+    """One entry of `cars`."""
+    described = describe(answer)
+    return {
+        "box": answer.in_full(answer.box),
+        "top": [guess.as_dict() for guess in answer.top(k)],
+        "makes": [{"make": make, "probability": sure} for make, sure in list(answer.makes().items())[:3]],
+        "is_known": answer.is_known,
+        "state": described.state,
+        "said": described.text,
     }
 
 
 def more_cars(others: int) -> str:
     """A sentence about the number of cars in the photo; "" where there are no others."""
-    return f"This answer is for the largest of {others + 1} cars." if others else ""
+    return f"This answer is for the largest of {others + 1} cars." if others > 0 else ""
 
 
 def confused_classes(answer: "Prediction") -> list["SimilarClass"]:

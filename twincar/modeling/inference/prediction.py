@@ -1,28 +1,26 @@
-"""The answer for one photo: probabilities, boxes, evidence and similar classes. `predictor.py` creates it.
+"""The answer for one car: probabilities, box, evidence and similar classes. `predictor.py` creates it.
 
-Heatmaps, scores and rankings are computed on demand, from the features and logits of the network's passes.
+Heatmaps and rankings are computed on demand, from the features and logits of the network's pass over this car.
 """
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 
 from twincar.config import CarName, TwinCarError, canonical_class_name, parse_class_name
 from twincar.features.photo import FULL_SIZE
 from twincar.modeling.detection.boxes import WHOLE, Box, Pixels, to_pixels
-from twincar.modeling.inference import explain
+from twincar.modeling.inference import describe, explain
 from twincar.modeling.inference.calibration import Calibration
+from twincar.modeling.inference.decision import Decision
 from twincar.modeling.networks.architectures import Network
-from twincar.modeling.open_set.open_set import OpenSet, energy
-
-SECOND_PASS_WEIGHT = 2 / 3  # of its logits in the mean of the two passes
+from twincar.modeling.open_set.open_set import OpenSet, Verdict
 
 
 class ModelContext(NamedTuple):
@@ -32,22 +30,8 @@ class ModelContext(NamedTuple):
     network: Network
     calibration: Calibration
     open_set: OpenSet | None
-
-
-class Pass(NamedTuple):
-    """What the network returned for one part of a photo.
-
-    Attributes:
-        features: (C, h, w) features.
-        logits: (K,) logits before calibration.
-        part: The part of the photo that was read.
-        coverage: (h, w) fraction (0-1) of each cell that cars cover; None without a detector.
-    """
-
-    features: Tensor
-    logits: Tensor
-    part: Box = WHOLE
-    coverage: np.ndarray | None = None
+    name: str = "twincar"
+    version: str | None = None
 
 
 @dataclass(frozen=True)
@@ -73,25 +57,30 @@ class SimilarClass:
 
 
 class Prediction:
-    """The answer for one photo, from one or two passes of the network.
+    """The answer for one car, from one pass of the network; `cars` has those for the other cars of the photo.
 
     Attributes:
         photo: The upright RGB picture.
         class_names: The K classes of the model.
-        cars: Boxes of the cars in the photo, as fractions of its width and height. The first one is the car that
-            the answer is for. Empty where none was searched for or found.
-        logits: (K,) floats before calibration, averaged over the passes.
+        bounds: Box of the car, as fractions of the photo's width and height; None where the whole photo was read.
+        verdict: Whether it is a car, and one of the model's classes.
+        logits: (K,) floats before calibration.
         probabilities: (K,) floats that sum to 1.
     """
 
-    def __init__(self, photo: Image.Image, passes: list[Pass], cars: list[Box], context: ModelContext):
+    def __init__(
+        self,
+        photo: Image.Image,
+        decision: Decision,
+        context: ModelContext,
+        smaller: Sequence["Prediction"] = (),
+    ):
         self.photo, self.class_names = photo, context.class_names
-        self.cars = cars
-        self._passes, self._context = passes, context
-        weights = [1.0] if len(passes) == 1 else [1 - SECOND_PASS_WEIGHT, SECOND_PASS_WEIGHT]
-        weighted = (weight * each.logits for weight, each in zip(weights, passes, strict=True))
-        logits = sum(weighted, torch.zeros(()))
-        self.logits = logits.numpy()
+        self.bounds: Box | None = decision.box
+        self.verdict: Verdict = decision.verdict
+        self._pass, self._context, self._smaller = decision.read, context, smaller
+        logits = decision.read.logits
+        self.logits: np.ndarray = logits.numpy()
         self.probabilities: np.ndarray = context.calibration(logits[None]).softmax(1)[0].numpy()
         self._cams: dict[tuple[int, str], np.ndarray] = {}
 
@@ -125,41 +114,52 @@ class Prediction:
         return dict(sorted(sums.items(), key=lambda item: -item[1]))
 
     @property
+    def cars(self) -> list["Prediction"]:
+        """The answers for all cars of the photo, the largest first; empty where there is none.
+
+        The first one is this answer itself. A model without a detector, and one that is given a box, reads one car.
+        """
+        return [] if self.is_car is False else [self, *self._smaller]
+
+    @property
+    def state(self) -> str:
+        """What the answer amounts to: a key of `describe.STATES`, such as "car" or "no_car"."""
+        return describe.describe(self).state
+
+    @property
     def is_car(self) -> bool | None:
-        """Whether the photo shows a car; None from a model without open-set data."""
-        open_set = self._context.open_set
-        return None if open_set is None else self.car_score >= open_set.is_car.value
+        """Whether there is a car; None from a model without open-set data."""
+        return self.verdict.is_car
 
     @property
     def is_known(self) -> bool | None:
         """Whether the car is one of the model's classes; None from a model without open-set data."""
-        open_set = self._context.open_set
-        return None if open_set is None else self.energy >= open_set.is_known.value
+        return self.verdict.is_known
 
-    @cached_property
+    @property
     def car_score(self) -> float:
-        """Log-odds that the photo shows a car, the higher of two passes; NaN from a model without open-set data."""
-        open_set = self._context.open_set
-        return max(open_set.car_score(each.features) for each in self._passes) if open_set else float("nan")
+        """Log-odds that the pass shows a car; NaN from a model without open-set data."""
+        return self.verdict.car_score
 
-    @cached_property
+    @property
     def energy(self) -> float:
-        """Negative free energy of the logits, the higher of two passes; `is_known` compares it with a threshold.
+        """Negative free energy of the logits; `is_known` compares it with a threshold."""
+        return self.verdict.energy
 
-        The maximum, because a small car in a large photo gives high logits in the second pass only.
-        """
-        temperature = self._context.calibration.temperature
-        return max(float(energy(each.logits, temperature)) for each in self._passes)
+    @property
+    def model(self) -> dict[str, str | None]:
+        """`name` and `version` of the model. The version changes with its weights, detector and open-set data."""
+        return {"name": self._context.name, "version": self._context.version}
 
     @property
     def box(self) -> Pixels | None:
         """The car that the answer is for, in pixels of `photo`; None where none was found."""
-        return to_pixels(self.cars[0], self.photo.size) if self.cars else None
+        return to_pixels(self.bounds, self.photo.size) if self.bounds else None
 
     @property
     def others(self) -> list[Pixels]:
-        """The other cars of the photo, in pixels; `predictor(photo, box=...)` answers for one of them."""
-        return [to_pixels(car, self.photo.size) for car in self.cars[1:]]
+        """The boxes of the other cars of the photo, in pixels."""
+        return [car.box for car in self.cars[1:] if car.box]
 
     def in_full(self, box: Pixels | None) -> Pixels | None:
         """Convert a box of `photo` to pixels of the original upright photo, which may have been larger."""
@@ -170,13 +170,13 @@ class Prediction:
 
     @property
     def features(self) -> Tensor:
-        """(C, h, w) features of the last pass."""
-        return self._passes[-1].features
+        """(C, h, w) features of the pass."""
+        return self._pass.features
 
     @property
     def refined(self) -> bool:
-        """Whether the last pass read a part of the photo rather than all of it."""
-        return self._passes[-1].part != WHOLE
+        """Whether a part of the photo was read rather than all of it."""
+        return self._pass.part != WHOLE
 
     def similar_classes(self, class_name: str | None = None, k: int = 3) -> list[SimilarClass]:
         """The k classes most similar to one; empty from a model without open-set data.
@@ -206,8 +206,8 @@ class Prediction:
         raise TwinCarError(f"{class_name!r} is none of the {len(self.class_names)} classes of this model.")
 
     def _in_place(self, draw: Callable[[tuple[int, int]], np.ndarray]) -> np.ndarray:
-        """Draw a map of the part that the last pass read into a map of the whole photo, which is 0 elsewhere."""
-        x1, y1, x2, y2 = to_pixels(self._passes[-1].part, self.photo.size)
+        """Draw a map of the part that was read into a map of the whole photo, which is 0 elsewhere."""
+        x1, y1, x2, y2 = to_pixels(self._pass.part, self.photo.size)
         if (x2 - x1, y2 - y1) == self.photo.size:
             return draw(self.photo.size)
         whole = np.zeros(self.photo.size[::-1], np.float32)
@@ -217,7 +217,7 @@ class Prediction:
     def heatmap(self, class_name: str | None = None, method: str = explain.GRAD_CAM_PLUS_PLUS) -> np.ndarray:
         """The evidence for a class, as an (H, W) float32 map in 0-1 at the photo's size.
 
-        After a second pass it is the evidence of that pass, and 0 outside of the part that it read.
+        It is 0 outside of the part of the photo that was read.
 
         Args:
             class_name: A class of the model; the most probable one by default.

@@ -4,17 +4,21 @@
     predictor = Predictor.from_pretrained("models/twincar")   # a folder, or a repo on the Hub: "user/repo"
     answer = predictor("photo.jpg")
     answer.top(5), answer.heatmap(), answer.overlay("BMW M3 Coupe 2012")
-    answer.is_car, answer.is_known, answer.box, answer.makes(), answer.similar_classes()
+    answer.state, answer.box, answer.makes(), answer.similar_classes()
+    [(car.box, car.top(1)) for car in answer.cars]            # every car in the photo, the largest first
 
-A model with a detector reads a photo in two passes where the car does not fill it: the first one reads the whole photo
-and finds the car, the second one reads that part again at its full resolution, cropped as in training.
+A model with a detector reads a photo in two passes: the first one reads the whole photo and finds the cars, the second
+one reads every car that does not fill the photo again at its full resolution, cropped as in training, all in one batch.
+`decision.py` decides from these passes which boxes show a car, and which of these the model has as a class.
 """
 
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,10 +33,13 @@ from twincar.features.transforms import squash
 from twincar.modeling.detection.boxes import WHOLE, Box, Pixels, area, to_fractions, to_pixels, with_margin
 from twincar.modeling.detection.detector import find_boxes
 from twincar.modeling.engines.backbone import Backbone, BackboneOutput
+from twincar.modeling.engines.base import MAX_BATCH
 from twincar.modeling.engines.choose import choose
 from twincar.modeling.hub import model_folder
+from twincar.modeling.hub.model_folder import model_version
 from twincar.modeling.inference.calibration import Calibration
-from twincar.modeling.inference.prediction import ModelContext, Pass, Prediction
+from twincar.modeling.inference.decision import Judge, Pass, decide, decide_given
+from twincar.modeling.inference.prediction import ModelContext, Prediction
 
 STATISTICS = (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD))  # defaults for a config that names none
 FILLED = 0.8  # a box with margin that covers this fraction of the photo needs no second pass
@@ -70,7 +77,8 @@ class Predictor:
         ranges = model.config.get("int8", {}).get("ranges")
         backbone = Backbone(self.network, self.mean, self.std, self.detector).eval()
         self.engine = choose(backbone, self.size, device, engine, ranges)
-        self._context = ModelContext(self.class_names, self.network, self.calibration, self.open_set)
+        identity = model.config.get("name", "twincar"), model_version(model.config)
+        self._context = ModelContext(self.class_names, self.network, self.calibration, self.open_set, *identity)
 
     @classmethod
     def from_pretrained(cls, repo_or_folder: str | Path, *, device=None, engine=None, **hub_options) -> "Predictor":
@@ -89,17 +97,24 @@ class Predictor:
         return cls(model_folder.load(repo_or_folder, **hub_options), device, engine)
 
     def __call__(
-        self, photo: Photo, box: Pixels | None = None, refine: bool = True, side: int | None = None
+        self,
+        photo: Photo,
+        box: Pixels | None = None,
+        refine: bool = True,
+        side: int | None = None,
+        found: Sequence[Prediction] = (),
     ) -> Prediction:
-        """Answer one photo.
+        """Answer one photo: for its largest car, with those for the others under `cars`.
 
         Args:
             photo: A path, bytes, a PIL image or an array.
             box: (x1, y1, x2, y2) of the car in pixels of the upright photo; only this part is then read.
-            refine: Whether a second pass reads the car that was found, where it does not fill the photo. Use False for
-                pictures that are cropped to the car already.
+            refine: Whether to find the cars, and to read each one that does not fill the photo in a second pass. Use
+                False for pictures that are cropped to the car already.
             side: Where the photo is not shown at full size, this many pixels a side are enough (see `load_photo`); a
                 large photo is then decoded faster. Ignored together with `box`, which is in pixels of the full size.
+            found: Together with `box`, the `cars` that were found in this photo: where the box shows one of them, it
+                remains a car, and a known one remains known.
 
         Raises:
             PhotoError: `photo` is not a readable picture.
@@ -110,7 +125,9 @@ class Predictor:
         image = load_photo(photo)
         car = to_fractions(box, image.size)
         part = with_margin(car)
-        return Prediction(image, self._passes([self._crop(image, part)], [part]), [car], self._context)
+        (read,), _ = self._passes([self._crop(image, part)], [part])
+        before = [(other.bounds, other.verdict) for other in found if other.bounds]
+        return Prediction(image, decide_given(read, car, before, self._judge), self._context)
 
     def batch(
         self, photos: Iterable[Photo | PhotoError], batch_size: int = 16, refine: bool = True
@@ -153,6 +170,10 @@ class Predictor:
         finally:
             pool.shutdown(cancel_futures=True)
 
+    @property
+    def _judge(self) -> Judge:
+        return Judge(self._context.open_set, self.calibration.temperature)
+
     def _side_needed(self, refine: bool) -> int:
         """Pixels that a side of a photo needs; twice as many where a second pass may read a part of it."""
         return OVERSAMPLING * self.size * (2 if refine and self.detector else 1)
@@ -176,38 +197,51 @@ class Predictor:
             yield item if isinstance(item, PhotoError) else next(answers)
 
     def _answer(self, decoded: list["_Decoded"], refine: bool, mapped: Callable = map) -> list[Prediction]:
-        passes = [[first] for first in self._passes([each.picture for each in decoded], [WHOLE] * len(decoded))]
-        cars = [find_boxes(first.coverage) if refine and first.coverage is not None else [] for (first,) in passes]
-        parts = {row: with_margin(found[0]) for row, found in enumerate(cars) if found}
-        parts = {row: part for row, part in parts.items() if area(part) < FILLED}
-        pictures = list(mapped(self._crop_again, [decoded[row] for row in parts], parts.values()))
-        for row, second in zip(parts, self._passes(pictures, list(parts.values())), strict=True):
-            passes[row].append(second)
-        photos = [each.photo for each in decoded]
-        return [Prediction(*row, self._context) for row in zip(photos, passes, cars, strict=True)]
+        if not decoded:
+            return []
+        wholes, output = self._passes([each.picture for each in decoded], [WHOLE] * len(decoded))
+        boxes = self._detect(output) if refine else [[] for _ in decoded]
+        parts = [[part if area(part := with_margin(box)) < FILLED else WHOLE for box in found] for found in boxes]
+        second = [[part for part in wanted if part != WHOLE] for wanted in parts]
+        pictures = chain.from_iterable(mapped(self._crop_again, decoded, second))
+        reads = iter(self._in_batches(list(pictures), list(chain.from_iterable(second)), len(decoded)))
+        answers = []
+        for each, whole, found, wanted in zip(decoded, wholes, boxes, parts, strict=True):
+            detected = [(box, whole if part == WHOLE else next(reads)) for box, part in zip(found, wanted, strict=True)]
+            first, *others = decide(whole, detected, self._judge)
+            smaller = [Prediction(each.photo, other, self._context) for other in others]
+            answers.append(Prediction(each.photo, first, self._context, smaller))
+        return answers
 
-    def _crop_again(self, decoded: "_Decoded", part: Box) -> np.ndarray:
-        """The network's input for a part of a photo, which is decoded again if it was decoded too small for that."""
-        x1, y1, x2, y2 = to_pixels(part, decoded.photo.size)
-        too_small = min(x2 - x1, y2 - y1) < OVERSAMPLING * self.size
-        side = self._side_needed(refine=True)
-        if decoded.source is not None and too_small and min(decoded.photo.size) < side:
-            try:
-                return self._crop(load_photo(decoded.source, side=side), part)
-            except PhotoError:  # the file is gone: the smaller picture is still here
-                pass
-        return self._crop(decoded.photo, part)
+    def _crop_again(self, decoded: "_Decoded", parts: list[Box]) -> list[np.ndarray]:
+        """The network's inputs for parts of a photo, which is decoded again if it was decoded too small for one."""
+        photo, side = decoded.photo, self._side_needed(refine=True)
+        boxes = [to_pixels(part, photo.size) for part in parts]
+        too_small = any(min(x2 - x1, y2 - y1) < OVERSAMPLING * self.size for x1, y1, x2, y2 in boxes)
+        if decoded.source is not None and too_small and min(photo.size) < side:
+            with suppress(PhotoError):  # the file is gone: the smaller picture is still here
+                photo = load_photo(decoded.source, side=side)
+        return [self._crop(photo, part) for part in parts]
 
     def _crop(self, photo: Image.Image, part: Box) -> np.ndarray:
         return squash(photo.crop(to_pixels(part, photo.size)), self.size)
 
-    def _passes(self, pictures: list[np.ndarray], parts: list[Box]) -> list[Pass]:
+    def _passes(self, pictures: list[np.ndarray], parts: list[Box]) -> tuple[list[Pass], BackboneOutput]:
         """Run the network once over (size, size, 3) pictures, which are these parts of their photos."""
-        if not pictures:
-            return []
         output, logits = self.run(pictures)
-        coverage = [None] * len(pictures) if output.coverage is None else output.coverage.cpu().numpy()
-        return [Pass(*row) for row in zip(output.features, logits.cpu(), parts, coverage, strict=True)]
+        return [Pass(*row) for row in zip(output.features, logits.cpu(), parts, strict=True)], output
+
+    def _detect(self, output: BackboneOutput) -> list[list[Box]]:
+        """The boxes of the cars in each of N pictures, the largest first; none from a model without a detector."""
+        if output.coverage is None:
+            return [[] for _ in output.features]
+        return [find_boxes(coverage) for coverage in output.coverage.cpu().numpy()]
+
+    def _in_batches(self, pictures: list[np.ndarray], parts: list[Box], size: int) -> Iterator[Pass]:
+        """Passes over the cars of several photos, in batches no larger than that of the photos, or MAX_BATCH."""
+        size = max(size, MAX_BATCH)
+        for start in range(0, len(pictures), size):
+            yield from self._passes(pictures[start : start + size], parts[start : start + size])[0]
 
     @torch.no_grad()  # not inference_mode: the CAM methods differentiate through the head, from these features
     def run(self, pictures: Sequence[np.ndarray]) -> tuple[BackboneOutput, Tensor]:

@@ -32,6 +32,32 @@ class Threshold:
     false_alarms: float
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a pass shows a car, and one of the model's classes.
+
+    Attributes:
+        is_car: Whether there is a car; None without open-set data.
+        is_known: Whether it is one of the model's classes; None without open-set data, False where there is no car.
+        car_score: Log-odds that there is a car.
+        energy: Negative free energy of the logits.
+    """
+
+    is_car: bool | None = None
+    is_known: bool | None = None
+    car_score: float = float("nan")
+    energy: float = float("nan")
+
+    def or_better(self, other: "Verdict") -> "Verdict":
+        """The verdict about a car that two passes show: what one of them finds holds."""
+        return Verdict(
+            self.is_car or other.is_car,
+            self.is_known or other.is_known,
+            max(self.car_score, other.car_score),
+            max(self.energy, other.energy),
+        )
+
+
 class OpenSet:
     """Rejects photos without a car and cars of unknown classes, and finds similar classes.
 
@@ -60,6 +86,18 @@ class OpenSet:
     def car_score(self, features: Tensor) -> float:
         """Log-odds that (C, h, w) features are those of a photo of a car."""
         return float(features.float().cpu().amax((1, 2)) @ self.car_weight + self.car_bias)
+
+    def judge(self, features: Tensor, logits: Tensor, temperature: float) -> Verdict:
+        """Decide whether a pass shows a car, and one of the model's classes.
+
+        Args:
+            features: (C, h, w) features of the pass.
+            logits: (K,) logits of the pass, before calibration.
+            temperature: Of the model's calibration.
+        """
+        car_score, known = self.car_score(features), float(energy(logits, temperature))
+        is_car = car_score >= self.is_car.value
+        return Verdict(is_car, is_car and known >= self.is_known.value, car_score, known)
 
     def similar_classes(self, label: int, k: int) -> list[tuple[int, float, int]]:
         """Find the k classes most similar to one, the most similar first.
