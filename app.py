@@ -5,6 +5,7 @@ TWINCAR_MODEL=user/repo@v1 python app.py        # a model from the Hub, pinned t
 TWINCAR_EXAMPLES=photos/ python app.py          # offers the photos of a folder as examples
 TWINCAR_DATA=data/ python app.py                # prepared data to explore; by default data/ next to this file
 TWINCAR_ENGINE=torch python app.py              # by default the fastest on this machine
+TWINCAR_FRAME_ANCESTORS=https://my.site python app.py   # sites that may embed the page; a list with spaces
 GRADIO_SERVER_PORT=8080 GRADIO_SERVER_NAME=0.0.0.0 python app.py
 """
 
@@ -22,7 +23,8 @@ os.environ.setdefault("GRADIO_MCP_SERVER", "True")  # serves assistants at /grad
 from PIL import Image
 
 from twincar import Predictor
-from twincar.config import IMAGE_SUFFIXES, TwinCarError
+from twincar.config import TwinCarError
+from twincar.files import is_picture
 from twincar.modeling.engines.choose import limit_threads, release_weights
 from twincar.ui import page
 
@@ -63,7 +65,7 @@ def example_photos(folder: str | None) -> list[str]:
     """Paths of the first MOST_EXAMPLES pictures in a folder, by name."""
     if not folder:
         return []
-    found = sorted(p for p in Path(folder).glob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    found = sorted(p for p in Path(folder).glob("*") if is_picture(p.name))
     if not found:
         print(f"TWINCAR_EXAMPLES={folder} contains no pictures: the page shows no examples.", file=sys.stderr)
     return [str(path.resolve()) for path in found[:MOST_EXAMPLES]]
@@ -114,7 +116,7 @@ def main() -> None:
             data=prepared_data(os.environ.get("TWINCAR_DATA")),
         )
         demo.launch(**page.launch_options(), server_port=int(port) if port else None)
-    except (OSError, ValueError) as error:  # the port is taken, or is not a number
+    except (OSError, ValueError) as error:  # the port is taken or not a number, or a variable is invalid
         sys.exit(f"The page cannot be served: {error}")
 
 

@@ -3,9 +3,11 @@
 Two pages are served: one as it is, and one with limits so low that a test reaches them.
 """
 
+import base64
 import http.client
 import json
 import os
+import re
 import socket
 import threading
 import time
@@ -183,6 +185,32 @@ def test_no_path_makes_the_api_read_a_file_of_the_server(site, tiny_model, name)
     [photo] = send(url, (CHECKOUT / "docs" / "page.png").read_bytes()).json()
     good = {"path": photo} | META
     assert "class_name" in ask(url, name, [good] if name == "many" else good)
+
+
+@pytest.mark.parametrize("name", ["identify", "many"])
+def test_what_is_no_photo_is_refused_in_one_sentence(site, name):
+    """Also what Gradio itself refuses, with `{"error": null}` and a traceback."""
+    url, log = site
+    before = len(log.read_text())
+    paths = ["/etc/passwd", "car.jpg", "\0", "x" * 5000, 7, None, "http://nowhere.invalid/x.png"]
+    odd = [{"path": path} | META for path in paths] + [{"path": "x", "meta": 7}, {"meta": {"_type": "?"}}, META]
+    odd += [7, "", "car.jpg", "/etc/passwd", "data:", "data:image/jpeg;base64,%", "data:,x", [], {}, [[]], None]
+    odd += ["data:image/jpeg;base64," + base64.b64encode(b"no picture at all\n" * 20).decode()]
+    for photo in odd:
+        for sent in (photo, [photo]):
+            answer = ask(url, name, sent)
+            error = re.search(r'"error": "([A-Z][^"]+[.:][^"]*\.)"', answer)
+            assert error or (name == "many" and '{"rows": []}' in answer), (sent, answer)
+    answer = httpx.post(f"{url}/gradio_api/call/{name}", json={"data": []}).json()
+    assert "No photo was received" in httpx.get(f"{url}/gradio_api/call/{name}/{answer['event_id']}").text
+    assert "Traceback" not in log.read_text()[before:]
+
+
+@pytest.mark.parametrize("name", ["identify", "many"])
+def test_a_data_url_is_a_photo(site, car_photo, name):
+    data_url = "data:image/jpeg;base64," + base64.b64encode(car_photo.read_bytes()).decode()
+    assert "class_name" in ask(site[0], name, [data_url] if name == "many" else data_url)
+    assert "25 MB" in ask(site[0], name, "data:image/jpeg;base64," + "A" * 36_000_000)
 
 
 # Server-side request forgery

@@ -3,7 +3,9 @@
 Chromium is `chromium` on the PATH, or the variable CHROMIUM.
 """
 
+import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -209,6 +211,54 @@ def test_a_picture_pasted_anywhere_is_answered(page, car_photo):
         list(car_photo.read_bytes()),
     )
     expect(page.locator("#headline .answer")).to_be_visible()
+
+
+BRING = {  # a file of unknown type, as an <input>, a drop or the clipboard hands it over
+    "select": """(input, files) => {
+        input.files = files;
+        input.dispatchEvent(new Event("change", {bubbles: true}));
+    }""",
+    "drop": """(input, dataTransfer) => input.parentElement.dispatchEvent(
+        new DragEvent("drop", {dataTransfer, bubbles: true, cancelable: true}))""",
+    "paste": """(input, clipboardData) => document.dispatchEvent(
+        new ClipboardEvent("paste", {clipboardData, bubbles: true}))""",
+}
+
+
+def bring(page: Page, way: str, where: str, name: str, content: bytes, kind: str = "") -> None:
+    page.evaluate(
+        f"""([where, name, bytes, type]) => {{
+            const input = document.querySelector(where + " input[type=file]"), given = new DataTransfer();
+            given.items.add(new File([new Uint8Array(bytes)], name, {{type}}));
+            ({BRING[way]})(input, "{way}" === "select" ? given.files : given);
+        }}""",
+        [where, name, list(content), kind],
+    )
+
+
+@pytest.mark.parametrize("way", BRING)
+def test_a_file_is_judged_by_its_content_and_not_by_the_type_that_the_browser_gives(page, car_photo, way):
+    """No browser but Safari knows .heic, and none knows a photo without a suffix."""
+    selectable = re.compile(r"image/\*,.*\.heic")  # in the browser's dialog
+    expect(page.locator("#photo input[type=file]")).to_have_attribute("accept", selectable)
+    bring(page, way, "#photo", "notes", b"no picture at all\n" * 20)
+    expect(page.locator("#headline .trouble")).to_contain_text("This file is not a picture that can be read")
+    page.get_by_role("button", name="Remove Image").click()
+    expect(page.locator("#headline h2")).to_have_text("Which car is it?")
+    bring(page, way, "#photo", "IMG_0001.HEIC", as_heic(car_photo))
+    expect(page.locator("#headline .answer")).to_be_visible()
+    page.get_by_role("tab", name="Many photos").click()
+    bring(page, way, "#files", "IMG_0001.HEIC", as_heic(car_photo), "application/octet-stream")
+    expect(page.locator("#table tbody tr")).to_have_count(1)
+    expect(page.locator("#status")).to_contain_text("1 photo answered")
+
+
+def as_heic(photo: Path) -> bytes:
+    import pillow_heif
+
+    buffer = io.BytesIO()
+    pillow_heif.from_pillow(Image.open(photo)).save(buffer)
+    return buffer.getvalue()
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

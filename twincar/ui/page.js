@@ -19,6 +19,25 @@
   const row = find("#tabs > .tab-wrapper");
   if (row) new MutationObserver(updateAddress).observe(row, { attributeFilter: ["aria-selected"], childList: true, subtree: true });
 
+  // Gradio refuses a photo whose type the browser does not know, such as .heic. The server judges files by their content.
+  const isImage = (file) => file.type.startsWith("image/");
+  const asImages = (files) => {
+    const images = new DataTransfer();
+    for (const file of files) images.items.add(isImage(file) ? file : new File([file], file.name, { type: "image/unknown" }));
+    return images;
+  };
+  document.addEventListener("change", (event) => {
+    if (event.target.matches("#photo input[type=file]")) event.target.files = asImages(event.target.files).files;
+  }, true);
+  document.addEventListener("drop", (event) => {
+    const files = [...(event.dataTransfer?.files ?? [])];
+    if (!event.target.closest("#photo") || files.every(isImage)) return;
+    event.preventDefault();
+    event.stopPropagation();
+    const drop = { dataTransfer: asImages(files), bubbles: true, cancelable: true };
+    event.target.dispatchEvent(new DragEvent("drop", drop));
+  }, true);
+
   // A picture pasted anywhere goes to the open tab; several pictures where the tab accepts them.
   document.addEventListener("paste", (event) => {
     const pasted = [...(event.clipboardData?.files ?? [])];
@@ -35,6 +54,7 @@
   // Gradio's slider reacts to the mouse only; the arrow keys move it by sending mouse events.
   const finish = () => {
     find("#headline")?.setAttribute("role", "status"); // screen readers announce the answer
+    find("#photo input[type=file]")?.setAttribute("accept", "image/*,SUFFIXES"); // else some are greyed out
     document.querySelectorAll("#top5 input[type=radio]").forEach((radio) => {
       if (radio.name !== "top5") radio.name = "top5";
     });

@@ -14,13 +14,13 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from twincar.batch.archive import MB, PHOTO_BYTES, ZIP_BYTES
-from twincar.config import STANFORD_CARS, parse_class_name
+from twincar.config import IMAGE_SUFFIXES, STANFORD_CARS, parse_class_name
 from twincar.modeling.inference.predictor import Predictor
 from twincar.plots import palette
 from twincar.text import count
 from twincar.ui import about, explore, identify, many, quality
-from twincar.ui.headers import SecurityHeaders
-from twincar.ui.uploads import cleaner
+from twincar.ui.headers import SecurityHeaders, headers
+from twincar.ui.uploads import CheckedBlocks, cleaner
 
 HERE = Path(__file__).parent
 CLEAN_EVERY, DELETE_AFTER = 600, 1800  # seconds, for the files of visitors
@@ -56,7 +56,7 @@ def build(
         reports: The folder that `twincar report` wrote, if there is one.
         data: The folder that `twincar prepare` wrote, if there is one.
     """
-    with gr.Blocks(title="TwinCar", analytics_enabled=False, delete_cache=(CLEAN_EVERY, DELETE_AFTER)) as demo:
+    with CheckedBlocks(title="TwinCar", analytics_enabled=False, delete_cache=(CLEAN_EVERY, DELETE_AFTER)) as demo:
         if notice:
             gr.HTML(f'<p role="note">{escape(notice)}</p>', elem_id="notice")
         gr.HTML(_header(), elem_id="header")
@@ -82,18 +82,22 @@ def build(
 
 
 def launch_options() -> dict[str, Any]:
-    """The arguments of `Blocks.launch`: style, limits, and no requests to third parties."""
+    """The arguments of `Blocks.launch`: style, limits, and no requests to third parties.
+
+    Raises:
+        TwinCarError: The variable TWINCAR_FRAME_ANCESTORS is not valid.
+    """
     return {
         "theme": theme(),
         "css_paths": [HERE / "style.css", HERE / "frame.css", HERE / "many.css", HERE / "charts.css"],
-        "js": (HERE / "page.js").read_text(encoding="utf-8"),
+        "js": (HERE / "page.js").read_text(encoding="utf-8").replace("SUFFIXES", ",".join(sorted(IMAGE_SUFFIXES))),
         "head": '<meta name="color-scheme" content="light dark"><link rel="icon" href="data:image/svg+xml,'
         "%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 32 32'%3E%3Crect width='32' height='32' rx='8' "
         "fill='%23391461'/%3E%3Ccircle cx='12' cy='16' r='6' fill='%23fb9b06'/%3E%3Ccircle cx='20' cy='16' r='6' "
         "fill='none' stroke='%23fff' stroke-width='2'/%3E%3C/svg%3E\">",
         "footer_links": ["api"],
         "app_kwargs": {
-            "middleware": [Middleware(SecurityHeaders)],
+            "middleware": [Middleware(SecurityHeaders, headers=headers())],
             "lifespan": cleaner(CLEAN_EVERY, DELETE_AFTER),
         },
         # Gradio's own texts in the box of Many photos are "Drop File Here" and "Click to Upload".

@@ -1,4 +1,7 @@
-"""Uploads of visitors: `stored` checks that one is a file in Gradio's folder, `cleaner` deletes old ones."""
+"""Uploads of visitors: `stored` checks that one is a file in Gradio's folder, `cleaner` deletes old ones.
+
+`CheckedBlocks` reports what Gradio itself refuses in one sentence.
+"""
 
 import asyncio
 import time
@@ -7,11 +10,46 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 from pathlib import Path
 from typing import Any
 
+import gradio as gr
+from gradio.block_function import BlockFunction
+from gradio.processing_utils import save_base64_to_cache
 from gradio.routes import App
 from gradio.utils import get_upload_folder
 
 from twincar.batch.archive import check_size
 from twincar.features.photo import PhotoError
+
+NO_PHOTO = "No photo was received: send a picture file."
+
+
+class CheckedBlocks(gr.Blocks):
+    """Blocks that accept data URLs as files, and answer invalid arguments of a call with a sentence.
+
+    Gradio itself prints a traceback and answers `{"error": null}`.
+    """
+
+    async def preprocess_data(self, block_fn: BlockFunction, inputs: list, *args: Any, **kwargs: Any) -> list:
+        """Check the arguments of a call."""
+        try:
+            inputs = [
+                _store_data_urls(value) if isinstance(block, (gr.Image, gr.File)) else value
+                for block, value in zip(block_fn.inputs, inputs, strict=False)
+            ]
+            return await super().preprocess_data(block_fn, inputs, *args, **kwargs)
+        except PhotoError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+        except Exception as error:  # Gradio raises anything on malformed arguments, and on files that it must not read
+            raise gr.Error(NO_PHOTO, print_exception=False) from error
+
+
+def _store_data_urls(value: Any) -> Any:
+    """Store a data URL, or each of a list of them, in Gradio's folder, as if its content had been uploaded."""
+    if isinstance(value, list):
+        return [_store_data_urls(each) for each in value]
+    if not isinstance(value, str) or not value.startswith("data:"):
+        return value
+    check_size(len(value) * 3 // 4)  # base64
+    return {"path": save_base64_to_cache(value, get_upload_folder()), "meta": {"_type": "gradio.FileData"}}
 
 
 def stored(upload: Any) -> tuple[str, Path]:
@@ -29,9 +67,9 @@ def stored(upload: Any) -> tuple[str, Path]:
     path = upload.get("path") if isinstance(upload, dict) else None
     try:
         if not isinstance(path, str) or not Path(path).resolve().is_relative_to(Path(get_upload_folder()).resolve()):
-            raise PhotoError("No photo was received: send a picture file.")
+            raise PhotoError(NO_PHOTO)
     except (OSError, ValueError) as error:  # an invalid path: too long, a loop, a null byte
-        raise PhotoError("No photo was received: send a picture file.") from error
+        raise PhotoError(NO_PHOTO) from error
     name = upload.get("orig_name")
     return (name if isinstance(name, str) and name else Path(path).name), Path(path)
 
