@@ -21,7 +21,8 @@ from PIL import Image, ImageDraw
 from scipy.io import savemat
 
 from tests.helpers.hub_server import HubServer
-from twincar.config import STANFORD_CARS, canonical_class_name
+from twincar.config import STANFORD_CARS
+from twincar.data.listing import folder_name
 
 # The same cases every time, so that `make test` says something of the change and not of the day's luck. New ones are
 # looked for with `pytest --hypothesis-profile=search`.
@@ -93,7 +94,7 @@ def put(path: Path, data: bytes = JPEG) -> Path:
 def by_class(root: Path, classes, n=10, split="train", start=1) -> Path:
     """`n` pictures a class, numbered through all classes in turn, as the official files are."""
     for i in range(n * len(classes)):
-        folder = root / split / canonical_class_name(classes[i % len(classes)])
+        folder = root / split / folder_name(classes[i % len(classes)])
         put(folder / f"{start + i:05d}.jpg")
     return root
 

@@ -1,4 +1,4 @@
-"""Atomic file writes and file locks."""
+"""Walks over folders of pictures, atomic file writes and file locks."""
 
 import json
 import os
@@ -10,10 +10,48 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from twincar.config import TwinCarError
+from twincar.config import IMAGE_SUFFIXES, TwinCarError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+SYSTEM_NAMES = frozenset(
+    (
+        "__macosx", "__pycache__", "@eadir", "@recycle", "@recently-snapshot", "@tmp", "#recycle", "#snapshot",
+        "$recycle.bin", "recycler", "recycled", "lost+found", "msocache", "system volume information",
+        "network trash folder", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r",
+    )
+)  # fmt: skip
+
+
+def is_system_name(name: str) -> bool:
+    """Whether a file or folder is a system's or hidden: `@eaDir`, `lost+found`, `__MACOSX`, `.cache`, `._photo.jpg`."""
+    return name.startswith(".") or name.lower() in SYSTEM_NAMES
+
+
+def is_picture(name: str) -> bool:
+    """Whether a file's name is that of a picture that can be read, and no system's."""
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and not is_system_name(name)
+
+
+def pictures_below(folder: str | Path) -> Iterator[Path]:
+    """Walk a folder lazily, and yield the pictures in it and below it, sorted by name.
+
+    A folder that cannot be listed is yielded itself, so that reading it reports the error. Links to folders are not
+    followed.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            inside = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries)
+    except OSError:
+        yield Path(folder)
+        return
+    for name, is_folder in inside:
+        if is_folder and not is_system_name(name):
+            yield from pictures_below(Path(folder, name))
+        elif not is_folder and is_picture(name):
+            yield Path(folder, name)
 
 
 @contextmanager

@@ -50,11 +50,11 @@ def test_doubled_folders_and_labels_next_to_the_devkit(tmp_path):
     savemat(root / "car_devkit/devkit/cars_test_annos.mat", annotations(["00001.jpg", "00002.jpg"]))
     summary, table = run(root, tmp_path / "out")
     assert summary.splits["test"] == 0
-    assert "2 test pictures without label left out" in summary.describe()
+    assert "2 pictures not used: 2 in cars_test/cars_test/ (without label; with cars_test_annos" in summary.describe()
     savemat(root / "cars_test_annos_withlabels.mat", annotations(["00001.jpg", "00002.jpg"], [1, 196]))
     summary, table = run(root, tmp_path / "out")
     assert table[table["split"] == "test"]["label"].tolist() == [0, 195]
-    assert "left out" not in summary.describe()
+    assert "not used" not in summary.describe()
     summary, table = run(root, tmp_path / "out", keep_test=False)
     assert set(table["split"]) == {"train", "val"}
 

@@ -18,7 +18,8 @@ from tests.conftest import (
     put,
 )
 from tests.helpers.prepared import names_of, run
-from twincar.config import STANFORD_CARS, canonical_class_name
+from twincar.config import STANFORD_CARS
+from twincar.data.listing import folder_name
 from twincar.data.table import DataError, class_names, prepare
 
 # Parquet -------------------------------------------------------------------------------------------------------------
@@ -50,7 +51,7 @@ def test_parquet_folder(tmp_path):
     assert class_names(table) == STANFORD_CARS and set(table["class_name"]) == set(THREE)
     _, plain = run(by_class(tmp_path / "folders", THREE), tmp_path / "plain")
     assert names_of(table, "val") == names_of(plain, "val")
-    second = tmp_path / "out/pictures/train" / canonical_class_name(RAM) / "00002.jpg"
+    second = tmp_path / "out/pictures/train" / folder_name(RAM) / "00002.jpg"
     assert second.read_bytes() == picture_bytes(seed=2)  # unchanged
     assert "pictures/train/AM General Hummer SUV 2000/00001.jpg" in set(pd.read_csv(tmp_path / "out/cars.csv")["path"])
 

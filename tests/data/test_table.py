@@ -134,15 +134,16 @@ def test_unusable_pictures_are_rejected_with_a_reason(tmp_path, monkeypatch):
     for name, data in bad.items():
         put(root / "train/a" / name, data)
     put(root / "train/a/sound.png", picture_bytes((128, 16), "PNG"))  # at the limit of the aspect ratio
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100_000)
+    monkeypatch.setattr("twincar.features.photo.MAX_PIXELS", 100_000)
     summary, table = run(root, tmp_path / "out")
     reasons = rejected(tmp_path / "out")
     assert set(reasons) == set(bad)
-    assert {n for n, r in reasons.items() if r.startswith("misshapen: ")} == {"flat.jpg", "long.jpg"}
+    assert {n for n, r in reasons.items() if r.startswith("misshapen: ")} == {"long.jpg"}
+    assert "only 100 by 15 pixels" in reasons["flat.jpg"]
     assert reasons["text.jpg"] == "unreadable: not a picture"
-    assert "truncated" in reasons["cut.jpg"] and "400x400" in reasons["bomb.png"]
-    assert summary.rejected == {"unreadable": 5, "misshapen": 2} and len(table) == 21
-    assert "7 pictures rejected (5 unreadable, 2 misshapen)" in summary.describe()
+    assert "truncated" in reasons["cut.jpg"] and "megapixels" in reasons["bomb.png"]
+    assert summary.rejected == {"unreadable": 6, "misshapen": 1} and len(table) == 21
+    assert "7 pictures rejected (6 unreadable, 1 misshapen)" in summary.describe()
 
 
 def test_no_usable_picture(tmp_path):

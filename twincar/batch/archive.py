@@ -16,7 +16,8 @@ from itertools import groupby
 from pathlib import Path, PurePosixPath
 from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
 
-from twincar.features.photo import PhotoError
+from twincar.features.photo import PhotoError, TooLargeError
+from twincar.files import is_system_name
 from twincar.text import display_name
 
 MB = 1_000_000
@@ -26,7 +27,6 @@ ZIP_BYTES = 200 * MB  # compressed size of one zip
 UNPACKED_BYTES = 1000 * MB  # total size of the photos of one zip
 MAX_RATIO = 100  # photos hardly compress; a member above 1 MB with a higher ratio is treated as a zip bomb
 CHUNK = MB  # bytes read or decompressed at once; also limits the central directory of a zip
-HIDDEN = {"__macosx", "thumbs.db", "desktop.ini"}  # system files in zips, in addition to names that start with "."
 
 
 @dataclass(frozen=True)
@@ -96,9 +96,9 @@ def read(items: Iterable[Item]) -> Iterator[bytes | PhotoError]:
 
 
 def check_size(size: int) -> None:
-    """Raise PhotoError if a photo of this many bytes is too large."""
+    """Raise TooLargeError if a photo of this many bytes is too large."""
     if size > PHOTO_BYTES:
-        raise PhotoError(f"This file has {size / MB:,.0f} MB: photos of up to {PHOTO_BYTES // MB} MB are accepted.")
+        raise TooLargeError(f"This file has {size / MB:,.0f} MB: photos of up to {PHOTO_BYTES // MB} MB are accepted.")
 
 
 def _is_zip(name: str, path: Path) -> bool:
@@ -119,7 +119,7 @@ def _members(name: str, path: Path) -> Iterator[Item]:
     total, found = 0, False
     for index, info in enumerate(infos):
         inner = info.filename.replace("\\", "/")
-        if inner.endswith("/") or any(_hidden(part) for part in PurePosixPath(inner).parts):
+        if inner.endswith("/") or any(map(_hidden, PurePosixPath(inner).parts)):
             continue
         found, total = True, total + info.file_size
         reason = _refused(info)
@@ -131,7 +131,7 @@ def _members(name: str, path: Path) -> Iterator[Item]:
 
 
 def _hidden(part: str) -> bool:
-    return (part.startswith(".") and part not in (".", "..")) or part.lower() in HIDDEN
+    return part not in (".", "..") and is_system_name(part)
 
 
 def _refused(info: ZipInfo) -> str:

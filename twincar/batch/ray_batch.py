@@ -15,7 +15,8 @@ from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from twincar.config import IMAGE_SUFFIXES, TwinCarError
+from twincar.config import TwinCarError
+from twincar.files import is_picture, is_system_name
 
 if TYPE_CHECKING:
     from twincar.modeling.hub.model_folder import CarModel
@@ -88,13 +89,17 @@ def _listed(photos: list[str]) -> tuple[str, Any, list[str]]:
             inside = [info] if info.is_file else filesystem.get_file_info(fs.FileSelector(path, recursive=True))
         except (ArrowInvalid, OSError) as error:
             raise TwinCarError(f"{photo} cannot be listed: {error}") from error
-        found = sorted(
-            file.path for file in inside if file.is_file and Path(file.path).suffix.lower() in IMAGE_SUFFIXES
-        )
+        below = len(path.rstrip("/")) + 1
+        found = sorted(file.path for file in inside if file.is_file and (info.is_file or _is_photo(file.path[below:])))
         if not found:
             raise TwinCarError(f"There are no pictures in {photo}.")
         files += found
     return schemes.pop(), filesystem, files
+
+
+def _is_photo(path: str) -> bool:
+    *folders, name = path.split("/")
+    return is_picture(name) and not any(map(is_system_name, folders))
 
 
 class BatchPredictor:

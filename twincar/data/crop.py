@@ -28,17 +28,17 @@ import pandas as pd
 from PIL import Image, ImageOps
 from rich.progress import track
 
-from twincar.config import BOX_MARGIN, IMAGE_SUFFIXES, canonical_class_name
+from twincar.config import BOX_MARGIN, FORMATS, canonical_class_name
 from twincar.data.layouts import read_source
-from twincar.data.listing import BOX, CROP_FILE, DataError, folder_name
+from twincar.data.listing import BOX, CROP_FILE, DataError, describe_unused, folder_name
 from twincar.data.table import SPLITS, label_rows, load_table
 from twincar.data.validation import clip_box, read_valid
-from twincar.features.photo import crop_box
+from twincar.features.photo import crop_box, to_rgb
 from twincar.features.transforms import squash
 from twincar.files import atomic_write, write_csv, write_json
 from twincar.text import count
 
-OUTPUT_SUFFIXES = IMAGE_SUFFIXES - {".gif", ".heic"}  # GIF has only 256 colors, and HEIC cannot be written
+OUTPUT_SUFFIXES = {s for kind in ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP") for s in FORMATS[kind]} - {".mpo"}
 QUALITY = 95  # of JPEG and WebP; without visible loss
 TILE = (320, 280)  # width and height of a crop and its caption on the contact sheet, in pixels
 
@@ -149,7 +149,8 @@ def _read(root: Path) -> tuple[str, pd.DataFrame, list[str]]:
         layout, notes = "prepared table", []
     else:
         listing = read_source(root, pictures=None)
-        layout, rows, notes = listing.layout, listing.rows.reset_index(drop=True), listing.notes
+        layout, rows = listing.layout, listing.rows.reset_index(drop=True)
+        notes = [*describe_unused(listing.unused), *listing.notes]
         rows["class_name"], _, _ = label_rows(listing, rows["class_name"])
     boxless = rows[BOX].isna().all(axis=1)
     if boxless.all():
@@ -164,7 +165,7 @@ def _read(root: Path) -> tuple[str, pd.DataFrame, list[str]]:
 def _check_output(root: Path, output: Path, rows: pd.DataFrame) -> None:
     """Raise DataError if the crops would be written among the originals, also through links."""
     by_class = [
-        path.parent.name == canonical_class_name(name)
+        canonical_class_name(path.parent.name) == canonical_class_name(name)
         for path, name in zip(rows["path"], rows["class_name"], strict=True)
     ]
     folders = {p.parent.parent if nested else p.parent for p, nested in zip(rows["path"], by_class, strict=True)}
@@ -268,7 +269,7 @@ def _crop_one(row: dict, margin: int, size: int | None) -> str:
         if isinstance(box, str):
             return box
         profile = image.info.get("icc_profile") if image.mode == "RGB" else None
-        car = _upright(crop_box(image.convert("RGB"), [round(value) for value in box], margin))
+        car = _upright(crop_box(to_rgb(image), [round(value) for value in box], margin))
         car = Image.fromarray(squash(car, size)) if size else car
         car.info = {"icc_profile": profile}
         return car

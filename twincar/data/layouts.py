@@ -1,30 +1,46 @@
 """Detect the layout of a source and list its pictures; `table.py` turns the listing into a table.
 
-`read_source` tries three readers, in this order:
+`read_source` tries these readers, in this order:
 
-    parquet    files with the columns `image` and `label`, on disk or in a Hub dataset ("owner/name"): `parquet.py`
-    official   cars_train/, cars_test/ and the devkit's .mat files
-    by class   [train|valid|test]/<class>/*.jpg, with Kaggle's anno_*.csv and names.csv if there are any
+    parquet    files with the columns `image` and `label`, on disk or in a Hub dataset ("owner/name"), and .arrow files
+               that `datasets.save_to_disk` wrote: `parquet.py`
+    official   cars_train/, cars_test/ and the devkit's .mat files; or car_ims/ with cars_annos.mat
+    by class   [train|valid|test]/<class>/*.jpg or <make>/<model>/<year>/*.jpg, with Kaggle's anno_*.csv and names.csv
+               if there are any: `tree.py`
 
-Each returns a `Listing` with one row for every picture that the source mentions, whether the file exists or not. No
-picture is opened, and no validation split drawn, here. Boxes are converted to 0-based pixels with x2 and y2 exclusive,
-as in PIL.
+Each returns a `Listing` with one row for every picture that the source mentions, whether the file exists or not, and a
+count of the pictures below the source that it does not use. No picture is opened, and no validation split drawn, here.
+Boxes are converted to 0-based pixels with x2 and y2 exclusive, as in PIL.
 """
 
 import csv
 import os
 import re
-from collections import deque
-from collections.abc import Iterable, Iterator
+import tarfile
+import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from twincar.config import IMAGE_SUFFIXES, STANFORD_CARS, canonical_class_name
-from twincar.data.listing import BOX, COLUMNS, CROP_FILE, SPLIT_NAMES, DataError, Listing, lookup_class
+from twincar.config import STANFORD_CARS, canonical_class_name
+from twincar.data.listing import BOX, COLUMNS, CROP_FILE, SPLIT_NAMES, DataError, Listing, folder_name, lookup_class
 from twincar.data.parquet import download, read_parquet
+from twincar.data.tree import (
+    UNLISTED,
+    ClassFolder,
+    Folder,
+    count_unused,
+    describe_tree,
+    find_classes,
+    refuse_detection,
+    scan,
+)
 from twincar.text import count
+
+ARCHIVES = frozenset((".tar", ".tgz", ".gz", ".bz2", ".xz", ".zip", ".7z", ".rar"))
+MAT_COLUMNS = {f"bbox_{c}": c for c in BOX} | {"class": "class_id", "fname": "file", "relative_im_path": "file"}
 
 
 def read_source(
@@ -50,65 +66,88 @@ def read_source(
             return read_parquet(f"Hub dataset {source}", root, parquet, pictures, progress)
         raise DataError(f"There is no {source}: give a folder, a parquet file or a Hub dataset such as owner/name.")
     if path.is_file():
-        if path.suffix != ".parquet":
-            raise DataError(f"{source} is neither a folder nor a .parquet file: unpack archives first.")
-        return read_parquet(f"parquet file {path.name}", path.parent, [path], pictures, progress)
-    folders = list(_folders_below(path, skip=pictures))
-    if parquet := [f for folder in folders for f in sorted(folder.glob("*.parquet"))]:
-        return read_parquet("parquet files", path, parquet, pictures, progress)
-    annotations, names = _annotations(path, folders)
-    listing = _official(folders, annotations, names) or _by_class(folders, annotations, names)
-    if listing is None:
-        raise DataError(
-            f"No cars were found in {source}: expected cars_train/ with pictures and devkit/cars_train_annos.mat, "
-            "train/<class>/*.jpg, <class>/*.jpg (two classes or more), or *.parquet with the columns image and label."
-        )
+        if path.suffix not in (".parquet", ".arrow"):
+            raise DataError(f"{source} is neither a folder nor a .parquet file: {_unpack([path])}.")
+        return read_parquet(f"{path.suffix[1:]} file {path.name}", path.parent, [path], pictures, progress)
+    tree = scan(path, skip=pictures)
+    listing = _read_folder(path, tree, pictures, progress)
+    if unlisted := [folder for folder in tree.walk(ignored=True) if folder.ignored == UNLISTED]:
+        listing.notes.append(f"{count(len(unlisted), 'folder')} cannot be listed, such as {unlisted[0].path}.")
     return listing
 
 
-# Folders ---------------------------------------------------------------------------------------------------------
+def _read_folder(path: Path, tree: Folder, pictures: Path | None, progress: bool) -> Listing:
+    near = [folder for folder in tree.walk() if len(folder.parts) <= 3]
+    for suffix in (".parquet", ".arrow"):
+        holding = [folder.path for folder in near if folder.suffixes[suffix]]
+        # cache-*.arrow: what `datasets` computed from the others
+        if files := [f for f in _files(holding, f"*{suffix}") if not f.name.startswith(("cache-", "."))]:
+            listing = read_parquet(f"{suffix[1:]} files", path, files, pictures, progress)
+            listing.unused = count_unused(tree, set(map(str, listing.rows["path"])), f"not in {suffix} files", {})
+            return listing
+    folders = [folder.path for folder in near]
+    annotations, names = _annotations(path, folders)
+    reasons: dict[Path, str] = {}
+    reason = "not of the official layout"
+    if official := _official(near, annotations, names, reasons) or _car_ims(near, reasons):
+        listing = official
+    else:
+        refuse_detection(tree)
+        classes, notes = find_classes(tree)
+        if not classes:
+            raise DataError(
+                f"No cars were found in {path}: expected cars_train/ with pictures and devkit/cars_train_annos.mat, "
+                "train/<class>/*.jpg, <class>/*.jpg (two classes or more), <make>/<model>/*.jpg, or *.parquet with the "
+                f"columns image and label; {describe_tree(tree)}{_other_formats(tree)}."
+            )
+        listing, reason = _by_class(classes, annotations, names), "not in a class folder"
+        listing.notes[:0] = notes
+    listing.unused = count_unused(tree, set(map(str, listing.rows["path"])), reason, reasons)
+    return listing
 
 
-def _subfolders(folder: Path) -> list[Path]:
+def _files(folders: Iterable[Path], pattern: str) -> list[Path]:
+    return [file for folder in folders for file in sorted(folder.glob(pattern))]
+
+
+def _other_formats(tree: Folder) -> str:
+    """What to do with tar files, or a devkit of other pictures, if there are any."""
+    archives = [f for folder in tree.walk() for f in sorted(folder.path.glob("*.*")) if f.suffix.lower() in ARCHIVES]
+    if archives:
+        return f", and {count(len(archives), 'archive')} such as {archives[0].name}: {_unpack(archives)}"
+    if any((folder.path / "cars_annos.mat").is_file() for folder in tree.walk()):
+        return (
+            ", and cars_annos.mat, which numbers the pictures of car_ims/ (000001.jpg), not those of cars_train/: "
+            "add cars_train_annos.mat of the devkit"
+        )
+    return ""
+
+
+def _unpack(archives: list[Path]) -> str:
+    """What to do with archives: unpack them, or convert the shards of webdataset."""
+    file = archives[0]
     try:
-        found = [Path(e.path) for e in os.scandir(folder) if e.is_dir() and not e.name.startswith((".", "__"))]
-    except PermissionError:  # another user's folder next to the pictures
-        return []
-    return sorted(found, key=lambda p: p.name)
-
-
-def _folders_below(root: Path, skip: Path | None, depth: int = 3) -> Iterator[Path]:
-    """`root` and the folders below it, breadth first, without `skip` and the crops of an earlier run."""
-    queue = deque([(root, 0)])
-    while queue:
-        folder, level = queue.popleft()
-        if folder == skip or (level and (folder / CROP_FILE).is_file()):
-            continue
-        yield folder
-        if level < depth:
-            queue.extend((child, level + 1) for child in _subfolders(folder))
-
-
-def _pictures(folder: Path) -> list[str]:
-    """Names of the pictures directly in `folder`, without hidden files (macOS adds "._x.jpg" to archives)."""
-    try:
-        found = [e.name for e in os.scandir(folder) if not e.name.startswith(".")]
-    except PermissionError:
-        return []
-    return sorted(name for name in found if Path(name).suffix.lower() in IMAGE_SUFFIXES)
-
-
-def _inner_folder(folder: Path) -> Path:
-    """train/train -> the inner folder: archives are often unpacked this way."""
-    return folder / folder.name if (folder / folder.name).is_dir() and not _pictures(folder) else folder
-
-
-def _class_folders(folder: Path) -> list[Path]:
-    """Folders that hold pictures and are not named after a split."""
-    return [f for f in _subfolders(folder) if f.name.lower() not in SPLIT_NAMES and _pictures(f)]
+        with tarfile.open(file) as archive:
+            members = [Path(member.name) for member, _ in zip(archive, range(4), strict=False)]
+    except (tarfile.TarError, OSError, EOFError, zlib.error):
+        members = []
+    if any(member.suffix in (".cls", ".json", ".txt") and not member.stem.startswith(".") for member in members):
+        return (
+            f"{file.name} is a shard of webdataset; convert the shards with `datasets`, "
+            'load_dataset("webdataset", data_files=...), to a parquet file with the columns image and label'
+        )
+    return "unpack archives first"
 
 
 # Annotations: the devkit's .mat files and Kaggle's .csv files --------------------------------------------------------
+
+
+def _find(name: str, folders: Iterable[Path]) -> Path | None:
+    """Find a file in the first folder that has it, also under a name that a browser gave to a second download."""
+    stem, suffix = os.path.splitext(name)
+    again = re.compile(re.escape(stem) + r"[ _-]*(\(\d+\)|copy)?" + re.escape(suffix), re.IGNORECASE)
+    found = [file for file in _files(folders, f"{stem}*{suffix}") if again.fullmatch(file.name) and file.is_file()]
+    return next((file for file in found if file.name == name), found[0] if found else None)
 
 
 def _annotations(source: Path, folders: list[Path]) -> tuple[pd.DataFrame, list[str] | None]:
@@ -118,30 +157,25 @@ def _annotations(source: Path, folders: list[Path]) -> tuple[pd.DataFrame, list[
         A table of split, file, class_id, box and where (`class_id` counts from 1, as in the files; NaN in test
         annotations without labels); the class names in label order, if there are any.
     """
-
-    def find(name: str, candidates: Iterable[Path]) -> Path | None:
-        return next((folder / name for folder in candidates if (folder / name).is_file()), None)
-
     parts: list[pd.DataFrame] = []
     names: list[str] | None = None
-    if meta := find("cars_meta.mat", folders):
+    if meta := _find("cars_meta.mat", folders):
         names = [str(name).strip() for name in _as_list(_loadmat(meta).get("class_names"))]
     for split, files in (
         ("train", ["cars_train_annos.mat"]),
         ("test", ["cars_test_annos_withlabels.mat", "cars_test_annos.mat"]),
     ):
-        if path := next((p for name in files if (p := find(name, folders))), None):
+        if path := next((p for name in files if (p := _find(name, folders))), None):
             rows = pd.DataFrame(_as_list(_loadmat(path).get("annotations")))
-            rows = rows.rename(columns={f"bbox_{c}": c for c in BOX} | {"class": "class_id", "fname": "file"})
-            parts.append(_clean(rows, split, path))
+            parts.append(_clean(rows.rename(columns=MAT_COLUMNS), split, path))
     if not parts:
         # Kaggle's tables may also be above the pictures' folder; above a folder of crops, they are the originals'.
         above = [] if (source / CROP_FILE).is_file() else list(source.parents)[:2]
         candidates = [*folders, *above]
-        if path := find("names.csv", candidates):
+        if path := _find("names.csv", candidates):
             names = [line.strip().strip('"') for line in _read_text(path).splitlines() if line.strip()]
         for split in ("train", "test"):
-            if path := find(f"anno_{split}.csv", candidates):
+            if path := _find(f"anno_{split}.csv", candidates):
                 parts.append(_clean(_read_csv(path), split, path))
     columns = ["split", "file", "class_id", *BOX, "where"]
     return pd.concat(parts) if parts else pd.DataFrame(columns=columns), names
@@ -196,55 +230,62 @@ def _as_list(value: Any) -> list:
     return [] if value is None else [value] if isinstance(value, (str, dict)) else list(value)
 
 
-def _official(folders: list[Path], annotations: pd.DataFrame, names: list[str] | None) -> Listing | None:
-    """The official layout, or None if it does not fit."""
-    images: dict[str, tuple[Path, list[str]]] = {}
+def _official(
+    folders: list[Folder], annotations: pd.DataFrame, names: list[str] | None, reasons: dict[Path, str]
+) -> Listing | None:
+    """The official layout, or None if it does not fit. Adds to `reasons` why pictures of a folder are not used."""
+    images: dict[str, Folder] = {}
     for folder in folders:  # the first of each split counts
-        if folder.name in ("cars_train", "cars_test") and (found := _pictures(folder)):
-            images.setdefault(SPLIT_NAMES[folder.name], (folder, found))
+        if folder.path.name in ("cars_train", "cars_test") and folder.pictures:
+            images.setdefault(SPLIT_NAMES[folder.path.name], folder)
     annotated = annotations[annotations["where"].str.contains(".mat", regex=False)]
     if "train" not in images or not (annotated["split"] == "train").any():
         return None
     names, rows, notes = names or list(STANFORD_CARS), [], []
+    for folder in images.values():
+        reasons[folder.path] = "without annotation"
     for split, listed in annotated.groupby("split", sort=False):
         if split not in images:
             notes.append(f"There are no pictures in cars_{split}/: {count(len(listed), 'annotated picture')} left out.")
-            continue
-        folder, found = images[split]
-        if unlisted := len(set(found) - set(listed["file"])):
-            notes.append(f"{count(unlisted, 'picture')} in {folder.name}/ without annotation left out.")
-        if split == "test" and listed["class_id"].isna().all():
-            notes.append(
-                f"{count(len(set(found) & set(listed['file'])), 'test picture')} without label left out; "
-                "with cars_test_annos_withlabels.mat next to the devkit they become the test split."
+        elif split == "test" and listed["class_id"].isna().all():
+            reasons[images["test"].path] = (
+                "without label; with cars_test_annos_withlabels.mat next to the devkit they become the test split"
             )
-            continue
-        for row in listed.itertuples():
-            class_name, reason = lookup_class(row.class_id, names, row.where)
-            box = (row.x1, row.y1, row.x2, row.y2)
-            rows.append((folder / row.file, split, class_name, *box, row.where, reason))
-    if "test" in images and not (annotated["split"] == "test").any():
-        notes.append("The test pictures have no annotations and are left out.")
+        else:
+            rows += _annotated_rows(images[split].path, listed, names)
     return Listing("official devkit", pd.DataFrame(rows, columns=COLUMNS), names, notes)
 
 
-def _by_class(folders: list[Path], annotations: pd.DataFrame, names: list[str] | None) -> Listing | None:
-    """Folders by class, or None if there are none."""
+def _car_ims(folders: list[Folder], reasons: dict[Path, str]) -> Listing | None:
+    """The official layout of one folder, car_ims/, with one file of annotations, or None if it does not fit."""
+    images = next((folder for folder in folders if folder.path.name == "car_ims" and folder.pictures), None)
+    path = _find("cars_annos.mat", [folder.path for folder in folders])
+    if images is None or path is None:
+        return None
+    content = _loadmat(path)
+    table = pd.DataFrame(_as_list(content.get("annotations")))
+    is_test = pd.to_numeric(table["test"], errors="coerce") > 0 if "test" in table else pd.Series(False, table.index)
+    listed = _clean(table.rename(columns=MAT_COLUMNS), "train", path)
+    listed.loc[is_test.reindex(listed.index, fill_value=False), "split"] = "test"
+    names = [str(name).strip() for name in _as_list(content.get("class_names"))] or list(STANFORD_CARS)
+    rows = [row for _, part in listed.groupby("split") for row in _annotated_rows(images.path, part, names)]
+    reasons[images.path] = "without annotation"
+    return Listing("car_ims with cars_annos.mat", pd.DataFrame(rows, columns=COLUMNS), names)
+
+
+def _annotated_rows(folder: Path, annotations: pd.DataFrame, names: list[str]) -> list[tuple[Any, ...]]:
+    rows = []
+    for row in annotations.itertuples():
+        class_name, reason = lookup_class(row.class_id, names, row.where)
+        rows.append((folder / row.file, row.split, class_name, row.x1, row.y1, row.x2, row.y2, row.where, reason))
+    return rows
+
+
+def _by_class(classes: list[ClassFolder], annotations: pd.DataFrame, names: list[str] | None) -> Listing:
+    """Class folders, with annotation tables if they are about these classes."""
     notes = []
-    splits: dict[str, list[Path]] = {}
-    for folder in folders:
-        for child in _subfolders(folder):
-            split = SPLIT_NAMES.get(child.name.lower())
-            if split and (classes := _class_folders(_inner_folder(child))):
-                splits.setdefault(split, []).extend(classes)
-        if splits:
-            break
-    else:
-        classes = next((found for folder in folders if len(found := _class_folders(folder)) >= 2), [])
-        if not classes:
-            return None
-        splits["train"] = classes
-    class_names = {canonical_class_name(folder.name) for classes in splits.values() for folder in classes}
+    class_names = {canonical_class_name(each.name) for each in classes}
+    splits = {each.split for each in classes}
     if names and not class_names <= set(map(canonical_class_name, names)):
         names = None  # names.csv belongs to another dataset
     ids = names or list(STANFORD_CARS)
@@ -255,25 +296,27 @@ def _by_class(folders: list[Path], annotations: pd.DataFrame, names: list[str] |
     # validation split is drawn from all annotated pictures, and so does not change when a file is lost.
     boxes, elsewhere, mismatched = {}, {}, 0
     rows: list[tuple[Any, ...]] = []
-    labeled = annotations["split"].isin(list(splits)) & annotations["class_id"].notna()
+    labeled = annotations["split"].isin(splits) & annotations["class_id"].notna()
     for row in annotations[labeled].itertuples():
         class_name, reason = lookup_class(row.class_id, ids, row.where)
         boxes[row.split, canonical_class_name(class_name), row.file] = (row, class_name, reason)
         elsewhere[row.split, row.file] = (row.split, canonical_class_name(class_name), row.file)
-    for split, classes in splits.items():
-        for folder in classes:
-            for file in _pictures(folder):
-                key = (split, canonical_class_name(folder.name), file)
-                row, _, reason = boxes.pop(key, (None, "", ""))
-                if row is None and (other := elsewhere.get((split, file))) in boxes:
-                    row, _, reason = boxes.pop(other)
-                    if not reason:  # the classes differ: the box is another picture's
-                        row, mismatched = None, mismatched + 1
-                box = [getattr(row, c) for c in BOX] if row else [float("nan")] * 4
-                rows.append((folder / file, split, folder.name, *box, row.where if row else "", reason))
-    parents = {split: classes[0].parent for split, classes in splits.items()}
+    places: dict[tuple[str, str], Path] = {}
+    for each in classes:
+        split, key = each.split, canonical_class_name(each.name)
+        places.setdefault((split, key), each.folder.path)
+        places.setdefault((split, ""), each.folder.path.parent)
+        for file in each.folder.pictures:
+            row, _, reason = boxes.pop((split, key, file), (None, "", ""))
+            if row is None and (other := elsewhere.get((split, file))) in boxes:
+                row, _, reason = boxes.pop(other)
+                if not reason:  # the classes differ: the box is another picture's
+                    row, mismatched = None, mismatched + 1
+            box = [getattr(row, c) for c in BOX] if row else [float("nan")] * 4
+            rows.append((each.folder.path / file, split, each.name, *box, row.where if row else "", reason))
     for row, class_name, reason in boxes.values():
-        path = parents[row.split] / canonical_class_name(class_name) / row.file
+        folder = places.get((row.split, canonical_class_name(class_name)))
+        path = (folder or places[row.split, ""] / folder_name(class_name)) / row.file
         rows.append((path, row.split, class_name, row.x1, row.y1, row.x2, row.y2, row.where, reason))
     if mismatched:
         notes.append(

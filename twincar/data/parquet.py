@@ -1,5 +1,7 @@
 """Read pictures from parquet files with the columns `image` and `label`, on disk or on the Hugging Face Hub.
 
+Also from the .arrow files that `datasets.save_to_disk` writes.
+
     twincar prepare tanganke/stanford_cars --out data/
 
 `image` is the Hub's struct {bytes, path} or plain bytes; `label` is a ClassLabel, whose names are in the file's schema,
@@ -7,8 +9,12 @@ or text. Pictures are written to disk unchanged, a few at a time, and not decode
 """
 
 import json
+import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 from rich.progress import track
@@ -17,6 +23,9 @@ from twincar.config import IMAGE_SUFFIXES
 from twincar.data.listing import COLUMNS, SPLIT_NAMES, DataError, Listing, folder_name, lookup_class
 from twincar.files import atomic_write, remove_leftovers
 from twincar.text import count
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 def _split_of(file: Path) -> str | None:
@@ -100,10 +109,11 @@ def read_parquet(layout: str, root: Path, files: list[Path], pictures: Path | No
         DataError: A file cannot be read or has other columns, or boxes are needed (`pictures` is None).
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     if pictures is None:
-        raise DataError(f"{root} holds parquet files, which have no boxes: give the devkit's or Kaggle's folder.")
+        raise DataError(
+            f"{root} holds parquet or arrow files, which have no boxes: give the devkit's or Kaggle's folder."
+        )
     for folder in pictures.glob("*/*/"):
         remove_leftovers(folder)
     wanted, notes = _with_splits([f.relative_to(root).as_posix() for f in files])
@@ -111,15 +121,11 @@ def read_parquet(layout: str, root: Path, files: list[Path], pictures: Path | No
     taken: set[Path] = set()
     for file, split in wanted:
         try:
-            # Read in small batches: a split of full-size photos does not fit into memory.
-            with pq.ParquetFile(root / file, pre_buffer=False) as table:
-                columns = table.schema_arrow.names
-                if not {"image", "label"} <= set(columns):
-                    raise DataError(f"{file} has the columns {', '.join(columns)}: image and label are needed.")
-                label_names = _label_names(table.schema_arrow.metadata)
+            with _opened(root / file) as (schema, batches, total):
+                if not {"image", "label"} <= set(schema.names):
+                    raise DataError(f"{file} has the columns {', '.join(schema.names)}: image and label are needed.")
+                label_names = _label_names(schema.metadata)
                 names.update(dict.fromkeys(label_names))
-                batches = table.iter_batches(batch_size=32, columns=["image", "label"])
-                total = -(-table.metadata.num_rows // 32)
                 number = 0
                 for batch in track(batches, f"Writing {split}", total=total, disable=not progress):
                     for image, label in zip(*(batch[c].to_pylist() for c in ("image", "label")), strict=True):
@@ -134,6 +140,9 @@ def read_parquet(layout: str, root: Path, files: list[Path], pictures: Path | No
                                 class_name, reason = lookup_class(label + 1, label_names, where)
                         image = image if isinstance(image, dict) else {"bytes": image}
                         data = image.get("bytes")
+                        if data is None and file.endswith(".arrow") and os.path.isfile(path := image.get("path") or ""):
+                            rows.append((Path(path), split, class_name, *[float("nan")] * 4, where, reason))
+                            continue  # a dataset of local pictures, which are not copied into it
                         name = _file_name(image.get("path") or f"{number:05d}", data)
                         target = pictures / split / folder_name(class_name) / name
                         if target in taken:
@@ -151,6 +160,23 @@ def read_parquet(layout: str, root: Path, files: list[Path], pictures: Path | No
         notes.append(f"{count(unlabeled, 'picture')} without label left out.")
     order = list(names) or [str(number) for number in sorted(numbers)]  # in numeric order
     return Listing(layout, pd.DataFrame(rows, columns=COLUMNS), order or None, notes)
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[tuple["pa.Schema", Iterator["pa.RecordBatch"], int | None]]:
+    """Open a file: its schema, small batches of its images and labels (not all fit into memory), and their number."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = ["image", "label"]
+    if file.suffix == ".arrow":
+        with pa.memory_map(str(file)) as mapped, pa.ipc.open_stream(mapped) as stream:
+            slices = (batch.slice(i, 32) for batch in stream for i in range(0, batch.num_rows, 32))
+            yield stream.schema, (batch.select(columns) for batch in slices), None
+    else:
+        with pq.ParquetFile(file, pre_buffer=False) as table:
+            batches = table.iter_batches(batch_size=32, columns=columns)
+            yield table.schema_arrow, batches, -(-table.metadata.num_rows // 32)
 
 
 def _label_names(metadata: dict | None) -> list[str]:

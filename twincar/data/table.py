@@ -7,11 +7,13 @@ the reason) and `data/duplicates.csv` (usable pictures that show the same photo)
 From Python: `prepare("tanganke/stanford_cars", "data")`, then `load_table("data")`.
 
 The validation split is drawn from all annotated training pictures, in the devkit's order, before any is rejected. So
-every layout of Stanford Cars gives the same 7,329 / 815 pictures, even if files are missing.
+every layout of Stanford Cars gives the same 7,329 / 815 pictures, even if files are missing; but not car_ims/, whose
+files are numbered differently.
 """
 
 import math
 import os
+import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Sequence
@@ -23,12 +25,12 @@ import numpy as np
 import pandas as pd
 from rich.progress import track
 
-from twincar.config import IMAGE_SUFFIXES, STANFORD_CARS, canonical_class_name, parse_class_name
+from twincar.config import STANFORD_CARS, canonical_class_name, parse_class_name
 from twincar.data.duplicates import SIDE, duplicate_groups
 from twincar.data.layouts import read_source
-from twincar.data.listing import BOX, DataError, Listing
+from twincar.data.listing import BOX, DataError, Listing, describe_unused
 from twincar.data.validation import clip_box, read_thumbnail, read_valid
-from twincar.files import atomic_write, locked, remove_leftovers
+from twincar.files import atomic_write, locked, pictures_below, remove_leftovers
 from twincar.text import count
 
 __all__ = ["COLUMNS", "SPLITS", "DataError", "Summary", "class_names", "load_table", "prepare", "stratified_split"]
@@ -50,6 +52,7 @@ class Summary:
         rejected: Rejected pictures by reason (its first words).
         boxes: Usable pictures that have a box.
         notes: Sentences about what was left out.
+        unused: Pictures below the source that are not in the table or rejected: (folder, reason, number), most first.
     """
 
     table: Path
@@ -60,6 +63,7 @@ class Summary:
     rejected: dict[str, int]
     boxes: int
     notes: tuple[str, ...] = ()
+    unused: tuple[tuple[str, str, int], ...] = ()
 
     def describe(self) -> str:
         """Summarize in a few sentences, one per line."""
@@ -75,7 +79,7 @@ class Summary:
             lines.append(
                 f"{count(rejected, 'picture')} rejected ({reasons}): see {self.table.parent / 'rejected.csv'}."
             )
-        return "\n".join([*lines, *self.notes, f"Wrote {self.table}."])
+        return "\n".join([*lines, *describe_unused(self.unused), *self.notes, f"Wrote {self.table}."])
 
 
 def prepare(
@@ -117,6 +121,7 @@ def prepare(
     out = Path(os.path.abspath(Path(out).expanduser()))
     listing = read_source(source, out / "pictures", endpoint, progress)
     rows, notes = listing.rows.reset_index(drop=True), list(listing.notes)
+    notes += _spelling_notes(rows["class_name"])
     if not keep_test:
         rows = rows[rows["split"] != "test"].reset_index(drop=True)
     rows["class_name"], rows["label"], is_stanford_cars = label_rows(listing, rows["class_name"])
@@ -148,6 +153,7 @@ def prepare(
             )
         usable["label"] = usable["label"].rank(method="dense").astype(int) - 1
 
+    notes += _class_notes(usable)
     _write(rejected[["path", "reason"]].assign(path=_relative(rejected["path"], out)), out / "rejected.csv")
     reasons = Counter(reason.split(":")[0] for reason in rejected["reason"])
     if not len(usable):
@@ -173,6 +179,7 @@ def prepare(
         rejected=dict(reasons.most_common()),
         boxes=int(usable["x1"].notna().sum()),
         notes=tuple(notes),
+        unused=tuple(listing.unused),
     )
 
 
@@ -274,7 +281,7 @@ def class_names(table: pd.DataFrame) -> tuple[str, ...]:
 def label_rows(listing: Listing, found: pd.Series) -> tuple[list[str], list[int], bool]:
     """Assign class names and labels to the rows of a listing.
 
-    "/" and "-" in a name are equal. The spelling is the devkit's, else that of the first occurrence.
+    Spellings of one class are equal (`canonical_class_name`). The devkit's is used, else that of the first occurrence.
 
     Args:
         listing: The source's listing, for its class names.
@@ -285,14 +292,15 @@ def label_rows(listing: Listing, found: pd.Series) -> tuple[list[str], list[int]
         those of Stanford Cars.
     """
     stanford = {canonical_class_name(name): name for name in STANFORD_CARS}
-    spelling = {canonical_class_name(name): name for name in reversed([*(listing.names or []), *found]) if name}
+    names = [unicodedata.normalize("NFC", name.strip()) for name in [*(listing.names or []), *found]]
+    spelling = {canonical_class_name(name): name for name in reversed(names) if name}
     is_stanford_cars = bool(spelling) and set(spelling) <= set(stanford)
     if is_stanford_cars:
         spelling, order = stanford, list(stanford)
     elif listing.names:
         order = list(dict.fromkeys(canonical_class_name(name) for name in [*listing.names, *found] if name))
     else:
-        order = sorted(spelling)
+        order = sorted(spelling, key=lambda key: spelling[key].replace("/", "-"))
     label = {name: i for i, name in enumerate(order)}
     keys = [canonical_class_name(name) for name in found]
     return [spelling.get(key, "") for key in keys], [label.get(key, -1) for key in keys], is_stanford_cars
@@ -304,7 +312,7 @@ def _holdout_names(holdout: str | Path | None) -> set[str]:
         return set()
     path = Path(holdout).expanduser()
     if path.is_dir():
-        names = {p.name for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")}
+        names = {p.name for p in pictures_below(path)}
     elif path.is_file():
         try:
             names = {Path(line.strip()).name for line in path.read_text("utf-8-sig").splitlines() if line.strip()}
@@ -341,6 +349,31 @@ def _validate(rows: pd.DataFrame, progress: bool) -> np.ndarray:
                     boxes[i] = box
     rows["reason"], rows[BOX] = reasons, boxes
     return thumbnails
+
+
+def _spelling_notes(found: pd.Series) -> list[str]:
+    """A sentence about classes that are written in several ways, if there are any."""
+    spellings: dict[str, dict[str, None]] = {}
+    for name in found.drop_duplicates():
+        spellings.setdefault(canonical_class_name(name), {})[name] = None
+    several = [list(names) for names in spellings.values() if len(names) > 1]
+    if not several:
+        return []
+    example = " = ".join(several[0][:3])
+    return [f"{count(len(several), 'class', 'classes')} written in several ways, read as one each: {example}."]
+
+
+def _class_notes(usable: pd.DataFrame) -> list[str]:
+    """Sentences about classes that cannot be trained, if there are any."""
+    trained = set(usable.loc[usable["split"].isin(["train", "holdout"]), "class_name"])
+    names = sorted(set(usable["class_name"]))
+    notes = ["There is one class only: training needs two or more."] if len(names) == 1 else []
+    if trained and (untrained := [name for name in names if name not in trained]):
+        more = f" and {len(untrained) - 5:,} more" if len(untrained) > 5 else ""
+        notes.append(
+            f"{count(len(untrained), 'class', 'classes')} without a training picture: {', '.join(untrained[:5])}{more}."
+        )
+    return notes
 
 
 def _duplicate_notes(copies: pd.DataFrame, out: Path) -> list[str]:

@@ -1,6 +1,7 @@
 """Validation of pictures and boxes, shared by `twincar prepare` and `twincar crop`."""
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -9,7 +10,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from twincar.data.duplicates import SIDE, thumbnail
-from twincar.features.photo import MIN_SIDE
+from twincar.features.photo import open_photo
 
 MAX_ASPECT = 8.0  # long side / short side; beyond it are banners and broken exports
 MAX_OVERHANG = 0.1  # of the picture's side: annotated boxes may reach a little over the edge
@@ -20,18 +21,16 @@ T = TypeVar("T")
 def read_valid(path: Path, read: Callable[[Image.Image], T]) -> T | str:
     """Open a picture and return `read(image)`, or the reason why the picture cannot be used."""
     try:
-        with Image.open(path) as image:
+        with open_photo(path) as image:
             width, height = image.size
-            if Image.MAX_IMAGE_PIXELS and width * height > Image.MAX_IMAGE_PIXELS:
-                return f"unreadable: {width}x{height} pixels, more than {Image.MAX_IMAGE_PIXELS:,}"
-            if min(width, height) < MIN_SIDE or max(width, height) > MAX_ASPECT * min(width, height):
+            if max(width, height) > MAX_ASPECT * min(width, height):
                 return f"misshapen: {width}x{height} pixels"
             return read(image)
-    except FileNotFoundError:
-        return "missing"
     except UnidentifiedImageError:
         return "unreadable: not a picture"
-    except Exception as error:
+    except Exception as error:  # PIL's decoders raise anything on broken files
+        if not os.path.lexists(path):
+            return "missing"
         return f"unreadable: {(str(error).splitlines() or [type(error).__name__])[0]}"
 
 

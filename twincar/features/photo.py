@@ -14,16 +14,13 @@ import numpy as np
 import pi_heif
 from PIL import Image, UnidentifiedImageError
 
-from twincar.config import BOX_MARGIN, TwinCarError
+from twincar.config import BOX_MARGIN, FORMATS, TwinCarError
 from twincar.text import display_name
 
 MAX_PIXELS = 100_000_000  # more than nearly any camera's; 400 MB when decoded
 MIN_SIDE = 16  # pixels; a smaller picture shows no recognizable car
 MAX_SCANS = 100  # of a JPEG; a progressive JPEG has about ten, and decoding each is a pass over all pixels
 
-# The formats of cameras, phones and browsers. Pillow supports 40 more, some by external programs (EPS) or by rarely
-# audited code: not for untrusted files.
-FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "HEIF", "GIF", "TIFF", "BMP")
 MARKER = re.compile(rb"\xff([^\x00\xd0-\xd7\xff])")  # a JPEG marker; scan data has only the excluded bytes after \xff
 ORIENTATION = 0x0112  # EXIF tag
 FULL_SIZE = "full_size"  # key in `info` of an image that `load_photo` reduced: its full size
@@ -46,6 +43,14 @@ class PhotoError(TwinCarError):
     """A photo that cannot be used; the message is one sentence for the user."""
 
 
+class NotAPictureError(PhotoError):
+    """A file that is not a picture, or has none of the formats that are read."""
+
+
+class TooLargeError(PhotoError):
+    """A file with too many bytes, or a picture with too many pixels."""
+
+
 def load_photo(photo: Photo, box: Sequence[float] | None = None, side: int | None = None) -> Image.Image:
     """Load a photo as an upright 8-bit RGB image.
 
@@ -53,7 +58,7 @@ def load_photo(photo: Photo, box: Sequence[float] | None = None, side: int | Non
     of an animation or a multi-page file the first image is used.
 
     Args:
-        photo: A path or the bytes of a file of one of FORMATS, a PIL image, or an array: (H, W), (H, W, 3) or
+        photo: A path or the bytes of a file of one of `config.FORMATS`, a PIL image, or an array: (H, W), (H, W, 3) or
             (H, W, 4), integers in 0-255 or floats in 0-1.
         box: Box to crop first, see `crop_box`. It refers to the stored pixels, before the EXIF orientation is applied,
             as annotations do.
@@ -71,16 +76,16 @@ def load_photo(photo: Photo, box: Sequence[float] | None = None, side: int | Non
             warnings.simplefilter("ignore")
             return _load(photo, box, side)
     except PhotoError as error:
-        reason = str(error)
+        failure = type(error)(str(error))
     except UnidentifiedImageError:
-        reason = "This file is not a picture that can be read: send a JPEG, PNG or WebP photo."
+        failure = NotAPictureError("This file is not a picture that can be read: send a JPEG, PNG or WebP photo.")
     except Image.DecompressionBombError:
-        reason = _too_large()
+        failure = TooLargeError(_too_large())
     except MemoryError:
-        reason = "This picture needs more memory than is available: send a smaller one."
+        failure = TooLargeError("This picture needs more memory than is available: send a smaller one.")
     except Exception:  # PIL's decoders raise anything from SyntaxError to struct.error on broken files
-        reason = "This picture is broken and cannot be read to its end: save or send it again."
-    raise PhotoError(reason)  # no `from`: batches keep errors, and a traceback keeps the decoder's buffers
+        failure = PhotoError("This picture is broken and cannot be read to its end: save or send it again.")
+    raise failure  # a new one, without `from`: batches keep errors, and a traceback keeps the decoder's buffers
 
 
 def crop_box(image: Image.Image, box: Sequence[float], margin: int = BOX_MARGIN) -> Image.Image:
@@ -99,9 +104,23 @@ def crop_box(image: Image.Image, box: Sequence[float], margin: int = BOX_MARGIN)
     )
 
 
-def _load(photo: Photo, box: Sequence[float] | None, side: int | None) -> Image.Image:
+def open_photo(photo: Photo) -> Image.Image:
+    """Open a photo without decoding it, and check its size. Every file that is not ours is opened here.
+
+    Args:
+        photo: As for `load_photo`.
+
+    Raises:
+        PhotoError: It is not a file, is empty, or has too many or too few pixels.
+        Exception: What Pillow raises on files that it cannot open; `load_photo` turns it into a PhotoError.
+    """
     opened = _open(photo)
     _check_size(opened)
+    return opened
+
+
+def _load(photo: Photo, box: Sequence[float] | None, side: int | None) -> Image.Image:
+    opened = open_photo(photo)
     full = opened.size
     if side and box is None and opened is not photo:
         opened.draft(None, (side, side))
@@ -109,7 +128,7 @@ def _load(photo: Photo, box: Sequence[float] | None, side: int | None) -> Image.
         opened.seek(0)
     opened.load()
     image = opened if box is None else crop_box(opened, box)
-    image = _to_rgb(image)
+    image = to_rgb(image)
     if (method := EXIF_TRANSPOSE.get(_orientation(opened))) is not None:
         image = image.transpose(method)
     if image is opened:  # it may be the caller's image, or keep its file open
@@ -157,7 +176,7 @@ def _open_file(file: BinaryIO) -> Image.Image:
     if start == b"\xff\xd8" and _scans(file.read()) > MAX_SCANS:
         raise PhotoError("This JPEG has far more scans than a photo has: save it again as an ordinary one.")
     file.seek(0)
-    return Image.open(file, formats=FORMATS)
+    return Image.open(file, formats=tuple(FORMATS))
 
 
 def _scans(jpeg: bytes) -> int:
@@ -206,7 +225,7 @@ def _from_array(array: np.ndarray) -> Image.Image:
 
 def _check_size(image: Image.Image) -> None:
     if image.width * image.height > MAX_PIXELS:
-        raise PhotoError(_too_large())
+        raise TooLargeError(_too_large())
     if min(image.size) < MIN_SIDE:
         raise PhotoError(
             f"This picture is only {image.width} by {image.height} pixels: both sides need {MIN_SIDE} or more."
@@ -217,7 +236,7 @@ def _too_large() -> str:
     return f"This picture has more than {MAX_PIXELS // 1_000_000} megapixels: send a smaller one."
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
     """Convert to 8-bit RGB with as few copies as possible: each copy of a large image is hundreds of megabytes."""
     if image.mode == "RGB":
         return image
