@@ -5,7 +5,7 @@ Each command parses its options, calls functions of the package and prints the r
 
 import sys
 
-from twincar.cli import data, evaluate, fit, hub, predict, train  # noqa: F401  registers the commands
+from twincar.cli import classes, data, evaluate, fit, hub, predict, train  # noqa: F401  registers the commands
 from twincar.cli.base import app
 
 

@@ -206,7 +206,13 @@ def _parts(config: dict) -> str:
             f"`{files['open_set']}` holds the class means and the thresholds of `is_car`, on a linear score of the "
             "spatial maxima of the features, and of `is_known`, on the energy of the logits."
         )
-        if "false_alarms" in figures:
+        if "not_cars_accepted" in figures:
+            text += (
+                f" `is_car` rejects {figures['cars_rejected']:.1%} of the val pictures and accepts "
+                f"{figures['not_cars_accepted']:.1%} of the photos without cars; `is_known` rejects "
+                f"{figures['false_alarms']:.0%} of the val pictures."
+            )
+        elif "false_alarms" in figures:
             text += f" Each threshold rejects {figures['false_alarms']:.0%} of the val pictures."
         parts.append(text)
         titles = {
@@ -217,7 +223,25 @@ def _parts(config: dict) -> str:
         for key, title in titles.items():
             if rows := figures.get(key):
                 parts += [f"{title}:", _auroc_table(rows)]
+    if "class_statistics" in files:
+        parts.append(_classes(config, files["class_statistics"]))
     return "\n\n".join(parts)
+
+
+def _classes(config: dict, file: str) -> str:
+    """Describe the head in closed form, and list the classes that were added or removed."""
+    figures = config["class_statistics"]
+    text = (
+        f"The last layer is computed in closed form (linear discriminant analysis) from the features of "
+        f"{figures['pictures']:,} training pictures. `{file}` holds their class means and covariance, with which "
+        "`twincar add-classes` adds classes from a few photos each, without training."
+    )
+    if added := config.get("added_classes"):
+        listed = "; ".join(f"{name} ({facts['photos']} photos, {facts['date']})" for name, facts in added.items())
+        text += f" Added in this way, and not part of the scores above: {listed}."
+    if removed := config.get("removed_classes"):
+        text += f" Removed, though the network was trained on them: {'; '.join(removed)}."
+    return text
 
 
 def _auroc_table(rows: list[dict]) -> str:

@@ -21,6 +21,7 @@ from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalEntryNotFoundError
 
 from twincar.modeling.detection import detector
+from twincar.modeling.networks import closed_form_head
 from twincar.modeling.open_set import open_set
 
 PROBE_TIMEOUT = 5  # seconds; the Hub usually replies within one
@@ -28,7 +29,8 @@ PROBE_TRIES = 2
 MAX_RETRY_AFTER = 30  # seconds; if the Hub asks for a longer wait, the cache is used instead
 UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOTDIR}
 
-PARTS = {"detector": detector.FILE, "open_set": open_set.FILE}  # entry of config.json -> its weights file
+# Entry of config.json -> its weights file
+PARTS = {"detector": detector.FILE, "open_set": open_set.FILE, "class_statistics": closed_form_head.FILE}
 # Before 0.2.0 both were in one file, described by one entry of config.json.
 LEGACY_ENTRY, LEGACY_FILE = "knowledge", "knowledge.safetensors"
 
@@ -116,7 +118,7 @@ def upgrade_config(config: dict) -> dict:
 
 
 def part_files(config: dict) -> dict[str, str]:
-    """Map each entry of config.json that describes a part of the model ("detector", "open_set") to its weights file."""
+    """Map each entry of config.json that describes a part of the model, such as "detector", to its weights file."""
     entries = {part: entry for part in PARTS if isinstance(entry := config.get(part), dict)}
     return {part: LEGACY_FILE if entry.get("legacy") else PARTS[part] for part, entry in entries.items()}
 

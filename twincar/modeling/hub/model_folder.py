@@ -3,17 +3,20 @@
     model.safetensors     network weights in half precision, with torchvision's key names
     detector.safetensors  car detector (optional)
     open_set.safetensors  open-set data (optional)
+    class_statistics.safetensors   statistics to add classes with (optional)
     config.json           architecture, classes, input, recipe, training data, scores, SHA-256 of the weights files
     README.md             model card, generated from config.json
 
 `load("models/twincar")` and `load("user/repo@revision")` both go through huggingface_hub's PyTorchModelHubMixin.
 """
 
+import copy
 import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from difflib import get_close_matches
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -34,10 +37,12 @@ from twincar.modeling.detection.detector import Detector
 from twincar.modeling.hub.card import model_card
 from twincar.modeling.hub.download import CacheError, fetch, part_files, sha256, upgrade_config
 from twincar.modeling.networks import architectures, weights
+from twincar.modeling.networks.architectures import Network
+from twincar.modeling.networks.closed_form_head import ClassStatistics
 from twincar.modeling.open_set.open_set import OpenSet
 
 DOWNLOAD_OPTIONS = ("revision", "cache_dir", "force_download", "token", "local_files_only")
-LOADERS = {"detector": Detector.load, "open_set": OpenSet.load}
+LOADERS = {"detector": Detector.load, "open_set": OpenSet.load, "class_statistics": ClassStatistics.load}
 REQUIRED = {"architecture", "class_names", "input"}
 
 
@@ -64,6 +69,7 @@ class CarModel(nn.Module, PyTorchModelHubMixin, library_name="twincar"):
         self.config = config
         self.detector: Detector | None = None
         self.open_set: OpenSet | None = None
+        self.class_statistics: ClassStatistics | None = None
         self.network = architectures.build(num_classes=len(config["class_names"]), **config["architecture"])
 
     def forward_features(self, images: Tensor) -> Tensor:
@@ -78,6 +84,16 @@ class CarModel(nn.Module, PyTorchModelHubMixin, library_name="twincar"):
         """Return the (N, K) logits of normalized (N, 3, H, W) images."""
         return self.network(images)
 
+    def replace(
+        self, config: dict, network: Network, open_set: OpenSet | None, class_statistics: ClassStatistics | None
+    ) -> "CarModel":
+        """A model with other parts and the same detector; nothing is copied."""
+        model = copy.copy(self)
+        model._modules = self._modules.copy()
+        model.config, model.network = config, network
+        model.open_set, model.class_statistics = open_set, class_statistics
+        return model
+
     def _save_pretrained(self, save_directory: Path) -> None:
         state = {
             key: (value.half() if value.is_floating_point() else value).cpu().contiguous()
@@ -86,8 +102,8 @@ class CarModel(nn.Module, PyTorchModelHubMixin, library_name="twincar"):
         file = save_directory / constants.SAFETENSORS_SINGLE_FILE
         save_file(state, file, metadata={"format": "pt"})
         self.config["weights_sha256"] = sha256(file)
-        for name, part in (("detector", self.detector), ("open_set", self.open_set)):
-            if part:
+        for name in LOADERS:
+            if part := getattr(self, name):
                 self.config[name] = self.config.get(name, {}) | {"sha256": sha256(part.save(save_directory))}
                 self.config[name].pop("legacy", None)
         (save_directory / constants.CONFIG_NAME).write_text(json.dumps(self.config, indent=2) + "\n", encoding="utf-8")
@@ -175,6 +191,8 @@ def load(repo_or_folder: str | Path, **options) -> CarModel:
     """
     path = Path(repo_or_folder)
     with model_errors(repo_or_folder):
+        if path.is_file() and (advice := _advice(path)):
+            raise ModelError(advice)
         if path.suffix in (".pth", ".pt", ".safetensors") and not path.is_dir():
             return load_legacy(path)
         if path == PUBLISHED and not path.exists():
@@ -184,10 +202,51 @@ def load(repo_or_folder: str | Path, **options) -> CarModel:
             )
         if path.is_dir():
             if not (path / constants.CONFIG_NAME).is_file():
-                raise ModelError(f"The folder {path} has no config.json: it is not a published model.")
+                raise ModelError(_advice(path))
             return CarModel.from_pretrained(str(path))
         repo, revision = split_revision(str(repo_or_folder))
         return CarModel.from_pretrained(repo, **fetch(repo, **options | ({"revision": revision} if revision else {})))
+
+
+def _advice(path: Path) -> str:
+    """The sentence for a file or folder that is no published model: what it is, and what to pass instead.
+
+    "" for a file that may be a checkpoint of an original system.
+    """
+    if run := next((folder for folder in (path, *path.parents) if (folder / "checkpoints").is_dir()), None):
+        published = run / "model"
+        return f"{path} is {'the folder' if path == run else 'part'} of a training run, not a published model: " + (
+            f"pass {published}, which `twincar train` published."
+            if (published / constants.CONFIG_NAME).is_file()
+            else f"`twincar publish {run} --out {published}` publishes it, then pass {published}."
+        )
+    if path.is_file() and (path.parent / constants.CONFIG_NAME).is_file():
+        return f"{path} is a file of a published model: pass its folder, {path.parent}."
+    if path.suffix == ".ckpt":
+        return f"{path} is a checkpoint, not a published model: pass its run's folder to `twincar publish`."
+    if path.suffix in (".pth", ".pt", ".safetensors"):
+        return ""
+    others = "the folder of a published model, the name of a Hub repo (user/repo) or a .pth checkpoint"
+    if path.is_file():
+        return f"{path} is not a published model: pass {others}."
+    if inside := sorted(file.parent for file in path.glob(f"*/{constants.CONFIG_NAME}")):
+        return f"The folder {path} has no config.json, but contains published models: pass one, such as {inside[0]}."
+    state = "has no config.json: it is not a published model" if any(path.iterdir()) else "is empty"
+    return f"The folder {path} {state}; pass {others}."
+
+
+def _similar_path(name: str | Path) -> str:
+    """A question after a file or folder here whose path is spelled like the missing `name`; "" if there is none."""
+    path = Path(split_revision(str(name))[0])
+    found = Path(path.anchor)
+    with suppress(OSError, ValueError):
+        for part in path.parts[bool(path.anchor) :]:
+            if not (found / part).exists():
+                part = next(iter(get_close_matches(part, os.listdir(found), 1, 0.7)), part)
+            found /= part
+        if found != path and found.exists():
+            return f" Did you mean {found}?"
+    return ""
 
 
 @contextmanager
@@ -202,11 +261,15 @@ def model_errors(name: str | Path) -> Iterator[None]:
     except LocalEntryNotFoundError as error:
         if isinstance(error.__cause__, HfHubHTTPError):
             raise ModelError(_refusal(name, error.__cause__)) from error
-        raise ModelError(f"The Hub cannot be reached and {name} is not in the local cache.") from error
+        raise ModelError(
+            f"The Hub cannot be reached and {name} is not in the local cache.{_similar_path(name)}"
+        ) from error
     except HfHubHTTPError as error:
         raise ModelError(_refusal(name, error)) from error
     except HFValidationError as error:
-        raise ModelError(f"{name} is neither a folder nor the name of a Hub repo (user/repo).") from error
+        raise ModelError(
+            f"{name} is neither a folder nor the name of a Hub repo (user/repo).{_similar_path(name)}"
+        ) from error
     except json.JSONDecodeError as error:
         raise ModelError(f"The config.json of {name} is broken: {error}.") from error
     except HTTPError as error:
@@ -224,6 +287,7 @@ def _refusal(name: str | Path, error: HfHubHTTPError) -> str:
         advice = "request access on its page, then log in with `hf auth login` or set HF_TOKEN"
     elif status in (401, 404):
         advice = "check the name; if the repo is private, log in with `hf auth login` or set HF_TOKEN"
+        return f"The Hub refused {name} (HTTP {status}): {advice}.{_similar_path(name)}"
     elif status == 429:
         wait = error.response.headers.get("Retry-After")
         advice = f"too many requests; try again {f'in {wait} seconds' if wait else 'later'}"

@@ -174,6 +174,11 @@ class Prediction:
         return self._pass.features
 
     @property
+    def crop(self) -> Image.Image:
+        """The part of the photo that was read."""
+        return self.photo.crop(to_pixels(self._pass.part, self.photo.size))
+
+    @property
     def refined(self) -> bool:
         """Whether a part of the photo was read rather than all of it."""
         return self._pass.part != WHOLE

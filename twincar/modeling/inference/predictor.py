@@ -12,9 +12,10 @@ one reads every car that does not fill the photo again at its full resolution, c
 `decision.py` decides from these passes which boxes show a car, and which of these the model has as a class.
 """
 
+import copy
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -39,6 +40,7 @@ from twincar.modeling.hub import model_folder
 from twincar.modeling.hub.model_folder import model_version
 from twincar.modeling.inference.calibration import Calibration
 from twincar.modeling.inference.decision import Judge, Pass, decide, decide_given
+from twincar.modeling.inference.new_classes import Examples, Framed, add_classes, read_examples
 from twincar.modeling.inference.prediction import ModelContext, Prediction
 
 STATISTICS = (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD))  # defaults for a config that names none
@@ -61,12 +63,21 @@ class Predictor:
         class_names: The K classes, in label order.
         size: Side in pixels at which the network reads pictures.
         network: The network in torch, in eval mode.
+        model: What it was created from.
         engine: What runs its backbone.
     """
 
     def __init__(
         self, model: model_folder.CarModel, device: str | torch.device | None = None, engine: str | None = None
     ):
+        self._use(model)
+        ranges = model.config.get("int8", {}).get("ranges")
+        backbone = Backbone(self.network, self.mean, self.std, self.detector).eval()
+        self.engine = choose(backbone, self.size, device, engine, ranges)
+
+    def _use(self, model: model_folder.CarModel) -> None:
+        """Take everything but the engine from a model."""
+        self.model = model
         self.config, self.detector, self.open_set = model.config, model.detector, model.open_set
         self.class_names: tuple[str, ...] = tuple(model.config["class_names"])
         self.size: int = model.config["input"]["size"]
@@ -74,11 +85,30 @@ class Predictor:
         self.mean, self.std = (model.config["input"].get(key, default) for key, default in STATISTICS)
         self.flip: bool = model.config["input"].get("flip", False)
         self.network = model.network.eval().requires_grad_(False)
-        ranges = model.config.get("int8", {}).get("ranges")
-        backbone = Backbone(self.network, self.mean, self.std, self.detector).eval()
-        self.engine = choose(backbone, self.size, device, engine, ranges)
         identity = model.config.get("name", "twincar"), model_version(model.config)
         self._context = ModelContext(self.class_names, self.network, self.calibration, self.open_set, *identity)
+
+    def with_classes(self, photos: Mapping[str, Iterable[Photo | Framed]]) -> "Predictor":
+        """A predictor with more classes, from a few photos of each and without training; this one stays as it is.
+
+        The two share the engine and the backbone. To get the notes about the photos as well, call
+        `new_classes.read_examples` and `with_examples`.
+
+        Args:
+            photos: Photos of each new class, by its name. Of several cars in a photo the largest is used; a `Framed`
+                photo comes with the box of its car.
+
+        Raises:
+            TwinCarError: The model has no class statistics, has one of the classes already, or no photo of one can be
+                used.
+        """
+        return self.with_examples([read_examples(self, name, each) for name, each in photos.items()])
+
+    def with_examples(self, examples: Sequence[Examples]) -> "Predictor":
+        """A predictor with more classes, from what `new_classes.read_examples` returned for each."""
+        wider = copy.copy(self)
+        wider._use(add_classes(self.model, examples))
+        return wider
 
     @classmethod
     def from_pretrained(cls, repo_or_folder: str | Path, *, device=None, engine=None, **hub_options) -> "Predictor":
@@ -200,7 +230,7 @@ class Predictor:
         if not decoded:
             return []
         wholes, output = self._passes([each.picture for each in decoded], [WHOLE] * len(decoded))
-        boxes = self._detect(output) if refine else [[] for _ in decoded]
+        boxes = self.detect(output) if refine else [[] for _ in decoded]
         parts = [[part if area(part := with_margin(box)) < FILLED else WHOLE for box in found] for found in boxes]
         second = [[part for part in wanted if part != WHOLE] for wanted in parts]
         pictures = chain.from_iterable(mapped(self._crop_again, decoded, second))
@@ -231,8 +261,11 @@ class Predictor:
         output, logits = self.run(pictures)
         return [Pass(*row) for row in zip(output.features, logits.cpu(), parts, strict=True)], output
 
-    def _detect(self, output: BackboneOutput) -> list[list[Box]]:
-        """The boxes of the cars in each of N pictures, the largest first; none from a model without a detector."""
+    def detect(self, output: BackboneOutput) -> list[list[Box]]:
+        """The detector's boxes in each of N pictures, from what `run` returned for them, the largest first.
+
+        There are none from a model without a detector. Not every box shows a car: see `decision.decide`.
+        """
         if output.coverage is None:
             return [[] for _ in output.features]
         return [find_boxes(coverage) for coverage in output.coverage.cpu().numpy()]

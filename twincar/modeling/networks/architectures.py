@@ -3,6 +3,7 @@
     forward_features(images: (N, 3, H, W)) -> features (N, C, h, w)
     forward_head(features)                 -> logits (N, num_classes)
     forward                                =  the two in turn
+    forward_intermediates(images)          -> features of half the stride (N, c, 2h, 2w), and features
 
 One pass returns features and logits; Grad-CAM++ then needs only the head.
 
@@ -11,6 +12,7 @@ One pass returns features and logits; Grad-CAM++ then needs only the head.
     build("resnet50", 196, head="bilinear", dropout=0.6)  bilinear pooling on top of any of them
 """
 
+import copy
 import math
 from typing import Any
 
@@ -50,13 +52,29 @@ class Network(nn.Module):
         """(N, 3, H, W) normalized images -> (N, C, h, w) features."""
         raise NotImplementedError
 
-    def forward_head(self, features: Tensor) -> Tensor:
-        """(N, C, h, w) features -> (N, num_classes) logits."""
+    def forward_intermediates(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, 3, H, W) normalized images -> the features of two levels, from one pass.
+
+        Returns:
+            Features of half the stride, usually 16 pixels: (N, c, 2h, 2w); and those of `forward_features`. A network
+            with one stride, such as a vision transformer, returns the latter twice.
+        """
+        raise NotImplementedError
+
+    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
+        """(N, C, h, w) features -> (N, num_classes) logits, or with `pre_logits` what `fc` computes them from."""
         raise NotImplementedError
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) normalized images -> (N, num_classes) logits."""
         return self.forward_head(self.forward_features(images))
+
+    def with_head(self, fc: nn.Module) -> "Network":
+        """A network with another last layer; the backbone is the same, not a copy."""
+        network = copy.copy(self)
+        network._modules = self._modules.copy()
+        network.fc = fc
+        return network
 
     def stage(self, name: str) -> str:
         """Depth of the weight or module `name` in a ResNet's terms: conv1, bn1, layer1 to layer4, or part of the head.
@@ -149,14 +167,19 @@ class CarResNet(Network, ResNet):
 
     def forward_features(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) normalized images -> (N, 512 or 2048, H/32, W/32), non-negative (after a ReLU)."""
-        x = images
-        for name in ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4"):
-            x = self.get_submodule(name)(x)
-        return x
+        return self.forward_intermediates(images)[1]
 
-    def forward_head(self, features: Tensor) -> Tensor:
-        """(N, C, h, w) features -> (N, num_classes) logits."""
-        return self.fc(torch.flatten(self.avgpool(features), 1))
+    def forward_intermediates(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, 3, H, W) normalized images -> the outputs of layer3, of stride 16, and of layer4, of stride 32."""
+        x = images
+        for name in ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3"):
+            x = self.get_submodule(name)(x)
+        return x, self.layer4(x)
+
+    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
+        """(N, C, h, w) features -> (N, num_classes) logits, or (N, C) means of the features."""
+        pooled = torch.flatten(self.avgpool(features), 1)
+        return pooled if pre_logits else self.fc(pooled)
 
 
 class TimmNet(Network):
@@ -167,16 +190,18 @@ class TimmNet(Network):
     """
 
     def __init__(self, name: str, num_classes: int, **head):
-        from timm.models import group_parameters  # takes a second to import
-
         super().__init__()
         self.backbone = create_backbone(name)
         self.mean, self.std = (tuple(self.backbone.pretrained_cfg[key]) for key in ("mean", "std"))
         self.width = self.backbone.num_features  # the pooled features may have more channels
         self.prefix_tokens: int = getattr(self.backbone, "num_prefix_tokens", 0)
         self.channels_last = getattr(self.backbone, "output_fmt", "NCHW") == "NHWC"
+        strides = [level["reduction"] for level in getattr(self.backbone, "feature_info", ())]
+        finer = [index for index, stride in enumerate(strides) if 2 * stride == strides[-1]]
+        # The level of half the stride; some backbones return none.
+        self._finer = finer[-1] if finer and hasattr(self.backbone, "forward_intermediates") else None
         self.fc = make_head(self.backbone.head_hidden_size, num_classes, **head)
-        depths = group_parameters(self.backbone, self.backbone.group_matcher(coarse=True), reverse=True)
+        depths = _depths(self.backbone)
         deepest = max(depths.values())
         self._stages = {
             key: f"layer{1 + (depth - 1) * 4 // deepest}" if depth else "conv1" for key, depth in depths.items()
@@ -184,7 +209,24 @@ class TimmNet(Network):
 
     def forward_features(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) normalized images -> (N, C, h, w); of either sign in most transformers."""
-        x = self.backbone.forward_features(images)
+        return self._as_map(images, self.backbone.forward_features(images))
+
+    def forward_intermediates(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, 3, H, W) normalized images -> the features of half the stride, if there are any, and the features."""
+        if self._finer is None:
+            features = self.forward_features(images)
+            return features, features
+        x, (finer,) = self.backbone.forward_intermediates(images, indices=[self._finer], output_fmt="NCHW")
+        return finer, self._as_map(images, x)
+
+    def _as_map(self, images: Tensor, x: Tensor) -> Tensor:
+        """The backbone's output as (N, C, h, w).
+
+        Raises:
+            ValueError: It is something else, such as a list of maps.
+        """
+        if not isinstance(x, Tensor) or x.ndim not in (3, 4):
+            raise ValueError("its features are not one map of shape (N, C, h, w)")
         if x.ndim == 3:
             rows, columns = self._grid(images, x)
             return x[:, self.prefix_tokens :].transpose(1, 2).unflatten(2, (rows, columns))
@@ -196,17 +238,29 @@ class TimmNet(Network):
         rows = round(math.sqrt(count * images.shape[2] / images.shape[3]))
         return rows, count // rows
 
-    def forward_head(self, features: Tensor) -> Tensor:
-        """(N, C, h, w) features -> (N, num_classes) logits."""
+    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
+        """(N, C, h, w) features -> (N, num_classes) logits, or timm's own (N, D) pooled features."""
         if hasattr(self.backbone, "num_prefix_tokens"):
-            return self.fc(features.mean((2, 3)))
-        x = features.permute(0, 2, 3, 1) if self.channels_last else features
-        return self.fc(self.backbone.forward_head(x, pre_logits=True))
+            pooled = features.mean((2, 3))
+        else:
+            x = features.permute(0, 2, 3, 1) if self.channels_last else features
+            pooled = self.backbone.forward_head(x, pre_logits=True)
+        return pooled if pre_logits else self.fc(pooled)
 
     def stage(self, name: str) -> str:
         """Depth of the weight `name`: timm's own, for layer-wise learning rates, mapped to a ResNet's stages."""
         top, _, rest = name.partition(".")
         return self._stages[rest] if top == "backbone" else top
+
+
+def _depths(backbone: Any) -> dict[str, int]:
+    """Depth of each parameter of a timm backbone, from 0: of its layers as timm groups them, else of the parameters."""
+    from timm.models import group_parameters  # takes a second to import
+
+    try:
+        return group_parameters(backbone, backbone.group_matcher(coarse=True), reverse=True)
+    except (AttributeError, AssertionError):  # MetaFormer, PiT and others have no coarse groups
+        return {key: depth for depth, (key, _) in enumerate(backbone.named_parameters())}
 
 
 def create_backbone(name: str, pretrained: bool = False) -> Any:  # timm's models have no common base class
@@ -277,17 +331,23 @@ class BilinearNet(Network):
 
         The reduction belongs to the head: its outputs have both signs, for which Grad-CAM++ is often 0 everywhere.
         """
-        return self.attention(self.backbone.forward_features(images))
+        return self.forward_intermediates(images)[1]
 
-    def forward_head(self, features: Tensor) -> Tensor:
-        """(N, C, h, w) features -> (N, num_classes) logits."""
+    def forward_intermediates(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, 3, H, W) normalized images -> the backbone's features of half the stride, and `forward_features`."""
+        finer, features = self.backbone.forward_intermediates(images)
+        return finer, self.attention(features)
+
+    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
+        """(N, C, h, w) features -> (N, num_classes) logits, or (N, 512 * 512) products of the channels."""
         x = self.reduce(features).flatten(2)
         # In float32: sums of squares followed by roots, and too many weights to convert in every step.
         with torch.autocast(x.device.type, enabled=False):
             x = x.float()
             x = (x @ x.transpose(1, 2) / x.shape[2]).flatten(1)
             x = x.sign() * (x.abs() + 1e-5).sqrt()  # 1e-5 bounds the gradient of the root near 0
-            return self.fc(nn.functional.normalize(x))
+            x = nn.functional.normalize(x)
+            return x if pre_logits else self.fc(x)
 
     def stage(self, name: str) -> str:
         """Depth of the weight `name`: that in the backbone, or a part of the head."""

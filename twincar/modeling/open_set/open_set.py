@@ -24,8 +24,7 @@ class Threshold:
 
     Attributes:
         value: The threshold, in units of its score.
-        false_alarms: Fraction (0-1) of the validation pictures, all of known cars, with a lower score. It was chosen
-            before fitting, not measured.
+        false_alarms: Fraction (0-1) of the validation pictures, all of known cars, with a lower score.
     """
 
     value: float
@@ -116,6 +115,19 @@ class OpenSet:
         confusions = self.confusion + self.confusion.T
         closest = cosines.topk(min(k, len(means) - 1)).indices.tolist()
         return [(other, float(cosines[other]), int(confusions[label, other])) for other in closest]
+
+    def with_classes(self, means: Tensor) -> "OpenSet":
+        """Append M classes, given their (M, C) mean features; no validation pictures of them are known."""
+        confusion = torch.nn.functional.pad(self.confusion, (0, len(means), 0, len(means)))
+        return self._with(torch.cat([self.class_means, means.to(self.class_means)]), confusion)
+
+    def without(self, label: int) -> "OpenSet":
+        """Remove a class."""
+        kept = torch.arange(len(self.class_means)) != label
+        return self._with(self.class_means[kept], self.confusion[kept][:, kept])
+
+    def _with(self, class_means: Tensor, confusion: Tensor) -> "OpenSet":
+        return OpenSet(self.car_weight, self.car_bias, class_means, confusion, self.is_car, self.is_known)
 
     def save(self, folder: str | Path) -> Path:
         """Write `open_set.safetensors` into a model folder, class means in half precision, and return its path."""

@@ -93,17 +93,7 @@ def publish(
     model_folder.checkpoint_network(best, model.network)
     weights.to_half(model.network)  # the file holds half precision, so measure that
     result = evaluate(Predictor(model, engine=REFERENCE), table, "val", progress=progress)
-    fitted = calibration.fit(torch.from_numpy(result.logits), result.labels)
-    config["calibration"] = {key: round(value, 4) for key, value in fitted.as_dict().items()}
-    config["scores"] = {
-        **result.scores,
-        "command": f"twincar evaluate --model {_relative(out)} --data data --split val",
-        "remark": (
-            f"The epoch was selected by its {MONITORS.get(recipe['monitor'], recipe['monitor'])} on these same "
-            "pictures, so the scores are slightly optimistic; the official test pictures were used for neither "
-            "training nor selection."
-        ),
-    }
+    set_scores(config, result, evaluation_command(out))
     try:
         quantize(model, table, result, progress)
     except TwinCarError as error:
@@ -112,6 +102,32 @@ def publish(
     if (run / "LICENSE").is_file():
         shutil.copyfile(run / "LICENSE", out / "LICENSE")
     return result
+
+
+def set_scores(config: dict, result: Evaluation, command: str) -> None:
+    """Set the calibration and the scores of a model's config.
+
+    Args:
+        config: The config; its recipe says what selected the epoch.
+        result: Evaluation on the val pictures.
+        command: What evaluates the model.
+    """
+    fitted = calibration.fit(torch.from_numpy(result.logits), result.labels)
+    config["calibration"] = {key: round(value, 4) for key, value in fitted.as_dict().items()}
+    monitor = config.get("recipe", {}).get("monitor", "macro F1")
+    config["scores"] = {
+        **result.scores,
+        "command": command,
+        "remark": (
+            f"The epoch was selected by its {MONITORS.get(monitor, monitor)} on these same pictures, so the scores are "
+            "slightly optimistic; the official test pictures were used for neither training nor selection."
+        ),
+    }
+
+
+def evaluation_command(folder: Path) -> str:
+    """The command that evaluates a model folder on the val pictures, without local paths."""
+    return f"twincar evaluate --model {_relative(folder)} --data data --split val"
 
 
 def _relative(folder: Path) -> str:

@@ -1,0 +1,204 @@
+"""A head in closed form, and classes that are added from a few photos, on the command line and in Python."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from typer.testing import CliRunner
+
+from tests.conftest import CLASSES, draw_car
+from twincar import Predictor
+from twincar.cli import app
+from twincar.config import TwinCarError
+from twincar.modeling.hub import model_folder
+from twincar.modeling.hub.model_folder import CarModel, ModelError
+from twincar.modeling.inference.new_classes import Framed, read_examples
+from twincar.modeling.networks.closed_form_head import FILE, ClassStatistics
+
+BEFORE, NEW = CLASSES[:4], CLASSES[4]  # the fifth is drawn in a color that none of the others has
+
+
+def twincar(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "200", "TERM": "dumb"})
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory):
+    """A folder with `data`, photos of a new car in `new/NEW`, and `model` of four classes after `fit-head`."""
+    folder = tmp_path_factory.mktemp("classes")
+    for label, name in enumerate(BEFORE):
+        (folder / "cars" / name.replace("/", "-")).mkdir(parents=True)
+        for seed in range(12):
+            draw_car(label, seed).save(folder / "cars" / name.replace("/", "-") / f"{seed}.jpg")
+    (folder / "new" / NEW).mkdir(parents=True)
+    for seed in range(4):
+        draw_car(4, seed).save(folder / "new" / NEW / f"{seed}.jpg")
+    torch.manual_seed(0)
+    config = {"architecture": {"name": "resnet18", "head": "two_layer"}, "class_names": BEFORE, "input": {"size": 64}}
+    model_folder.save(CarModel(config), folder / "model")
+    assert twincar("prepare", folder / "cars", "--out", folder / "data").exit_code == 0
+    done = twincar("fit-head", "--model", folder / "model", "--data", folder / "data")
+    assert done.exit_code == 0, done.output
+    return folder
+
+
+@pytest.fixture(scope="module")
+def widened(fitted):
+    """The model folder after `add-classes`, and the command's output."""
+    done = twincar("add-classes", fitted / "new", "--model", fitted / "model", "--out", fitted / "wider")
+    assert done.exit_code == 0, done.output
+    return fitted / "wider", done.output
+
+
+def right(predictor, label, name) -> float:
+    answers = predictor.batch([draw_car(label, seed) for seed in range(50, 60)], refine=False)
+    return float(np.mean([answer.top(1)[0].class_name == name for answer in answers]))
+
+
+def test_the_head_in_closed_form_needs_no_training(fitted):
+    """The network has random weights: whatever the model is right about comes from the new head."""
+    predictor = Predictor.from_pretrained(fitted / "model")
+    assert np.mean([right(predictor, label, name) for label, name in enumerate(BEFORE)]) > 0.85
+    config = json.loads((fitted / "model" / "config.json").read_text())
+    assert config["architecture"]["head"] == "linear" and config["scores"]["pictures"] == 5
+
+
+def test_a_new_class_is_recognized_and_the_others_keep_their_logits(fitted, widened):
+    old, new = Predictor.from_pretrained(fitted / "model"), Predictor.from_pretrained(widened[0])
+    assert new.class_names == (*BEFORE, NEW) and f"{NEW}: 4 photos" in widened[1]
+    assert right(new, 4, NEW) > 0.8
+    for label in range(4):
+        photo = draw_car(label, 70)
+        assert (new(photo, refine=False).logits[:4] == old(photo, refine=False).logits).all()
+    assert new(draw_car(4, 71), refine=False).overlay(NEW).size == (160, 120)
+
+
+def test_classes_lists_what_was_added_and_remove_class_takes_it_back(fitted, widened, tmp_path):
+    listed = twincar("classes", "--model", widened[0]).output
+    assert "5 classes" in listed and re.search(rf"{NEW}\W+4\W+20\d\d-\d\d-\d\d", listed), listed
+    assert twincar("remove-class", NEW, "--model", widened[0], "--out", tmp_path / "back").exit_code == 0
+    before, after = (model_folder.load(folder).network.fc for folder in (fitted / "model", tmp_path / "back"))
+    assert torch.equal(before.weight, after.weight) and torch.equal(before.bias, after.bias)
+    again = twincar("add-classes", fitted / "new", "--model", tmp_path / "back", "--out", tmp_path / "again")
+    assert again.exit_code == 0
+    assert torch.equal(*(model_folder.load(folder).network.fc.weight for folder in (widened[0], tmp_path / "again")))
+
+
+def test_a_class_of_the_training_can_be_removed(widened, tmp_path):
+    done = twincar("remove-class", BEFORE[1], "--model", widened[0], "--out", tmp_path / "less")
+    assert done.exit_code == 0, done.output
+    less = Predictor.from_pretrained(tmp_path / "less")
+    assert less.class_names == (BEFORE[0], *BEFORE[2:], NEW) and right(less, 4, NEW) > 0.8
+
+
+def test_in_python_the_first_predictor_stays_as_it_is(fitted):
+    predictor = Predictor.from_pretrained(fitted / "model")
+    photo = draw_car(4, 80)
+    before = predictor(photo).probabilities
+    wider = predictor.with_classes({NEW: [draw_car(4, seed) for seed in range(3)]})
+    assert wider(photo).top(1)[0].class_name == NEW and wider.engine is predictor.engine
+    assert predictor.class_names == tuple(BEFORE) and (predictor(photo).probabilities == before).all()
+    widest = wider.with_classes({"Lada Niva SUV 1995": [draw_car(0, seed).rotate(90) for seed in (1, 2)]})
+    assert len(widest(photo).probabilities) == 6 and widest(photo).top(1)[0].class_name == NEW
+
+
+def test_photos_that_do_not_fit_are_named(fitted):
+    predictor = Predictor.from_pretrained(fitted / "model")
+    cars = [draw_car(4, 1), draw_car(4, 1), b"no picture", Framed(draw_car(4, 2), (10, 10, 150, 110))]
+    examples = read_examples(predictor, "  Trabant  601 ", [*cars, Framed(draw_car(4, 3), (10, 10, 1500, 110))])
+    assert (examples.name, examples.count) == ("Trabant 601", 2)
+    reasons = dict(examples.skipped)
+    assert reasons["photo 2"] == "the same picture as photo 1" and reasons.keys() == {"photo 2", "photo 3", "photo 5"}
+    assert "2 of the photos can be used" in examples.notes[-1]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("no-such-folder",), "Give one folder"),
+        (("empty",), "has no folders with photos"),
+        (("new", "--name", CLASSES[0].upper()), "already has the class"),
+        (("new", "--name", " "), "A class name has"),
+        (("new", "--name", "x" * 200), "A class name has"),
+        (("broken.jpg", "--name", "Trabant 601"), "No photo of 'Trabant 601' can be used (broken.jpg: "),
+        (("new", "--model", "untaught"), "run `twincar fit-head`"),
+    ],
+)
+def test_refusals_are_one_sentence_and_nothing_is_written(fitted, monkeypatch, tmp_path, words, sentence):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(fitted / "new", tmp_path / "new")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    config = model_folder.load(fitted / "model").config
+    model_folder.save(
+        CarModel({key: config[key] for key in config if key != "class_statistics"}), tmp_path / "untaught"
+    )
+    model = () if "--model" in words else ("--model", fitted / "model")
+    done = twincar("add-classes", *words, *model, "--out", tmp_path / "mine")
+    assert done.exit_code == 2 and sentence in done.output.replace("\n", " "), done.output
+    assert not (tmp_path / "mine").exists()
+
+
+def test_a_head_that_would_lose_accuracy_is_not_used(fitted, tmp_path, monkeypatch):
+    shutil.copytree(fitted / "model", tmp_path / "model")
+    monkeypatch.setattr("twincar.modeling.publishing.fit_head._top1", lambda logits, labels: float(logits.std() > 1e9))
+    monkeypatch.setattr("twincar.modeling.publishing.fit_head.MAX_TOP1_LOSS", -1.0)
+    done = twincar("fit-head", "--model", tmp_path / "model", "--data", fitted / "data")
+    assert done.exit_code == 2 and "the model stays as it is" in done.output.replace("\n", " ")
+    assert (tmp_path / "model" / FILE).read_bytes() == (fitted / "model" / FILE).read_bytes()
+
+
+def test_damaged_statistics_are_refused_in_one_sentence(fitted, tmp_path):
+    shutil.copytree(fitted / "model", tmp_path / "model")
+    (tmp_path / "model" / FILE).write_bytes(b"{}")
+    with pytest.raises(ModelError, match="do not match its config"):
+        Predictor.from_pretrained(tmp_path / "model")
+    with pytest.raises(TwinCarError, match="run `twincar fit-head` again"):
+        ClassStatistics.load(tmp_path / "model" / FILE)
+
+
+def gaussians(classes: int, size: int, photos: int, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Pictures of `classes` normal classes with one covariance, their labels, and other pictures of them."""
+    generator = torch.Generator().manual_seed(seed)
+    means = 2 * torch.randn(classes, 1, size, generator=generator)
+    mixing = torch.eye(size) + 0.3 * torch.randn(size, size, generator=generator)
+    drawn = means + torch.randn(classes, 2 * photos, size, generator=generator) @ mixing
+    labels = torch.arange(classes).repeat_interleave(photos)
+    return drawn[:, :photos].flatten(0, 1), labels, drawn[:, photos:].flatten(0, 1)
+
+
+def test_the_head_is_that_of_linear_discriminant_analysis():
+    x, y, others = gaussians(classes=6, size=12, photos=40, seed=0)
+    reference = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=1e-3, priors=[1 / 6] * 6).fit(x.numpy(), y.numpy())
+    weight, bias = ClassStatistics.fit(x, y, 6, shrinkage=1e-3).head()
+    same = (others @ weight.T + bias).argmax(1).numpy() == reference.predict(others.numpy())
+    assert same.mean() > 0.97
+
+
+@given(st.integers(2, 8), st.integers(2, 20), st.integers(0, 1000), st.integers(1, 4))
+def test_added_classes_change_no_other_logit_and_survive_the_file(tmp_path_factory, classes, size, seed, added):
+    x, y, _ = gaussians(classes, size, photos=5, seed=seed)
+    statistics = ClassStatistics.fit(x, y, classes)
+    weight, bias = statistics.head()
+    assert weight.isfinite().all() and bias.isfinite().all()
+    wider = statistics.with_classes(torch.randn(added, size), torch.arange(1, added + 1))
+    more, offset = wider.head()
+    assert more.shape == (classes + added, size) and torch.equal(more[:classes], weight)
+    assert torch.equal(offset[:classes], bias)
+    for _ in range(added):
+        wider = wider.without(classes)
+    assert torch.equal(wider.head()[0], weight)
+    again, _ = ClassStatistics.load(statistics.save(tmp_path_factory.mktemp("file"))).head()
+    assert torch.allclose(again, weight, rtol=0.05, atol=0.05 * float(weight.abs().max()))
+
+
+@pytest.mark.parametrize("labels", [[0, 0, 1, 1], [0, 1, 2]])
+def test_too_few_pictures_for_statistics_are_refused(labels):
+    with pytest.raises(TwinCarError, match="too few for class statistics"):
+        ClassStatistics.fit(torch.randn(len(labels), 4), torch.tensor(labels), 3)
