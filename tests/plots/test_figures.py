@@ -1,15 +1,19 @@
 """Figures from small tables, for few and for many classes; contrast of the palette."""
 
 import itertools
+import warnings
 
 import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from PIL import Image
 
 from twincar.config import STANFORD_CARS, parse_class_name
 from twincar.data import statistics
-from twincar.plots import confusion, figures, palette
+from twincar.plots import confusion, figures, palette, photos
 from twincar.report import tables
 
 
@@ -83,6 +87,62 @@ def test_f1_and_distribution_for_any_number_of_classes(names):
     assert f"{3 * len(names):,} pictures of {len(names) + 1} classes" in text_of(
         drawn(figures.class_distribution(counts))
     )
+
+
+NASTY = (
+    "Make$$Model$$2012",
+    "Make$$\\frac{1}{0}$$1999",
+    "比亚迪 汉 2022",
+    "سيارة تويوتا 2012",
+    "🚙 Car\a 2012\n",
+    "W" * 200,
+)
+
+
+def figures_with_names(names):
+    """Every figure that contains class names."""
+    answers, rows, photo = predictions(names, every=3), per_class(names), Image.new("RGB", (60, 40))
+    counts, makes = tables.confusion(answers), {name: parse_class_name(name).make for name in names}
+    table = pd.DataFrame({"class_name": n, "split": s} for n in names for s in ("train", "train", "val"))
+    yield confusion.confusion(counts, names)
+    yield confusion.confusion(counts, [*names, *map(str, range(40))], all_names=True)
+    yield confusion.confusion(counts, [*names, *map(str, range(40))])
+    yield confusion.confusion_makes(counts, names)
+    yield figures.f1_all(rows, makes)
+    yield figures.f1_extremes(rows)
+    yield figures.class_distribution(statistics.distribution(table, names))
+    yield photos.confused_pairs([pair | {"photo": photo, "other": photo} for pair in
+                                 tables.confused_pairs(answers).to_dict("records")])  # fmt: skip
+    cards = [{"photo": photo, "evidence": photo, "predicted": name, "probability": 0.9, "true": names[0],
+              "true_evidence": photo, "true_probability": 0.1} for name in names]  # fmt: skip
+    yield photos.grad_cam(cards[:3], cards[3:])
+    yield photos.augmentation([[photo, photo]], names[0])
+
+
+def test_names_of_any_characters_are_drawn_without_a_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        drawings = list(figures_with_names(NASTY))
+        text = "\n".join(text_of(figures.styled(drawn)(figure)) for figure in drawings)
+    assert len(drawings) == 10
+    assert {"Make$$Model$$2012", "比亚迪 汉 2022", "سيارة تويوتا 2012", "🚙 Car\ufffd 2012 "} <= set(text.splitlines())
+
+
+@settings(max_examples=60)
+@given(st.text(st.characters(codec="utf-8"), min_size=1, max_size=200))
+@example("$x")
+@example("\\$_{2}^$$")
+@example("界" * 200)
+@example("<b>&\ufffe\0")
+def test_a_name_of_any_characters_is_drawn_on_one_line_and_in_the_figure(name):
+    label = figures.short(name)
+    assert label.isprintable()
+    assert len(label) <= 42
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure = figures.styled(figures.canvas)(1.5, f"Lowest: {label}", f"{label} has the most, {label} the fewest.")
+        figures.styled(lambda: figure.subplots().set_xticks([0], [label]))()
+        figures.styled(drawn)(figure)
 
 
 def test_no_error_gives_no_figure_and_no_pair():

@@ -137,7 +137,7 @@ def confusion_makes(counts: pd.DataFrame, names: Sequence[str], most: int = 4) -
     rows = -(-len(shown) // 2)
     figure = canvas(
         1.2 + 4.7 * rows,
-        f"Most errors within a make: {shown[0]}, {count(int(totals.iloc[0]), 'picture')}",
+        f"Most errors within a make: {short(shown[0])}, {count(int(totals.iloc[0]), 'picture')}",
         "Rows are true classes, columns predicted classes, numbered as in the row labels. Amber cells are errors; the "
         "last column counts predictions of another make. The makes shown have "
         f"{percent(totals[shown].sum() / totals.sum(), 0)} of all errors within a make.",
@@ -157,7 +157,7 @@ def confusion_makes(counts: pd.DataFrame, names: Sequence[str], most: int = 4) -
         labels = [f"{short(name.removeprefix(make).strip() or name, 28)}  {i}" for i, name in enumerate(mine, 1)]
         axes.set_yticks(range(len(mine)), labels, size=size)
         axes.set_xticks(range(len(mine) + 1), [*range(1, len(mine) + 1), "other"], size=size * 0.9)
-        axes.set_title(f"{make}: {totals[make]:,} errors within the make, {other.sum():,} outside")
+        axes.set_title(f"{short(make, 20)}: {totals[make]:,} errors within the make, {other.sum():,} outside")
     for axes in figure.axes[len(shown) :]:
         axes.set_axis_off()
     return figure

@@ -5,6 +5,8 @@ written by `report.report.save`. Figures are made without pyplot, whose global s
 """
 
 import textwrap
+import unicodedata
+import warnings
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
@@ -13,9 +15,12 @@ import numpy as np
 import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
+from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from twincar.plots.palette import AMBER, DIVERGING, GREY, GROUND, INK, PINK, RULE, SPLITS, SUBDUED, TEAL, VIOLET
+from twincar.text import printable
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -24,8 +29,17 @@ LIGHT = DIVERGING[1]  # the color of bars below other marks
 
 F1 = "Macro F1, validation"
 WIDTH = 10.0  # inches; 1200 pixels at the 120 dpi of `report.report.save`
+FONT = "DejaVu Sans"  # part of matplotlib
+# Fonts of Linux, Windows and macOS for class names in scripts that DejaVu Sans lacks; the installed ones are used.
+FALLBACK_FONTS = (
+    "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans CJK KR", "Noto Sans SC", "Noto Sans JP", "Noto Sans KR",
+    "WenQuanYi Zen Hei", "Microsoft YaHei", "Yu Gothic", "Malgun Gothic", "PingFang SC", "Hiragino Sans",
+    "Apple SD Gothic Neo", "Nirmala UI", "Noto Sans Devanagari", "Noto Sans Thai", "Arial Unicode MS", "Noto Emoji",
+    "Segoe UI Emoji",
+)  # fmt: skip
 STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans", "font.size": 10.5, "text.color": INK, "figure.facecolor": GROUND,
+    "text.parse_math": False, "text.usetex": False,  # class names may contain dollars
+    "font.size": 10.5, "text.color": INK, "figure.facecolor": GROUND,
     "axes.facecolor": GROUND, "axes.edgecolor": RULE, "axes.labelcolor": SUBDUED, "axes.titlelocation": "left",
     "axes.titlesize": 11.5, "axes.titleweight": "bold", "axes.titlecolor": INK, "axes.grid": True,
     "axes.axisbelow": True, "axes.spines.top": False, "axes.spines.right": False, "axes.spines.left": False,
@@ -36,11 +50,16 @@ STYLE: dict[Any, Any] = {
 
 
 def styled(draw: Callable[P, T]) -> Callable[P, T]:
-    """Decorate a function to run with the matplotlib settings of STYLE."""
+    """Decorate a function to run with the matplotlib settings of STYLE.
+
+    A character that no font has is drawn as a box, without a warning.
+    """
 
     @wraps(draw)
     def with_style(*args: P.args, **options: P.kwargs) -> T:
-        with rc_context(STYLE):
+        fonts = [FONT, *(font for font in FALLBACK_FONTS if font in fontManager.get_font_names())]
+        with rc_context(STYLE | {"font.family": fonts}), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
             return draw(*args, **options)
 
     return with_style
@@ -60,11 +79,19 @@ def canvas(height: float, title: str, caption: str, width: float = WIDTH) -> Fig
 
 def _headed(height: float, title: str, caption: str, width: float) -> tuple[Figure, float]:
     """Create the figure; return it and the height of title and caption in inches."""
-    lines = textwrap.wrap(caption, min(int(width * 12.4), 140))
+    lines = textwrap.wrap(caption, min(int(width * 12.4), 140) // letter_width(caption))
     figure = Figure((width, height))
     figure.text(0.13 / width, 1 - 0.12 / height, title, size=15, weight="bold", va="top")
     figure.text(0.13 / width, 1 - 0.46 / height, "\n".join(lines), color=SUBDUED, va="top", linespacing=1.35)
+    for text in figure.texts:
+        fit(text, width - 0.13)
     return figure, 0.55 + 0.21 * len(lines)
+
+
+def fit(text: Text, wide: float) -> None:
+    """Reduce the size of a text, such as a class name of wide letters, until it is at most `wide` inches wide."""
+    while text.get_window_extent().width > wide * text.get_figure().dpi:
+        text.set_size(0.95 * text.get_size())
 
 
 def percent(fraction: float, digits: int = 1) -> str:
@@ -75,10 +102,17 @@ def percent(fraction: float, digits: int = 1) -> str:
 
 
 def short(name: str, longest: int = 42) -> str:
-    """Shorten a name to at most `longest` characters; a year at its end is kept."""
+    """Shorten an untrusted name to the width of `longest` letters, all printable; a year at its end is kept."""
+    name = printable(name)
+    longest //= letter_width(name)
     if len(name) <= longest:
         return name
     return f"{name[: longest - 6].rstrip()}… {name[-4:]}" if name[-4:].isdigit() else f"{name[: longest - 1].rstrip()}…"
+
+
+def letter_width(text: str) -> int:
+    """Width of a text's characters in Latin letters: 2 if it contains Chinese ones, Japanese ones or emoji, else 1."""
+    return 2 if any(unicodedata.east_asian_width(letter) in "WF" for letter in text) else 1
 
 
 def percents(axis) -> None:
@@ -234,7 +268,7 @@ def f1_extremes(per_class: pd.DataFrame, most: int = 20) -> Figure:
         panels, many = {"All classes, the lowest F1 first": present}, len(present)
     figure = canvas(
         1.6 + (0.24 * many + 0.2) * len(panels),
-        f"Lowest: {present['class_name'].iloc[0]}, F1 {present['f1'].iloc[0]:.2f}",
+        f"Lowest: {short(present['class_name'].iloc[0], 60)}, F1 {present['f1'].iloc[0]:.2f}",
         "Bars show F1. Low precision: other classes are predicted as this one. Low recall: this class is predicted as "
         "others. The number after a name is its number of pictures."
         + (f" Of the {perfect} classes with F1 1, those with the most pictures are shown." if perfect > many else ""),
@@ -272,7 +306,8 @@ def class_distribution(table: pd.DataFrame, most: int = 60) -> Figure:
         5.6 + 0.19 * len(makes),
         f"{counts.sum():,} pictures of {len(table)} classes, {_span(counts)} each",
         f"Top: one bar per class; 90 % of the classes have {low:.0f} to {high:.0f} pictures. "
-        f"{table['class_name'][order[0]]} has the most, {table['class_name'][order[-1]]} the fewest. "
+        f"{short(table['class_name'][order[0]], 60)} has the most, {short(table['class_name'][order[-1]], 60)} the "
+        "fewest. "
         "Bottom: one bar per make, with its number of classes.",
     )
     above, below = figure.subplots(2, 1, height_ratios=[2.6, max(0.19 * len(makes), 1)])

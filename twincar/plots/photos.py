@@ -12,12 +12,13 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageOps
 
 from twincar.config import parse_class_name
-from twincar.plots.figures import WIDTH, blank, percent, styled
+from twincar.plots.figures import WIDTH, blank, fit, letter_width, percent, short, styled
 from twincar.plots.palette import AMBER, INK, RULE, SUBDUED, TEAL
 from twincar.text import count
 
 PIXELS = 220  # side of a photo in a figure; more is not visible at 120 dpi
 MARGIN = 0.13  # inches
+LONGEST = 48  # letters of a class name below a photo
 
 
 def tile(figure: Figure, image: Image.Image, left: float, top: float, side: float, color: str = RULE) -> None:
@@ -42,9 +43,10 @@ def tile(figure: Figure, image: Image.Image, left: float, top: float, side: floa
 def write(figure: Figure, text: str, left: float, top: float, wide: float, size: float = 7.6, **style: Any) -> None:
     """Write text, wrapped to `wide` inches, below the point (left, top), in inches as for `tile`."""
     width, height = figure.get_size_inches()
-    for row, line in enumerate(textwrap.wrap(text, max(int(wide * 72 / (size * 0.6)), 8))):
+    letters = wide * 72 / (size * 0.6 * letter_width(text))
+    for row, line in enumerate(textwrap.wrap(text, max(int(letters), 8))):
         baseline = top + (1.05 + 1.25 * row) * size / 72
-        figure.text(left / width, 1 - baseline / height, line, size=size, **{"color": SUBDUED} | style)
+        fit(figure.text(left / width, 1 - baseline / height, line, size=size, **{"color": SUBDUED} | style), wide)
 
 
 @styled
@@ -55,7 +57,7 @@ def augmentation(columns: Sequence[Sequence[Image.Image]], recipe: str, mixes: b
     above = 1.05
     figure = blank(
         above + rows * side + 0.35,
-        f"Augmentation of the recipe {recipe}",
+        f"Augmentation of the recipe {short(recipe)}",
         "Top row: training pictures before augmentation. Below: augmented variants; every epoch uses a new one."
         + (" Afterwards pairs of pictures are mixed (not shown)." if mixes else ""),
     )
@@ -100,7 +102,7 @@ def confused_pairs(cards: Sequence[dict]) -> Figure:
         ):  # fmt: skip
             if image is not None:
                 tile(figure, image, left + shift + 0.02, top + 0.22, side - 0.04, color)
-            write(figure, name, left + shift + 0.02, top + side + 0.25, side)
+            write(figure, short(name, LONGEST), left + shift + 0.02, top + side + 0.25, side)
     return figure
 
 
@@ -132,7 +134,9 @@ def grad_cam(right: Sequence[dict], wrong: Sequence[dict]) -> Figure:
         left, y = MARGIN + (i % 3) * (2 * side + 0.18), top + (i // 3) * high[0]
         tile(figure, card["photo"], left, y, side - 0.05)
         tile(figure, card["evidence"], left + side, y, side - 0.05)
-        write(figure, f"{card['predicted']}, {percent(card['probability'])}", left, y + side, 2 * side, 8)
+        write(
+            figure, f"{short(card['predicted'], LONGEST)}, {percent(card['probability'])}", left, y + side, 2 * side, 8
+        )
     top += rows_right * high[0]
     if wrong:
         text = "Wrong: the photo, the evidence for the predicted class and for the true class"
@@ -142,8 +146,12 @@ def grad_cam(right: Sequence[dict], wrong: Sequence[dict]) -> Figure:
         left, y = MARGIN + (i % 2) * (3 * side + 0.18), top + (i // 2) * high[1]
         for shift, image, text in (
             (0, card["photo"], ""),
-            (side, card["evidence"], f"Predicted: {card['predicted']}, {percent(card['probability'])}"),
-            (2 * side, card["true_evidence"], f"True: {card['true']}, {percent(card['true_probability'])}"),
+            (side, card["evidence"], f"Predicted: {short(card['predicted'], LONGEST)}, {percent(card['probability'])}"),
+            (
+                2 * side,
+                card["true_evidence"],
+                f"True: {short(card['true'], LONGEST)}, {percent(card['true_probability'])}",
+            ),
         ):
             tile(figure, image, left + shift, y, side - 0.05)
             write(figure, text, left + shift, y + side, side, 8)

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 import socket
 
 import numpy as np
@@ -171,3 +172,48 @@ def test_the_card_shows_only_what_was_measured():
     assert "value: 0.9123" in card
     assert "Mind the licence." in card
     assert np.isfinite(len(CarModel(config).state_dict()))
+
+
+@pytest.fixture
+def here(tiny_model, tmp_path, monkeypatch):
+    """A working folder with a model, two runs of which one is published, and other files."""
+    for folder in ("models/twincar", "runs/published/model"):
+        shutil.copytree(tiny_model, tmp_path / folder)
+    for run in ("published", "stopped"):
+        (tmp_path / "runs" / run / "checkpoints").mkdir(parents=True)
+        (tmp_path / "runs" / run / "checkpoints" / "best.ckpt").write_bytes(b"PK")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "photo.jpg").write_bytes(b"")
+    (tmp_path / "other.ckpt").write_bytes(b"PK")
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("runs/published", "is the folder of a training run, not a published model: pass runs/published/model, which"),
+        ("runs/published/checkpoints/best.ckpt", "is part of a training run, .*: pass runs/published/model, which"),
+        ("runs/stopped/checkpoints", "is part of a training run, .*: `twincar publish runs/stopped --out"),
+        ("runs/stopped/checkpoints/best.ckpt", "`twincar publish runs/stopped --out runs/stopped/model` publishes it"),
+        ("other.ckpt", "is a checkpoint, not a published model: pass its run's folder to `twincar publish`"),
+        ("photo.jpg", "is not a published model: pass the folder of a published model, the name of a Hub repo"),
+        ("models/twincar/model.safetensors", "is a file of a published model: pass its folder, models/twincar"),
+        ("models/twincar/config.json", "is a file of a published model: pass its folder, models/twincar"),
+        ("models", "has no config.json, but contains published models: pass one, such as models/twincar"),
+        ("empty", "The folder empty is empty; pass"),
+        ("modles/twincar", r"\. Did you mean models/twincar\?"),
+        ("models/twincat", r"\. Did you mean models/twincar\?"),
+        ("models/twincat@main", r"\. Did you mean models/twincar\?"),
+        ("./modles/twincar", r"\. Did you mean models/twincar\?"),
+        ("runs/publishd/model", r"\. Did you mean runs/published/model\?"),
+    ],
+)
+def test_what_is_no_model_is_named_with_what_to_pass_instead(name, sentence, here, hub):
+    with pytest.raises(ModelError, match=sentence) as refused:
+        published.load(name)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_name_unlike_any_folder_gets_no_suggestion(here, hub):
+    with pytest.raises(ModelError, match=r"HF_TOKEN\.$"):
+        published.load("someone/else")

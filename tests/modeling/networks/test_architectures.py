@@ -19,7 +19,8 @@ from twincar.modeling.training.lightning_module import CarClassifier
 from twincar.modeling.training.recipes import RECIPES, Recipe
 
 # A torchvision network, and small backbones of timm: a ResNet, an EfficientNet, a ResNeSt, a network with layers
-# between pooling and classifier, a transformer with a class token, one with channels-last features.
+# between pooling and classifier, a transformer with a class token, one with channels-last features, one without groups
+# of layers.
 BACKBONES = {
     "resnet18": 512,
     "timm/resnet10t": 512,
@@ -28,6 +29,7 @@ BACKBONES = {
     "timm/mobilenetv3_small_050": 288,
     "timm/vit_tiny_patch16_224": 192,
     "timm/swin_tiny_patch4_window7_224": 768,
+    "timm/poolformer_s12": 512,
 }
 
 

@@ -8,7 +8,9 @@ command resumes the run after its last complete epoch, and ends with the same we
 
 import errno
 import logging
+import math
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ from twincar.data.table import class_names, stratified_split
 from twincar.features.backgrounds import load_backgrounds
 from twincar.modeling.hub import model_folder
 from twincar.modeling.networks import architectures, weights
-from twincar.modeling.training import run_folder
+from twincar.modeling.training import checks, run_folder
 from twincar.modeling.training.data_module import CarData
 from twincar.modeling.training.lightning_module import CarClassifier
 from twincar.modeling.training.recipes import Recipe, monitor_mode
@@ -89,8 +91,8 @@ def train(
         Path of the checkpoint of the best epoch.
 
     Raises:
-        TwinCarError: `out` contains another run or is in use by one, the table lacks train or val pictures, or the disk
-            is full.
+        TwinCarError: `out` contains another run or is in use by one, the table lacks train or val pictures or a second
+            class, the device or the network does not suit the recipe (see `checks.py`), or the disk is full.
         WeightsError: The initial weights do not fit the network.
         ModelError: The model folder of the initial weights cannot be used.
         DivergedError: The loss or the logits became NaN or infinite.
@@ -103,6 +105,8 @@ def train(
             raise TwinCarError(f"The table has no {split} pictures: run `twincar prepare` with a split that has some.")
     names = class_names(table)
     table = _subsample(table, recipe.train_share, seed)
+    checks.check_classes(table)
+    checks.check_device(accelerator, devices, nodes, precision or default_precision())
     if recipe.paste and not not_cars:
         raise TwinCarError(
             f"The recipe {recipe.name} pastes cars onto photos without cars: give a folder of them with `--not-cars`."
@@ -125,6 +129,10 @@ def train(
             network = architectures.build(num_classes=len(names), **recipe.network())
         except ValueError as error:
             raise TwinCarError(str(error)) from error
+        # OneCycleLR divides by zero if the warm-up is exactly one step; the next smaller number avoids that.
+        steady = replace(recipe, warmup=math.nextafter(recipe.warmup, 0))
+        module = CarClassifier(network, steady, len(names), seed)
+        checks.check_network(module, recipe, int((table["split"] == "train").sum()))
         if parent:
             state = parent.network.state_dict()
             if parent.config["class_names"] != list(names):
@@ -132,8 +140,7 @@ def train(
             weights.load_state_dict(network, state, source=init, may_miss=("fc.",))
         else:
             weights.initialize(network, init, recipe.architecture, recipe.conv_rms)
-        network = network.to(memory_format=torch.channels_last)
-        module = CarClassifier(network, recipe, len(names), seed)
+        network.to(memory_format=torch.channels_last)
         data = CarData(table, recipe, Path(cache or out / "cache"), workers, seed, backgrounds)
         trainer = Trainer(
             accelerator=accelerator,
