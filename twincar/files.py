@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from twincar.config import IMAGE_SUFFIXES, TwinCarError
+from twincar.config import IMAGE_SUFFIXES, OTHER_IMAGE_SUFFIXES, TwinCarError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,11 +36,15 @@ def is_picture(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and not is_system_name(name)
 
 
-def pictures_below(folder: str | Path) -> Iterator[Path]:
+def pictures_below(folder: str | Path, unread: Counter[str] | None = None) -> Iterator[Path]:
     """Walk a folder lazily, and yield the pictures in it and below it, sorted by name.
 
     A folder that cannot be listed is yielded itself, so that reading it reports the error. Links to folders are not
     followed.
+
+    Args:
+        folder: The folder.
+        unread: Counts the pictures whose format is not read (OTHER_IMAGE_SUFFIXES), by suffix.
     """
     try:
         with os.scandir(folder) as entries:
@@ -49,9 +54,11 @@ def pictures_below(folder: str | Path) -> Iterator[Path]:
         return
     for name, is_folder in inside:
         if is_folder and not is_system_name(name):
-            yield from pictures_below(Path(folder, name))
+            yield from pictures_below(Path(folder, name), unread)
         elif not is_folder and is_picture(name):
             yield Path(folder, name)
+        elif unread is not None and (suffix := os.path.splitext(name)[1].lower()) in OTHER_IMAGE_SUFFIXES:
+            unread[suffix] += 1
 
 
 @contextmanager

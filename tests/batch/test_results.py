@@ -129,6 +129,15 @@ def test_folders_are_walked_lazily(folder, monkeypatch):
         list(find_photos([folder / "a.jpg", folder / "e"]))
 
 
+def test_folders_of_systems_are_skipped_and_unread_formats_counted(folder, tiny_model):
+    for name in ("@eaDir/a.jpg", "c/lost+found/b.jpg", ".hidden/c.jpg", "c/._1.png", "c/IMG_1.CR2", "2.dng", "3.DNG"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"")
+    done = twincar("predict", folder, "--model", tiny_model, "--json")
+    assert len(done.stdout.splitlines()) == len(NAMES)
+    assert "3 pictures in formats that are not read (2 .dng, 1 .cr2): save them as JPEG." in done.stderr
+
+
 def test_names_that_are_not_unicode_are_resumed(tiny_model, tmp_path):
     folder = tmp_path / "photos"
     folder.mkdir()

@@ -127,6 +127,31 @@ def test_hub_dataset(tmp_path, hub):
     assert not list((tmp_path / "cache").rglob("fog*"))
 
 
+@pytest.mark.parametrize("why", ["offline", "unreachable", "server error"])
+def test_a_hub_dataset_in_the_cache_is_used_without_the_hub(tmp_path, hub, monkeypatch, caplog, why):
+    parquet(hub.root / "someone/cars/data/train-00000-of-00002.parquet", [0, 1, 2] * 5)
+    parquet(hub.root / "someone/cars/data/train-00001-of-00002.parquet", [0, 1, 2] * 5)
+    _, before = run("someone/cars", tmp_path / "out", endpoint=hub.url)
+    endpoint = hub.url
+    if why == "offline":
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    elif why == "unreachable":
+        endpoint = "http://127.0.0.1:9"
+    else:
+        hub.fail("", 503)
+        monkeypatch.setattr("time.sleep", lambda seconds: None)
+    hub.requests.clear()
+    _, after = run("someone/cars", tmp_path / "again", endpoint=endpoint)
+    assert list(after["class_name"]) == list(before["class_name"])
+    assert bool(hub.requests) == (why == "server error")
+    assert [record.getMessage().partition(":")[0] for record in caplog.records] == (
+        [] if why == "offline" else ["The Hub cannot be reached"]
+    )
+    next((tmp_path / "cache").glob("*/snapshots/*/data/train-00001-of-00002.parquet")).unlink()
+    with pytest.raises(DataError, match="only 1 of 2 parquet files of train are in the local cache"):
+        prepare("someone/cars", tmp_path / "third", endpoint=endpoint, progress=False)
+
+
 def test_hub_errors(tmp_path, hub):
     endpoint, served = hub.url, hub.root
     put(served / "someone/texts/README.md", b"no pictures")

@@ -50,6 +50,7 @@ def tree(root: Path, folders: str) -> Path:
         ("a/front  a/rear  b", ["a", "b"]),
         ("a/x  b/x  c/x", ["a", "b", "c"]),
         ("a  b/inner  c/c", ["a", "b", "c"]),
+        ("Audi/Sedan  BMW/Sedan", ["Audi Sedan", "BMW Sedan"]),
         ("a:5  a/more/still more:2  b", ["a", "b"]),
         ("Audi/images/A4  Audi/images/A6  BMW/images/M3", ["Audi A4", "Audi A6", "BMW M3"]),
         ("Ram C/V Cargo Van Minivan 2012  AM General Hummer SUV 2000", [HUMMER, RAM]),

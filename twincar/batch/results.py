@@ -13,6 +13,7 @@ import hashlib
 import io
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,10 +30,14 @@ COLUMNS = ["file", "car", "cars", "state", *NAMED, *SIDES, "error"]  # of CSV
 SUFFIXES = (".jsonl", ".csv")
 
 
-def find_photos(given: Iterable[Path]) -> Iterator[Path]:
+def find_photos(given: Iterable[Path], unread: Counter[str] | None = None) -> Iterator[Path]:
     """Yield the given files, and all pictures below the given folders, sorted by name.
 
     A subfolder that cannot be listed is yielded itself, so that reading it reports the error.
+
+    Args:
+        given: Files and folders.
+        unread: Counts the pictures in folders whose format is not read, by suffix.
 
     Raises:
         TwinCarError: A folder has no pictures; raised after it has been walked.
@@ -42,7 +47,7 @@ def find_photos(given: Iterable[Path]) -> Iterator[Path]:
             yield path
             continue
         empty = True
-        for photo in pictures_below(path):
+        for photo in pictures_below(path, unread):
             empty = False
             yield photo
         if empty:

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 @app.command()
 def prepare(
     source: Annotated[
-        str, typer.Argument(help="Folder in any layout of Stanford Cars, parquet files, or a Hub dataset.")
+        str,
+        typer.Argument(
+            help="Folder in any layout of Stanford Cars or of class folders, parquet files, or a Hub dataset."
+        ),
     ],
     out_folder: Annotated[Path, typer.Option("--out", help="Folder to write the table to.")] = Path("data"),
     val_size: Annotated[float, typer.Option(help="Fraction of the training pictures for validation, 0 to 1.")] = 0.1,

@@ -1,5 +1,6 @@
 """Commands for photos: predict, explain."""
 
+from collections import Counter
 from collections.abc import Container, Iterator
 from contextlib import nullcontext
 from itertools import chain, tee
@@ -66,7 +67,8 @@ def predict(
 
 def _here(photos: list[str], model: str, top: int, engine: str | None, done: Container[str]) -> Iterator[tuple]:
     """Yield each photo not in `done`, in order, with its answer (`describe.as_dict`) or its error message."""
-    pending = (file for file in find_photos(map(Path, photos)) if str(file) not in done)
+    unread: Counter[str] = Counter()
+    pending = (file for file in find_photos(map(Path, photos), unread) if str(file) not in done)
     if (first := next(pending, None)) is None:  # raises for an empty folder before the model is loaded
         return
     from twincar import PhotoError, Predictor
@@ -78,6 +80,10 @@ def _here(photos: list[str], model: str, top: int, engine: str | None, done: Con
     names, files = tee(chain([first], pending))
     for file, answer in zip(names, predictor.stream(files, at_once, full_size=False), strict=True):
         yield str(file), str(answer) if isinstance(answer, PhotoError) else as_dict(answer, top)
+    if unread:
+        kinds = ", ".join(f"{n:,} {suffix}" for suffix, n in unread.most_common())
+        message = f"{count(unread.total(), 'picture')} in formats that are not read ({kinds}): save them as JPEG."
+        err.print(escape(message), highlight=False, soft_wrap=True)
 
 
 def _on_ray(photos: list[str], model: str, top: int, engine: str | None, done: Container[str]) -> Iterator[tuple]:

@@ -11,7 +11,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from twincar.config import MAKES, OTHER_IMAGE_SUFFIXES, STANFORD_CARS, parse_class_name, stanford_name
+from twincar.config import (
+    BODIES,
+    MAKES,
+    OTHER_IMAGE_SUFFIXES,
+    STANFORD_CARS,
+    canonical_class_name,
+    parse_class_name,
+    stanford_name,
+)
 from twincar.data.listing import CROP_FILE, DataError, split_of
 from twincar.files import is_picture, is_system_name
 from twincar.text import count
@@ -209,9 +217,10 @@ def find_classes(root: Folder) -> tuple[list[ClassFolder], list[str]]:
     classes, notes = [], []
     for node, name in zip(nodes, names, strict=True):
         classes += [ClassFolder(name, split, folder) for each in node.walk() for split, folder in each.places]
-    if joined := next((node for node, name in zip(nodes, names, strict=True) if node.parts[-1] != name), None):
-        name = names[nodes.index(joined)]
-        notes.append(f"Class names are made of nested folders, such as {name} from {'/'.join(joined.parts)}/.")
+    for node, name in zip(nodes, names, strict=True):
+        if canonical_class_name(name) not in map(canonical_class_name, node.parts):
+            notes.append(f"Class names are made of nested folders, such as {name} from {'/'.join(node.parts)}/.")
+            break
     return classes, [*notes, *_empty_folders(root, {class_folder.folder.path for class_folder in classes})]
 
 
@@ -270,10 +279,13 @@ def _names(nodes: list[_Node], depth: int, root: Folder) -> list[str]:
     official = [_complete_name(node) for node in nodes]
     open_ = [i for i, name in enumerate(official) if name is None]
     shallow = min(map(len, parts))
+    beginnings = Counter(each[:shallow] for each in parts)
     for i in open_:  # a/inner/ next to b/ is the class a
-        if sum(each[:shallow] == parts[i][:shallow] for each in parts) == 1:
+        if beginnings[parts[i][:shallow]] == 1:
             parts[i] = parts[i][:shallow]
     while len(open_) > 1 and min(len(parts[i]) for i in open_) > 1 and len({parts[i][-1] for i in open_}) == 1:
+        if parts[open_[0]][-1].lower() in map(str.lower, BODIES):
+            break
         for i in open_:  # every class folder has one folder, of the same name
             parts[i] = parts[i][:-1]
     depths = {len(parts[i]): nodes[i] for i in reversed(open_)}
