@@ -1,26 +1,26 @@
 """A Predictor with fixed detections and thresholds, for tests. Its weights are random."""
 
-import numpy as np
 import torch
 
 from tests.conftest import CLASSES
 from twincar import Predictor
-from twincar.modeling.detection.detector import Detector, box_coverage
+from twincar.modeling.detection.detector import Detector
 from twincar.modeling.hub.model_folder import CarModel
 from twincar.modeling.open_set.open_set import OpenSet, Threshold
 
 
 class FixedDetector(Detector):
-    """Predicts the coverage of given boxes, whatever the features."""
+    """Finds given boxes with a score of 1, whatever the features; each in a cell of its own."""
 
     def __init__(self, *boxes):
-        super().__init__(1)
+        super().__init__(1, 1)
         self.boxes = boxes
 
-    def forward(self, features):
-        rows, columns = features.shape[2:]
-        covered = box_coverage(np.array(self.boxes), rows, columns).sum(0) if self.boxes else np.zeros((rows, columns))
-        return torch.from_numpy(covered).float().logit(eps=1e-6).expand(len(features), -1, -1)
+    def forward(self, finer, features):
+        cells = torch.zeros(5, finer.shape[2] * finer.shape[3])
+        for index, box in enumerate(self.boxes):
+            cells[:, index] = torch.tensor([1.0, *box])
+        return cells.unflatten(1, finer.shape[2:]).expand(len(finer), -1, -1, -1)
 
 
 def fake_predictor(*boxes, is_car=-1e9, is_known=-1e9) -> Predictor:

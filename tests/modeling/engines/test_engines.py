@@ -63,29 +63,35 @@ def test_openvino_agrees_with_torch(architecture, flip, cache):
         np.testing.assert_allclose(answer.difference(first, second), expected.difference(first, second), atol=2e-2)
 
 
+def random_detector() -> Detector:
+    """A detector for a ResNet-18; its scores are far from 0.5, and its boxes differ from cell to cell."""
+    detector = Detector(256, 512).eval().requires_grad_(False)
+    detector.predict.weight.mul_(10)
+    return detector
+
+
 @pytest.fixture
 def model_with_detector() -> model_folder.CarModel:
     """A model whose detector has random weights."""
     model = model_of({"name": "resnet18", "head": "linear"}, flip=True)
     model.open_set = fake_predictor().open_set
-    model.detector = Detector(model.network.width).eval().requires_grad_(False)
-    model.detector.scale.fill_(1e-4)  # far from 0.5 everywhere
+    model.detector = random_detector()
     return model
 
 
-def test_openvino_predicts_the_coverage_of_torch(model_with_detector, cache):
+def test_openvino_predicts_the_detections_of_torch(model_with_detector, cache):
     pictures = [squash(draw_car(label), 64) for label in range(3)]
     truth, output = (
-        Predictor(model_with_detector, "cpu", engine).run(pictures)[0].coverage.numpy()
+        Predictor(model_with_detector, "cpu", engine).run(pictures)[0].detections.numpy()
         for engine in ("torch", "openvino:f32")
     )
-    assert output.shape == (3, 2, 2)
-    assert np.ptp(truth) > 0.1
+    assert output.shape == (3, 5, 4, 4)
+    assert (np.ptp(truth, (0, 2, 3)) > 0.1).all()
     np.testing.assert_allclose(output, truth, atol=1e-3)
 
 
 def test_a_wrongly_compiled_detector_is_rejected(model_with_detector, cache, monkeypatch):
-    convert, other = openvino_engine.convert, Detector(model_with_detector.network.width).eval()
+    convert, other = openvino_engine.convert, random_detector()
 
     def wrong(backbone: Backbone, size: int):
         return convert(Backbone(backbone.network, IMAGENET_MEAN, IMAGENET_STD, other), size)
@@ -269,7 +275,7 @@ def test_simultaneous_calls_are_batched_and_get_their_own_results():
     given = at_once(BatchingEngine(slow), slow, calls)
     for place, call in enumerate(calls):
         assert torch.equal(given[place].features, call + 1)
-        assert torch.equal(given[place].coverage, call + 2)
+        assert torch.equal(given[place].detections, call + 2)
     assert slow.runs[0] == 1 and len(slow.runs) == 3  # the first call, then 18 pictures in two batches
     assert sum(slow.runs) == 19 and max(slow.runs) <= MAX_BATCH
 

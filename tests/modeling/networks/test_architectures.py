@@ -42,6 +42,12 @@ def test_the_contract(name):
         features = network.forward_features(images)
         logits = network.forward_head(features)
         assert torch.equal(network(images), logits)
+        finer, again = network.forward_intermediates(images)
+    assert torch.equal(again, features)
+    if "vit" in name:  # has one stride
+        assert torch.equal(finer, features)
+    else:
+        assert finer.shape[2:] == (4, 6)
     assert features.shape[:2] == (2, BACKBONES[name])
     assert features.ndim == 4 and features.shape[2] < features.shape[3], "rows and columns are not swapped"
     assert logits.shape == (2, 7)

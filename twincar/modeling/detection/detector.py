@@ -1,65 +1,108 @@
-"""A car detector on the features of a network: a few small layers, no second network.
+"""An anchor-free car detector on the features of a network: a few convolutions, no second network.
 
-They predict for every cell of the features the fraction of it that cars cover. `fit_detector.py` trains them on scenes
-with pasted cars (`copy_paste.py`); the network's own weights stay unchanged. A box is then fitted to this coverage in
-least squares. Its edges can fall inside a cell, since a partly covered cell has a coverage below 1.
+For every cell of the features of stride 16 they predict a score, and the distances from the cell to the four sides of
+the car's box (Tian et al., "FCOS", arXiv:1904.01355). The score is trained to be the IoU of that box where the cell is
+near a car's center, and 0 elsewhere (the quality focal loss of Li et al., arXiv:2006.04388), so the best box of a car
+is the one with the highest score. `fit_detector.py` trains them on scenes with pasted cars (`copy_paste.py`); the
+network's own weights stay unchanged.
 """
 
-from functools import lru_cache
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from rich.progress import track
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
+from torchvision.ops import box_iou, generalized_box_iou_loss, nms
 
 from twincar.config import TwinCarError
-from twincar.modeling.detection.boxes import Box, area, iou
+from twincar.modeling.detection.boxes import Box, area
 from twincar.modeling.networks.weights import save_tensors
 
 HIDDEN_CHANNELS = 64
-COARSE_STEPS = 2  # candidate positions of an edge in a cell, in the first search
-FINE_STEPS = 4  # positions between two of those, in the second search
-MIN_SIDE = 0.1  # shortest side of a box, as a fraction of the photo's
-MIN_COVERAGE = 0.5  # lowest mean coverage inside a box
-NMS_IOU = 0.3  # boxes that overlap more belong to one car
+COMPONENTS = 256  # principal components of the features of a level that the detector is trained on
+GROUPS = 8  # of the group normalization
+DROPOUT = 0.1  # of whole channels of the features
+PRIOR = 0.02  # initial score of every cell
+CENTRAL = 0.35  # sides of the part of a box whose cells are trained to find it, as a fraction of the box's
+BETA = 2  # exponent of the quality focal loss
+NMS_IOU = 0.5  # of two boxes that overlap more, the one of the lower score is dropped
+VOTING_SCORE = 0.05  # lowest score of a box that takes part in the mean
+VOTING_IOU = 0.65  # boxes that overlap more with a found one are averaged with it
+MAX_CARS = 10  # in a photo
 FILE = "detector.safetensors"
 
 
-class Detector(nn.Module):
-    """Predicts the coverage of each cell: (N, C, h, w) features -> (N, h, w) logits.
+class OutdatedDetectorError(TwinCarError):
+    """A detector of the kind that earlier versions fitted. The message is one sentence."""
 
-    Their sigmoid is the fraction of the cell that cars cover; `find_boxes` turns it into boxes.
 
-    Args:
-        channels: Number of channels C of the features.
+class Detection(NamedTuple):
+    """A car that was found.
+
+    Attributes:
+        box: Its box.
+        score: Estimated IoU (0-1) of the box and a car.
     """
 
-    scale: Tensor
+    box: Box
+    score: float
 
-    def __init__(self, channels: int):
+
+class Detector(nn.Module):
+    """Predicts a score and a box for every cell of the features of half the stride.
+
+    Args:
+        finer_channels: Number of channels c of the features of half the stride.
+        channels: Number of channels C of the features.
+
+    Attributes:
+        threshold: Score from which on a box counts as a car.
+    """
+
+    scales: Tensor
+    threshold: Tensor
+
+    def __init__(self, finer_channels: int, channels: int):
         super().__init__()
-        self.register_buffer(
-            "scale", torch.ones(())
-        )  # mean square of the features; between networks it differs by orders of magnitude
-        self.layers = nn.Sequential(
-            nn.Dropout2d(0.3),
-            nn.Conv2d(channels, HIDDEN_CHANNELS, 1),
-            nn.GELU(),
-            nn.Conv2d(HIDDEN_CHANNELS, HIDDEN_CHANNELS, 3, padding=1),
-            nn.GELU(),
-            nn.Conv2d(HIDDEN_CHANNELS, HIDDEN_CHANNELS, 3, padding=1),
-            nn.GELU(),
-            nn.Dropout2d(0.1),
-            nn.Conv2d(HIDDEN_CHANNELS, 1, 1),
-        )
+        # Root mean square of the features of the two levels; between networks it differs by orders of magnitude.
+        self.register_buffer("scales", torch.ones(2))
+        self.register_buffer("threshold", torch.tensor(0.5))
+        self.dropout = nn.Dropout2d(DROPOUT)
+        self.finer, self.coarser = (nn.Conv2d(count, HIDDEN_CHANNELS, 1) for count in (finer_channels, channels))
+        layers: list[nn.Module] = [nn.GroupNorm(GROUPS, HIDDEN_CHANNELS), nn.GELU()]
+        for dilation in (1, 2, 1):
+            layers += [
+                nn.Conv2d(HIDDEN_CHANNELS, HIDDEN_CHANNELS, 3, padding=dilation, dilation=dilation),
+                nn.GroupNorm(GROUPS, HIDDEN_CHANNELS),
+                nn.GELU(),
+            ]
+        self.layers = nn.Sequential(*layers)
+        self.predict = nn.Conv2d(HIDDEN_CHANNELS, 5, 1)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """(N, C, h, w) features -> (N, h, w) logits of the coverage."""
-        return self.layers(features / self.scale.sqrt())[:, 0]
+    def forward(self, finer: Tensor, features: Tensor) -> Tensor:
+        """(N, c, h, w) features of half the stride and (N, C, h / 2, w / 2) features -> (N, 5, h, w) detections.
+
+        Channel 0 is the score (0-1), channels 1-4 are x1, y1, x2, y2 of the box.
+        """
+        score, boxes = self.logits(finer, features)
+        return torch.cat([score.sigmoid()[:, None], boxes], 1)
+
+    def logits(self, finer: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
+        """The (N, h, w) logits of the scores, and the (N, 4, h, w) boxes."""
+        size = finer.shape[2:]
+        coarser = self.coarser(self.dropout(features / self.scales[1]))
+        x = self.finer(self.dropout(finer / self.scales[0]))
+        x = x + functional.interpolate(coarser, size, mode="bilinear", align_corners=True)
+        x = self.predict(self.layers(x))
+        x1, y1, x2, y2 = x[:, 1:].sigmoid().unbind(1)  # distances, as fractions of the picture
+        column, row = _centers(*size, x.device)
+        return x[:, 0], torch.stack([column - x1, row - y1, column + x2, row + y2], 1)
 
     def save(self, folder: str | Path) -> Path:
         """Write `detector.safetensors` into a model folder, in half precision, and return its path."""
@@ -71,16 +114,17 @@ class Detector(nn.Module):
         """Read `detector.safetensors`.
 
         Raises:
+            OutdatedDetectorError: It holds a detector of the kind that earlier versions fitted.
             TwinCarError: The file cannot be read or lacks a tensor.
         """
         try:
-            tensors = load_file(path)
-            # Before 0.2.0 it was in one file with the open-set data.
-            prefix = "locator." if "locator.scale" in tensors else ""
-            state = {
-                key.removeprefix(prefix): value.float() for key, value in tensors.items() if key.startswith(prefix)
-            }
-            detector = cls(state["layers.1.weight"].shape[1])
+            state = {key: value.float() for key, value in load_file(path).items()}
+            if {"scale", "locator.scale"} & state.keys():
+                raise OutdatedDetectorError(
+                    f"The detector in {path} was fitted by an earlier version and is not used: run `twincar "
+                    "fit-detector` to fit a new one, which finds every car in a photo."
+                )
+            detector = cls(*(state[f"{level}.weight"].shape[1] for level in ("finer", "coarser")))
             detector.load_state_dict(state)
             return detector.eval().requires_grad_(False)
         except (SafetensorError, OSError, KeyError, RuntimeError) as error:
@@ -90,125 +134,141 @@ class Detector(nn.Module):
             ) from error
 
 
-def fit(features: Tensor, boxes: np.ndarray, epochs: int = 24, batch_size: int = 64, seed: int = 0) -> Detector:
+def _centers(rows: int, columns: int, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
+    """Centers of the cells as fractions of the picture: their x, (1, columns), and their y, (rows, 1)."""
+    x, y = ((torch.arange(count, device=device) + 0.5) / count for count in (columns, rows))
+    return x[None, :], y[:, None]
+
+
+def fit(
+    levels: tuple[Tensor, Tensor],
+    boxes: Sequence[np.ndarray],
+    epochs: int = 24,
+    batch_size: int = 32,
+    seed: int = 0,
+    progress: bool = False,
+) -> Detector:
     """Train a detector.
 
+    It is trained on the principal components of the features, which takes half the time, and a quarter of the memory;
+    the projection then becomes part of its first layers.
+
     Args:
-        features: (N, C, h, w) features of N pictures with one car each.
-        boxes: (N, 4) box of each car, as of `Box`.
+        levels: (N, c, h, w) and (N, C, h / 2, w / 2) features of N pictures, as of `Network.forward_intermediates`.
+        boxes: Boxes of the cars of each picture: (n, 4), where n may be 0.
         epochs: Number of passes over the pictures.
         batch_size: Number of pictures in a step.
         seed: Random seed.
+        progress: Whether to show a progress bar.
     """
     torch.manual_seed(seed)
-    rows, columns = features.shape[2:]
-    target = torch.from_numpy(box_coverage(boxes, rows, columns)).float()
-    detector = Detector(features.shape[1]).train()
-    detector.scale.copy_(features.float().square().mean())
+    bases = [_principal_components(level) for level in levels]
+    levels = tuple(_project(level, basis) for level, basis in zip(levels, bases, strict=True))
+    detector = Detector(*(level.shape[1] for level in levels)).train()
+    detector.scales.copy_(torch.stack([level[:256].float().square().mean().sqrt() for level in levels]))
+    nn.init.constant_(detector.predict.bias, -1.0)
+    nn.init.constant_(detector.predict.bias[:1], float(np.log(PRIOR / (1 - PRIOR))))
+    truth = torch.stack([_targets(found, *levels[0].shape[2:]) for found in boxes])
     optimizer = torch.optim.AdamW(detector.parameters(), weight_decay=0.05)
-    steps = epochs * -(-len(features) // batch_size)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, steps)
-    for _ in range(epochs):
-        for batch in torch.randperm(len(features)).split(batch_size):
-            x, y = features[batch].float(), target[batch]
+    steps = epochs * -(-len(truth) // batch_size)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, steps, pct_start=0.2)
+    for _ in track(range(epochs), "Training the detector", disable=not progress):
+        for batch in torch.randperm(len(truth)).split(batch_size):
+            finer, features, target = levels[0][batch].float(), levels[1][batch].float(), truth[batch]
             if torch.rand(()) < 0.5:
-                x, y = x.flip(3), y.flip(2)
-            loss = functional.binary_cross_entropy_with_logits(detector(x), y)
+                finer, features, target = finer.flip(3), features.flip(3), _mirrored(target)
+            loss = _loss(*detector.logits(finer, features), target)
             optimizer.zero_grad()
             loss.backward()
+            nn.utils.clip_grad_norm_(detector.parameters(), 5.0)
             optimizer.step()
             schedule.step()
-    return detector.eval().requires_grad_(False)
+    return _with_projection(detector, bases).eval().requires_grad_(False)
 
 
-def find_boxes(coverage: np.ndarray, limit: int = 4) -> list[Box]:
-    """Find the boxes of the cars in one picture, one after the other.
+def _principal_components(level: Tensor, pictures: int = 200, cells: int = 8192) -> Tensor:
+    """(C, D) directions in which (N, C, h, w) features have the largest mean square, D = min(C, COMPONENTS)."""
+    if level.shape[1] <= COMPONENTS:
+        return torch.eye(level.shape[1])
+    sample = level[torch.randperm(len(level))[:pictures]].float().permute(0, 2, 3, 1).flatten(0, 2)
+    sample = sample[torch.randperm(len(sample))[:cells]]
+    return torch.pca_lowrank(sample, COMPONENTS, center=False)[2]
+
+
+def _project(level: Tensor, basis: Tensor, batch_size: int = 32) -> Tensor:
+    """(N, C, h, w) features in half precision -> (N, D, h, w)."""
+    return torch.cat([torch.einsum("nchw,cd->ndhw", part.float(), basis).half() for part in level.split(batch_size)])
+
+
+def _with_projection(detector: Detector, bases: list[Tensor]) -> Detector:
+    """A detector on features that computes what the given one does on projected features."""
+    state = detector.state_dict()
+    for name, basis in zip(("finer", "coarser"), bases, strict=True):
+        state[f"{name}.weight"] = torch.einsum("odhw,cd->ochw", state[f"{name}.weight"], basis)
+    whole = Detector(*(len(basis) for basis in bases))
+    whole.load_state_dict(state)
+    return whole
+
+
+def _targets(boxes: np.ndarray, rows: int, columns: int) -> Tensor:
+    """(n, 4) boxes -> (4, rows, columns): the box that each cell is trained to predict, NaN for none.
+
+    A cell near the centers of several boxes is trained on the one whose center is nearest, relative to its sides.
+    """
+    target, nearest = torch.full((4, rows, columns), torch.nan), torch.full((rows, columns), torch.inf)
+    x, y = _centers(rows, columns)
+    for box in torch.from_numpy(boxes).float():
+        width, height = box[2] - box[0], box[3] - box[1]
+        across, down = ((box[0] + box[2]) / 2 - x).abs(), ((box[1] + box[3]) / 2 - y).abs()
+        distance = (across / width).square() + (down / height).square()
+        # Also in a small box at least one cell is central.
+        central = (across <= (CENTRAL * width).clamp(min=1 / columns) / 2) & (
+            down <= (CENTRAL * height).clamp(min=1 / rows) / 2
+        )
+        central &= distance < nearest
+        target[:, central], nearest[central] = box[:, None], distance[central]
+    return target
+
+
+def _mirrored(target: Tensor) -> Tensor:
+    x1, y1, x2, y2 = target.flip(3).unbind(1)
+    return torch.stack([1 - x2, y1, 1 - x1, y2], 1)
+
+
+def _loss(score: Tensor, boxes: Tensor, target: Tensor) -> Tensor:
+    """Quality focal loss of the scores, and GIoU loss of the boxes of the cells that have a target, per such cell."""
+    positive = ~target[:, 0].isnan()
+    found, expected = (each.permute(0, 2, 3, 1)[positive] for each in (boxes, target))
+    count = max(len(found), 1)
+    quality = torch.zeros_like(score)
+    quality[positive] = box_iou(found.detach(), expected).diagonal()
+    entropy = functional.binary_cross_entropy_with_logits(score, quality, reduction="none")
+    focal = ((score.sigmoid() - quality).abs() ** BETA * entropy).sum()
+    return (focal + generalized_box_iou_loss(found, expected, reduction="sum")) / count
+
+
+def find_boxes(cells: np.ndarray, threshold: float, limit: int = MAX_CARS) -> list[Detection]:
+    """Find the cars in one picture.
+
+    Overlapping boxes are reduced to the one of the highest score (non-maximum suppression), which then becomes the mean
+    of the boxes that largely agree with it, weighted by their scores (box voting, Gidaris and Komodakis,
+    arXiv:1505.01749).
 
     Args:
-        coverage: (h, w) fraction (0-1) of each cell that cars cover.
-        limit: Maximum number of boxes.
+        cells: (5, h, w) score and box of every cell, as of `Detector`.
+        threshold: Score from which on a box counts.
+        limit: Maximum number of boxes; those with the highest scores are kept.
 
     Returns:
-        Their boxes, the largest first; an empty list for none.
+        The cars, the largest first; an empty list for none.
     """
-    left = coverage
-    found: list[Box] = []
-    for _ in range(limit):
-        if left.max() < MIN_COVERAGE:  # no box can have a higher mean
-            break
-        box = fit_box(left)
-        covered = box_coverage(np.array([box]), *left.shape)[0]
-        if float((left * covered).sum() / covered.sum()) < MIN_COVERAGE:
-            break
-        if all(iou(box, other) < NMS_IOU for other in found):
-            found.append(box)
-        left = left * (1 - covered)
-    return sorted(found, key=area, reverse=True)
-
-
-def box_coverage(boxes: np.ndarray, rows: int, columns: int) -> np.ndarray:
-    """(N, 4) boxes -> (N, rows, columns) fraction (0-1) of each cell that each box covers."""
-    x, y = _interval_coverage(boxes[:, 0], boxes[:, 2], columns), _interval_coverage(boxes[:, 1], boxes[:, 3], rows)
-    return y[:, :, None] * x[:, None, :]
-
-
-def fit_box(coverage: np.ndarray) -> Box:
-    """The box whose own coverage is closest to (h, w) `coverage` in least squares.
-
-    First among all boxes with edges on a grid of half cells, then among those with edges up to half a cell away.
-    """
-    rows, columns = coverage.shape
-    box = _closest(coverage, _coarse_intervals(columns), _coarse_intervals(rows))
-    return _closest(coverage, _fine_intervals(box[0], box[2], columns), _fine_intervals(box[1], box[3], rows))
-
-
-class _Intervals(NamedTuple):
-    """Candidate intervals along one axis.
-
-    Attributes:
-        ends: (N, 2) start and end, in 0-1.
-        covered: (N, cells) fraction of each cell that they cover.
-        squares: (N,) sums of the squares of `covered`.
-    """
-
-    ends: np.ndarray
-    covered: np.ndarray
-    squares: np.ndarray
-
-
-def _closest(coverage: np.ndarray, across: _Intervals, down: _Intervals) -> Box:
-    """The box of one interval in x and one in y whose coverage is closest."""
-    # |c - coverage|^2 = |c|^2 - 2 c.coverage + constant, with c the outer product of an interval down and one across.
-    distance = np.outer(down.squares, across.squares) - 2 * down.covered @ coverage @ across.covered.T
-    row, column = np.unravel_index(distance.argmin(), distance.shape)
-    (x1, x2), (y1, y2) = across.ends[column], down.ends[row]
-    return float(x1), float(y1), float(x2), float(y2)
-
-
-@lru_cache(maxsize=8)
-def _coarse_intervals(cells: int) -> _Intervals:
-    """All intervals with ends on a grid of COARSE_STEPS a cell."""
-    grid = np.arange(cells * COARSE_STEPS + 1) / (cells * COARSE_STEPS)
-    return _intervals(grid, grid, cells)
-
-
-@lru_cache(maxsize=1024)  # 7 cells have 91 coarse intervals
-def _fine_intervals(start: float, end: float, cells: int) -> _Intervals:
-    """Intervals with ends up to one coarse step away from `start` and `end`, in FINE_STEPS to either side."""
-    offsets = np.linspace(-1, 1, 2 * FINE_STEPS + 1) / (cells * COARSE_STEPS)
-    return _intervals((start + offsets).clip(0, 1), (end + offsets).clip(0, 1), cells)
-
-
-def _intervals(starts: np.ndarray, ends: np.ndarray, cells: int) -> _Intervals:
-    """All intervals from one of the starts to one of the ends that are at least MIN_SIDE long."""
-    pairs = np.stack(np.meshgrid(starts, ends, indexing="ij"), -1).reshape(-1, 2)
-    pairs = pairs[pairs[:, 1] - pairs[:, 0] >= MIN_SIDE - 1e-9]
-    covered = _interval_coverage(pairs[:, 0], pairs[:, 1], cells)
-    return _Intervals(pairs, covered, (covered**2).sum(1))
-
-
-def _interval_coverage(start: np.ndarray, end: np.ndarray, cells: int) -> np.ndarray:
-    """(N,) starts and ends in 0-1 -> (N, cells) fraction of each of `cells` equal parts of 0-1 that is covered."""
-    edges = np.arange(cells + 1) / cells
-    length = np.minimum(end[:, None], edges[1:]) - np.maximum(start[:, None], edges[:-1])
-    return length.clip(0) * cells
+    scores, boxes = torch.from_numpy(cells[0]).flatten(), torch.from_numpy(cells[1:]).flatten(1).T.clamp(0, 1)
+    kept = scores >= min(threshold, VOTING_SCORE)
+    scores, boxes = scores[kept], boxes[kept]
+    best = nms(boxes, scores, NMS_IOU)
+    best = best[scores[best] >= threshold][:limit]
+    agree = box_iou(boxes[best], boxes) > VOTING_IOU
+    weights = agree * scores
+    means = (weights @ boxes) / weights.sum(1, keepdim=True)
+    found = [Detection(tuple(box), score) for box, score in zip(means.tolist(), scores[best].tolist(), strict=True)]
+    return sorted(found, key=lambda detection: area(detection.box), reverse=True)

@@ -1,4 +1,4 @@
-"""The part of a network that an engine runs: bytes -> features and the detector's coverage.
+"""The part of a network that an engine runs: bytes -> features and detections.
 
 The network's backbone with the normalization in front, so that bytes rather than floats are sent to a GPU or to
 OpenVINO, and the model's detector, if any, behind it.
@@ -19,11 +19,11 @@ class BackboneOutput(NamedTuple):
 
     Attributes:
         features: (N, C, h, w) float32.
-        coverage: (N, h, w) fraction (0-1) of each cell that cars cover; None without a detector.
+        detections: (N, 5, 2h, 2w) score (0-1) and box of every cell, for `find_boxes`; None without a detector.
     """
 
     features: Tensor
-    coverage: Tensor | None = None
+    detections: Tensor | None = None
 
     def split(self, counts: list[int]) -> "list[BackboneOutput]":
         """Split along N into parts of the given lengths."""
@@ -38,7 +38,7 @@ class Backbone(nn.Module):
         network: A network of `architectures.build`.
         mean: Mean of its pictures, one number in 0-1 per channel.
         std: Their standard deviation, one number per channel.
-        detector: A `Detector` on its features. It computes in float32, whatever the precision of the network.
+        detector: A `Detector` on two levels of its features. It computes in float32, whatever the network's precision.
     """
 
     mean: Tensor
@@ -53,8 +53,10 @@ class Backbone(nn.Module):
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32))
 
     def forward(self, pictures: Tensor) -> tuple[Tensor, ...]:
-        """(N, size, size, 3) uint8 pictures -> features, and coverage where there is a detector."""
+        """(N, size, size, 3) uint8 pictures -> features, and detections where there is a detector."""
         precision = next(self.network.parameters()).dtype
         images = normalize(pictures.permute(0, 3, 1, 2), self.mean, self.std).to(precision)
-        features = self.network.forward_features(images).float()
-        return (features,) if self.detector is None else (features, self.detector(features).sigmoid())
+        if self.detector is None:
+            return (self.network.forward_features(images).float(),)
+        finer, features = (level.float() for level in self.network.forward_intermediates(images))
+        return features, self.detector(finer, features)

@@ -1,7 +1,7 @@
 """Choice of the fastest engine for a network's backbone on this machine.
 
     engine = choose(backbone, size=208)     # torch in half precision on CUDA and MPS; OpenVINO on CPUs
-    output = engine.run(pictures)           # (N, 208, 208, 3) uint8 -> output.features, output.coverage
+    output = engine.run(pictures)           # (N, 208, 208, 3) uint8 -> output.features, output.detections
     choose(backbone, 208, engine="openvino:f32"); choose(backbone, 208, engine="torch")
     choose(backbone, 208, engine="openvino:int8", ranges=ranges)    # activation ranges, see `int8.py`
     TWINCAR_ENGINE=torch python app.py      # the same choice through the environment

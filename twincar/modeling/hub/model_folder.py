@@ -13,6 +13,7 @@
 import copy
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -33,7 +34,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from twincar.config import PUBLISHED, STANFORD_CARS, TwinCarError
-from twincar.modeling.detection.detector import Detector
+from twincar.modeling.detection.detector import Detector, OutdatedDetectorError
 from twincar.modeling.hub.card import model_card
 from twincar.modeling.hub.download import CacheError, fetch, part_files, sha256, upgrade_config
 from twincar.modeling.networks import architectures, weights
@@ -124,7 +125,11 @@ class CarModel(nn.Module, PyTorchModelHubMixin, library_name="twincar"):
         for part, name in part_files(config).items():
             file = folder / name if folder else Path(hf_hub_download(model_id, name, **options))
             _check(file, config[part]["sha256"], f"The values in {name}", str(model_id))
-            setattr(model, part, LOADERS[part](file))
+            try:
+                setattr(model, part, LOADERS[part](file))
+            except OutdatedDetectorError as error:
+                logging.getLogger(__name__).warning("%s", error)
+                del config[part]
         return model.eval()
 
 

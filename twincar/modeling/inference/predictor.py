@@ -266,9 +266,10 @@ class Predictor:
 
         There are none from a model without a detector. Not every box shows a car: see `decision.decide`.
         """
-        if output.coverage is None:
+        if output.detections is None or self.detector is None:
             return [[] for _ in output.features]
-        return [find_boxes(coverage) for coverage in output.coverage.cpu().numpy()]
+        threshold = float(self.detector.threshold)
+        return [[car.box for car in find_boxes(cells, threshold)] for cells in output.detections.cpu().numpy()]
 
     def _in_batches(self, pictures: list[np.ndarray], parts: list[Box], size: int) -> Iterator[Pass]:
         """Passes over the cars of several photos, in batches no larger than that of the photos, or MAX_BATCH."""
