@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -136,6 +137,9 @@ def test_folders_of_systems_are_skipped_and_unread_formats_counted(folder, tiny_
     done = twincar("predict", folder, "--model", tiny_model, "--json")
     assert len(done.stdout.splitlines()) == len(NAMES)
     assert "3 pictures in formats that are not read (2 .dng, 1 .cr2): save them as JPEG." in done.stderr
+    with pytest.raises(TwinCarError, match=r"no pictures in the folder .*/raw that can be read \(.cr2 cannot\)"):
+        (folder / "raw").mkdir(), (folder / "raw/1.cr2").write_bytes(b"")
+        list(find_photos([folder / "raw"], Counter()))
 
 
 def test_names_that_are_not_unicode_are_resumed(tiny_model, tmp_path):

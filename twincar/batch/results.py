@@ -51,7 +51,8 @@ def find_photos(given: Iterable[Path], unread: Counter[str] | None = None) -> It
             empty = False
             yield photo
         if empty:
-            raise TwinCarError(f"There are no pictures in the folder {path}.")
+            why = f" that can be read ({', '.join(unread)} cannot)" if unread else ""
+            raise TwinCarError(f"There are no pictures in the folder {path}{why}.")
 
 
 def as_json(file: str, answer: dict[str, Any] | str) -> str:
