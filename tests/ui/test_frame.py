@@ -1,4 +1,4 @@
-"""The page of a model with a detector, in a real browser: the frame over the photo, and the text of every state."""
+"""The page of a model with a detector, in a real browser: the frames over the photo, and the text of every state."""
 
 import re
 from collections.abc import Iterator
@@ -14,6 +14,8 @@ from tests.helpers.fake_predictor import fake_predictor
 from tests.helpers.visit import served, visiting
 from twincar import Predictor
 from twincar.features.photo import load_photo
+from twincar.modeling.inference.describe import describe
+from twincar.modeling.inference.prediction import Prediction
 from twincar.modeling.open_set.open_set import Threshold
 from twincar.ui.frame import Selection
 
@@ -30,20 +32,22 @@ STATES = {  # width of a photo -> its probabilities for the classes of BMW, is_c
 APP = """
 from tests.ui.test_frame import predictor
 from twincar.ui import page
-page.build(predictor()).launch(**page.launch_options())
+answers = predictor()
+page.build(answers).launch(**page.launch_options(answers))
 """
 
 
 class Scripted(Predictor):
     """Answers photos of the widths above with the STATES, all others with its network."""
 
-    def __call__(self, photo, box=None, refine=True, side=None):
+    def __call__(self, photo, box=None, refine=True, side=None, found=()):
         probabilities, is_car, is_known = STATES.get(load_photo(photo).width, (None, True, True))
         self.open_set.is_car = Threshold(-1e9 if is_car else 1e9, 0.05)
         self.open_set.is_known = Threshold(-1e9 if is_known else 1e9, 0.05)
-        answer = super().__call__(photo, box, refine)
+        answer = super().__call__(photo, box, refine, found=found)
         if probabilities:
             answer.probabilities = np.array(probabilities)
+            answer._smaller = ()
         return answer
 
 
@@ -98,11 +102,15 @@ def expect_answer(page: Page, photo: Path, **how) -> None:
     if "box" in how:
         size = Image.open(photo).size
         how["box"] = tuple(round(fraction * side) for fraction, side in zip(how["box"], size * 2, strict=True))
-    top = predictor()(photo, **how).top(5)
+    expect_top(page, predictor()(photo, **how), 4e-3 if "box" in how else 2e-4)
+
+
+def expect_top(page: Page, answer: Prediction, tolerance: float = 2e-3) -> None:
+    top = answer.top(5)
     for row, guess in zip(page.locator("#top5 input[type=radio]").all(), top, strict=True):
         expect(row).to_have_attribute("value", guess.class_name)
     shown = [float(fraction) for fraction in re.findall(r"--fraction:([\d.]+)", page.locator("#bars").inner_html())]
-    assert shown == pytest.approx([guess.probability for guess in top], abs=4e-3 if "box" in how else 2e-4)
+    assert shown == pytest.approx([guess.probability for guess in top], abs=tolerance)
 
 
 def drag(page: Page, start: tuple[float, float], by: tuple[float, float]) -> None:
@@ -118,23 +126,35 @@ def answered(page: Page, text: str) -> None:
     expect(page.locator("#frame .stage:not(.busy)")).to_be_visible()
 
 
-def test_the_car_is_framed_and_another_can_be_selected(page, photo):
-    give(page, photo)
+def test_every_car_is_framed_with_its_name_and_one_is_selected(page, photo):
+    frame = give(page, photo)
     assert np.abs(np.array(frame_of(page)) - LARGE).max() < 0.05
-    answered(page, "This answer is for the largest of 2 cars.")
-    expect_answer(page, photo)
+    answered(page, "2 cars were found. Select one, or draw a frame around another.")
+    cars = predictor()(photo).cars
+    large, small = page.locator("#frame .cars button").all()
+    for place, (button, car) in enumerate(zip((large, small), cars, strict=True), 1):
+        described = describe(car)
+        expect(button).to_have_text(f"{place}{described.label}")
+        expect(button).to_have_attribute("aria-label", f"Car {place} of 2: {described.first}")
+    expect(page.locator("#headline .which")).to_have_text("Car 1 of 2")
+    expect(large).to_have_attribute("aria-pressed", "true")
+    expect_top(page, cars[0])
     before = page.locator("#slider img").nth(1).get_attribute("src")
-    other = page.get_by_role("button", name="Identify another car, 1 of 1")
-    other.click()
-    answered(page, "The selected car was read.")
+    small.click()
+    expect(page.locator("#headline .which")).to_have_text("Car 2 of 2")
+    expect(small).to_have_attribute("aria-pressed", "true")
+    expect(page.locator("#frame .stage:not(.busy)")).to_be_visible()
     assert np.abs(np.array(frame_of(page)) - SMALL).max() < 0.05
-    expect_answer(page, photo, box=frame_of(page))
+    expect_top(page, cars[1])
     expect(page.locator("#slider img").nth(1)).not_to_have_attribute("src", before)
-    expect(other).to_be_visible()  # now it is the large one
-    page.locator("#frame .cars button").press("Enter")
-    expect(page.locator("#frame .frame")).to_be_focused()
-    answered(page, "The selected car was read.")
-    assert frame_of(page)[0] > 0.3
+    page.keyboard.press("Shift+Tab")  # by keyboard, the car that has the focus is selected
+    expect(large).to_be_focused()
+    expect(page.locator("#headline .which")).to_have_text("Car 1 of 2")
+    page.keyboard.press("Tab")
+    expect(page.locator("#headline .which")).to_have_text("Car 2 of 2")
+    expect(small).to_be_focused()
+    page.keyboard.press("Tab")
+    expect(frame).to_be_focused()
 
 
 def test_the_frame_is_moved_resized_and_drawn_by_dragging(page, photo):
@@ -181,11 +201,12 @@ def test_the_whole_photo_and_back(page, photo):
     expect(frame).to_be_hidden()
     expect(page.locator("#frame .cars button")).to_have_count(2)
     expect_answer(page, photo, refine=False)
+    expect(page.locator("#frame .cars [aria-pressed=true]")).to_have_count(0)
     buttons.get_by_role("button", name="My own frame").click()
     answered(page, "Your frame was read.")
     expect(frame).to_be_focused()
-    buttons.get_by_role("button", name="Find the car").click()
-    answered(page, "This answer is for the largest of 2 cars.")
+    buttons.get_by_role("button", name="Found cars").click()
+    answered(page, "2 cars were found.")
     assert frame_of(page) == pytest.approx(found, abs=1e-6)
     expect_answer(page, photo)
     page.get_by_role("button", name="Remove Image").click()
@@ -210,8 +231,9 @@ def test_every_state_has_its_text(page, tmp_path):
         note = page.get_by_text("The percentages compare the known cars only.")
         expect(note).to_have_count(int(width >= 540))
         expect(page.locator("#top5 input[type=radio]")).to_have_count(5)  # the closest matches are shown in every state
-    page.locator("#frame .frame").focus()
-    page.keyboard.press("ArrowUp")
+    expect(page.locator("#frame .frame")).to_be_hidden()  # no frame where there is no car
+    expect(page.locator("#frame .cars button")).to_have_count(0)
+    page.get_by_role("button", name="My own frame").click()
     expect(page.locator("#headline h2")).to_have_text("No car found in this frame")
 
 
@@ -239,7 +261,7 @@ def test_a_phone_has_the_frame_on_the_photo(page, photo):
     "sent",
     [None, "own", {"mode": "own"}, {"mode": "own", "box": [0, 0, 2, 1]}, {"mode": "own", "box": [0, 0, "1", 1]},
      {"mode": "own", "box": [0.5, 0, 0.5, 1]}, {"mode": "own", "box": [0, 0, float("nan"), 1]}, {"mode": ["whole"]},
-     {"mode": "own", "box": [0, 0, 1]}],
+     {"mode": "own", "box": [0, 0, 1]}, {"mode": "found", "car": -1}, {"mode": "found", "car": "1"}],
 )  # fmt: skip
 def test_an_invalid_selection_finds_the_car(sent):
-    assert Selection.of(sent) == Selection("found")
+    assert Selection.of(sent) == Selection("found", 0)

@@ -83,7 +83,7 @@ def names(page: Page) -> list[str]:
 
 def test_files_and_a_broken_one_become_rows(page, photos, truth):
     give(page, *photos)
-    expect(page.locator("#status")).to_contain_text("4 photos answered, 1 could not be read.")
+    expect(page.locator("#status")).to_contain_text("4 photos answered, 4 cars found, 1 could not be read.")
     assert names(page) == [path.name for path in photos]
     answered = page.locator(f"{ROWS}:not(.failed)")
     assert answered.locator("td.name button").all_inner_texts() == [top[0].class_name for top in truth]
@@ -143,7 +143,7 @@ def test_photos_pasted_here_are_answered_here(page, photos):
 
 def test_a_row_of_a_zip_shows_its_evidence(page, trip):
     give(page, trip)
-    expect(page.locator("#status")).to_contain_text("3 photos answered, 1 could not be read.")
+    expect(page.locator("#status")).to_contain_text("3 photos answered, 3 cars found, 1 could not be read.")
     assert names(page) == ["0.jpg", "1.jpg", "2.jpg", "inner.zip"]
     row = page.locator(ROWS).nth(1).locator("td.name button")
     name = row.inner_text()

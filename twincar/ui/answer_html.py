@@ -10,17 +10,19 @@ from twincar.modeling.inference.describe import Description, confused_classes, d
 from twincar.modeling.inference.prediction import Guess, Prediction
 
 
-def answer(prediction: Prediction, below: str = "", where: str = "this photo") -> str:
+def answer(prediction: Prediction, below: str = "", where: str = "this photo", which: str = "") -> str:
     """The answer: confidence, class name in large, the runner-up, and the parts of the name.
 
     Args:
         prediction: The answer to show.
         below: HTML for the end.
         where: The name of the area that was read.
+        which: Which of several cars it is about, such as "Car 1 of 2".
     """
     description, best = describe(prediction, where), prediction.top(1)[0]
     state = "answer" if description.state in ("car", "model", "make") else f"answer {description.state}"
-    return f'<div class="{state}">{_description(description, best)}{_similar(prediction)}{below}</div>'
+    above = f'<p class="which">{escape(which)}</p>' if which else ""
+    return f'<div class="{state}">{above}{_description(description, best)}{_similar(prediction)}{below}</div>'
 
 
 def _description(answer: Description, best: Guess) -> str:

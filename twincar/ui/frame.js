@@ -1,52 +1,63 @@
-// The frame over the photo, as js_on_load of a gr.HTML. `props.value` comes from frame.py; boxes are fractions of the photo.
+// The frames over the photo, as js_on_load of a gr.HTML. `props.value` comes from frame.py; boxes are fractions of the photo.
 // Pointer events cover mouse, pen and touch. The visitor's selection is sent as the event "select".
 const find = (selector) => element.querySelector(selector);
 const stage = find(".stage"), picture = find(".picture"), shade = find(".shade"), frame = find(".frame");
 const below = find(".below"), buttons = [...element.querySelectorAll("[data-mode]")];
 const STEP = 0.01, LEAST = 0.04; // fractions of the photo
-const SAME = 0.5; // overlap from which on two frames are the same car
 const NUDGE = 4; // pixels before a press becomes a drag
 const SIDES = { w: 0, n: 1, e: 2, s: 3 }; // places in a box: x1, y1, x2, y2
-let box = null, mode = "found", turn = 0, drag = null, later = null;
+let box = null, mode = "found", selected = null, turn = 0, drag = null, later = null;
 
 const clamp = (value, low = 0, high = 1) => Math.min(Math.max(value, low), high);
-const area = ([x1, y1, x2, y2]) => Math.max(x2 - x1, 0) * Math.max(y2 - y1, 0);
-const overlap = (a, b) => { // intersection over union
-  const both = area([Math.max(a[0], b[0]), Math.max(a[1], b[1]), Math.min(a[2], b[2]), Math.min(a[3], b[3])]);
-  return both / (area(a) + area(b) - both);
-};
 const contains = (outer, [x, y]) => outer && x >= outer[0] && x <= outer[2] && y >= outer[1] && y <= outer[3];
 const place = (target, [x1, y1, x2, y2]) => Object.entries({ "--x1": x1, "--y1": y1, "--x2": x2, "--y2": y2 })
   .forEach(([name, side]) => target.style.setProperty(name, `${100 * side}%`));
 
+// One button per car. They stay the same while a photo is shown, so that the selected one keeps the focus.
+const addCars = (cars) => find(".cars").replaceChildren(...cars.map((car, i) => {
+  const button = Object.assign(document.createElement("button"), { type: "button", className: car.state });
+  const label = document.createElement("span"), name = Object.assign(document.createElement("em"), { textContent: car.label });
+  label.append(...(cars.length > 1 ? [`${i + 1}`, name] : [car.label]));
+  button.setAttribute("aria-label", `Car ${i + 1} of ${cars.length}: ${car.text}`);
+  button.append(label);
+  button.addEventListener("click", () => choose(i));
+  button.addEventListener("focus", () => button.matches(":focus-visible") && selected !== i && choose(i)); // by Tab
+  place(button, car.box);
+  return button;
+}));
+
 const draw = () => {
-  const { cars = [] } = props.value ?? {};
-  frame.hidden = shade.hidden = !box;
+  frame.hidden = !box;
+  shade.hidden = !box || (mode === "found" && !props.value?.dim);
   if (box) [frame, shade].forEach((part) => place(part, box));
   if (box) {
     const [x1, y1, x2, y2] = box.map((side) => Math.round(100 * side));
     frame.setAttribute("aria-description", `From ${x1} to ${x2} per cent of the width, ${y1} to ${y2} of the height`);
   }
-  const others = cars.filter((car) => !box || overlap(car, box) < SAME);
-  find(".cars").replaceChildren(...others.map((car, i) => {
-    const button = Object.assign(document.createElement("button"), { type: "button", title: "Identify this car" });
-    button.setAttribute("aria-label", `Identify another car, ${i + 1} of ${others.length}`);
-    button.addEventListener("click", () => select(car));
-    place(button, car);
-    return button;
-  }));
+  const here = mode === "found" ? selected : null, all = [...find(".cars").children];
+  all.forEach((button, i) => {
+    button.setAttribute("aria-pressed", i === here);
+    button.tabIndex = all.length === 1 && i === here ? -1 : 0; // the frame itself is enough
+  });
   buttons.forEach((button) => button.setAttribute("aria-pressed", button.dataset.mode === mode));
 };
 
 const request = (wanted, own = null) => {
   clearTimeout(later);
-  [mode, box, turn] = [wanted, wanted === "found" ? box : own, turn + 1];
+  [mode, box, turn] = [wanted, own, turn + 1];
   stage.classList.add("busy");
   draw();
-  trigger("select", { mode, box: wanted === "own" ? own : null, turn });
+  trigger("select", { mode, car: selected ?? 0, box: wanted === "own" ? own : null, turn });
+};
+
+const choose = (i) => {
+  if (mode === "found" && selected === i) return;
+  selected = i;
+  request("found", props.value.cars[i].box);
 };
 
 const select = (own) => {
+  selected = null;
   request("own", own);
   frame.focus({ preventScroll: true });
 };
@@ -105,11 +116,15 @@ frame.addEventListener("keydown", (event) => {
   [box, mode] = [event.shiftKey ? resized(box, "es", ...step) : moved(box, ...step), "own"];
   draw();
   clearTimeout(later);
+  selected = null;
   later = setTimeout(() => request("own", box), 350); // after a pause in the key presses
 });
 
 buttons.forEach((button) => button.addEventListener("click", () => {
-  button.dataset.mode === "own" ? select(box ?? [0.15, 0.15, 0.85, 0.85]) : request(button.dataset.mode);
+  const wanted = button.dataset.mode, { cars = [] } = props.value ?? {};
+  if (wanted === "own") select(box ?? [0.15, 0.15, 0.85, 0.85]);
+  else if (wanted === "found" && cars.length) choose(selected ?? 0);
+  else request(wanted);
 }));
 
 // Place the stage on the picture that Gradio shows, as wide as the block around it.
@@ -133,7 +148,10 @@ const update = () => {
   if (image.src !== value.photo) image.src = value.photo;
   picture.style.setProperty("--ratio", value.ratio);
   below.querySelector("p").textContent = value.text;
-  [box, mode] = [value.box, value.mode];
+  const several = value.cars.length > 1;
+  buttons.find((button) => button.dataset.mode === "found").textContent = several ? "Found cars" : "Found car";
+  if (value.turn === null) addCars(value.cars);
+  [box, mode, selected] = [value.box, value.mode, value.car];
   draw();
   cover();
 };

@@ -1,7 +1,7 @@
-"""The frame over the visitor's photo: shows the area that was read, and selects another one.
+"""The frames over the visitor's photo: one on every car, with its name, and one on the area that was read.
 
-`frame.js` draws it over the photo and sends the event "select" with the visitor's selection: a frame of their own, the
-whole photo, or the detected car. Boxes are fractions of the photo's width and height in both directions.
+`frame.js` draws them over the photo and sends the event "select" with the visitor's selection: one of the detected
+cars, a frame of their own, or the whole photo. Boxes are fractions of the photo's width and height in both directions.
 """
 
 import base64
@@ -15,20 +15,21 @@ import gradio as gr
 from PIL import Image
 
 from twincar.modeling.detection.boxes import Box
-from twincar.modeling.inference.describe import more_cars
+from twincar.modeling.inference.describe import describe
 from twincar.modeling.inference.prediction import Prediction
 
 SIZE = (960, 960)  # pixels of the photo under the frame, at most
 LEAST = 0.01  # smallest side of a frame, as a fraction of the photo's
 MODES = ("found", "own", "whole")
 STAGE = """<div class="stage" hidden><div class="picture"><img alt="Your photo" draggable="false">
-<div class="shade"></div><div class="cars"></div><div class="frame" tabindex="0" role="application"
+<div class="shade"></div><div class="cars" role="group" aria-label="Cars in the photo"></div>
+<div class="frame" tabindex="0" role="application"
 aria-roledescription="frame"
 aria-label="The area that was read. Arrow keys move it, Shift with an arrow key resizes it.">
 <i data-edges="n"></i><i data-edges="e"></i><i data-edges="s"></i><i data-edges="w"></i>
 <i data-edges="nw"></i><i data-edges="ne"></i><i data-edges="sw"></i><i data-edges="se"></i></div></div></div>
 <div class="below" hidden><p></p><div role="group" aria-label="Area to read">
-<button type="button" data-mode="found">Find the car</button><button type="button" data-mode="own">My own frame</button>
+<button type="button" data-mode="found">Found car</button><button type="button" data-mode="own">My own frame</button>
 <button type="button" data-mode="whole">Whole photo</button></div></div>"""
 
 
@@ -38,23 +39,25 @@ class Selection:
 
     Attributes:
         mode: One of MODES.
+        car: Which of the detected cars, in mode "found"; the largest is 0.
         box: The frame, in mode "own".
         turn: Counts the visitor's selections, so that a late answer does not move a newer frame.
     """
 
     mode: str = "found"
+    car: int = 0
     box: Box | None = None
     turn: int | None = None
 
     @classmethod
     def of(cls, sent: Any) -> "Selection":
-        """Parse what the browser sent; anything invalid selects the detected car."""
+        """Parse what the browser sent; anything invalid selects the largest car."""
         sent = sent if isinstance(sent, dict) else {}
-        mode, box, turn = sent.get("mode"), sent.get("box"), sent.get("turn")
-        turn = turn if isinstance(turn, int) else None
-        if mode == "own" and not _is_box(box):
-            mode = "found"
-        return cls(mode if mode in MODES else "found", tuple(box) if mode == "own" else None, turn)
+        mode, car, box, turn = (sent.get(key) for key in ("mode", "car", "box", "turn"))
+        car, turn = (car if isinstance(car, int) and car >= 0 else 0), (turn if isinstance(turn, int) else None)
+        if mode == "own" and _is_box(box):
+            return cls("own", box=tuple(box), turn=turn)
+        return cls("whole", turn=turn) if mode == "whole" else cls("found", car, turn=turn)
 
 
 def control() -> gr.HTML:
@@ -68,24 +71,35 @@ def control() -> gr.HTML:
     )
 
 
-def shown(prediction: Prediction, cars: list[Box], selection: Selection) -> dict | None:
-    """The value of the control: the photo, the frame and the other cars; None, which hides it, without a detector."""
+def shown(prediction: Prediction, found: Prediction, selection: Selection) -> dict | None:
+    """The value of the control; None, which hides it, without a detector.
+
+    Args:
+        prediction: The answer that is shown: for one of the detected cars, or for what the visitor selected.
+        found: The answer for the photo as it was uploaded, with all its cars.
+        selection: What the visitor selected.
+    """
     if prediction.is_car is None:
         return None
-    box = (
-        selection.box if selection.mode == "own" else (cars[0] if cars else None) if selection.mode == "found" else None
-    )
+    cars = [car for car in found.cars if car.bounds]
     photo = prediction.photo.copy()
     photo.thumbnail(SIZE)
     return {
         "photo": data_url(photo, 80),
         "ratio": photo.width / photo.height,
-        "box": box,
-        "cars": cars,
+        "box": None if selection.mode == "whole" else selection.box or prediction.bounds,
+        "dim": selection.mode == "own" or prediction.refined,
+        "cars": [_labelled(car) for car in cars],
+        "car": cars.index(prediction) if prediction in cars else None,
         "mode": selection.mode,
         "turn": selection.turn,
-        "text": _text(prediction, cars, selection),
+        "text": _text(prediction, len(cars), selection),
     }
+
+
+def _labelled(car: Prediction) -> dict:
+    described = describe(car)
+    return {"box": car.bounds, "label": described.label, "text": described.first, "state": described.state}
 
 
 def data_url(picture: Image.Image, quality: int) -> str:
@@ -102,15 +116,17 @@ def _is_box(box: Any) -> bool:
     return 0 <= x1 <= x2 - LEAST and 0 <= y1 <= y2 - LEAST and x2 <= 1 and y2 <= 1
 
 
-def _text(prediction: Prediction, cars: list[Box], selection: Selection) -> str:
+def _text(prediction: Prediction, cars: int, selection: Selection) -> str:
     if selection.mode == "whole":
         return "The whole photo was read."
     if selection.mode == "own":
-        return "The selected car was read." if selection.box in cars else "Your frame was read."
-    if not cars:
+        return "Your frame was read."
+    if prediction.is_car is False:
         return "No car was detected. If there is one, draw a frame around it."
-    if len(cars) > 1:
-        return f"{more_cars(len(cars) - 1)} Select another, or draw a frame around the right one."
+    if cars > 1:
+        return f"{cars} cars were found. Select one, or draw a frame around another."
+    if not cars:
+        return "The whole photo was read. For one part of it, draw a frame."
     if prediction.refined:
         return "The framed area was read. If it is wrong, drag it or draw a new one."
     return "The car fills the photo, so the whole photo was read."

@@ -1,7 +1,8 @@
 """The Identify tab: a photo in; the class name, its probability, the top 5, and the evidence for each of them.
 
-The network runs once or twice per photo, and once more for every frame that the visitor draws. The Prediction stays in
-the visitor's session, so that the evidence for another class costs one pass of the head. Nothing is computed here:
+The network runs once or twice per photo, and once more for every frame that the visitor draws. The Predictions of all
+its cars stay in the visitor's session, so that another car, or the evidence for another class, costs one pass of the
+head. Nothing is computed here:
 `Predictor` returns everything that is shown.
 """
 
@@ -13,12 +14,13 @@ import gradio as gr
 
 from twincar.config import TwinCarError
 from twincar.features.photo import PhotoError, load_photo
-from twincar.modeling.detection.boxes import Box, to_pixels
+from twincar.modeling.detection.boxes import WHOLE, to_pixels
 from twincar.modeling.inference.describe import as_dict, percent
 from twincar.modeling.inference.explain import GRAD_CAM_PLUS_PLUS, METHODS, describe_method, overlay
 from twincar.modeling.inference.prediction import Guess, Prediction
 from twincar.modeling.inference.predictor import Predictor
 from twincar.ui import answer_html, frame
+from twincar.ui.api_docs import tool_description
 from twincar.ui.compare import drawer
 from twincar.ui.frame import Selection
 from twincar.ui.uploads import stored_photo
@@ -106,32 +108,37 @@ def tab(predictor: Predictor, scope: str, examples: list[str], keep_for: float) 
             prediction = predictor(file, side=SHOWN_SIDE)
         except PhotoError as error:
             return _nothing(answer_html.error_card(str(error), ADVICE))
-        boxes = [car.bounds for car in prediction.cars if car.bounds]
-        return _answered(prediction, file, boxes, Selection(), name)
+        return _answered(prediction, file, prediction, Selection(), name)
 
-    def answer_again(before: tuple[Path, list[Box]] | None, name: str, event: gr.EventData) -> dict[Any, Any]:
+    def answer_again(before: tuple[Path, Prediction] | None, name: str, event: gr.EventData) -> dict[Any, Any]:
         if not before or not before[0].is_file():
             return _nothing(answer_html.error_card(EXPIRED, ADVICE))
-        file, cars = before
-        selection, image = Selection.of(event._data), load_photo(file)
-        if selection.box:
-            prediction = predictor(image, box=to_pixels(selection.box, image.size))
+        file, found = before
+        selection = Selection.of(event._data)
+        if selection.mode == "found":
+            prediction = found.cars[selection.car] if selection.car < len(found.cars) else found
         else:
-            prediction = predictor(image, refine=selection.mode == "found")
-        return _answered(prediction, file, cars, selection, name)
+            image = load_photo(file)
+            box = to_pixels(selection.box or WHOLE, image.size)
+            prediction = predictor(image, box=box, found=found.cars)
+        return _answered(prediction, file, found, selection, name)
 
     def _answered(
-        prediction: Prediction, file: Path, cars: list[Box], selection: Selection, name: str
+        prediction: Prediction, file: Path, found: Prediction, selection: Selection, name: str
     ) -> dict[Any, Any]:
         # In place, after the network has read the photo: the page needs no more pixels to draw and to keep.
         prediction.photo.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
         top = prediction.top(TOP)
+        several = selection.mode == "found" and len(found.cars) > 1
         return {
             answer: prediction,
-            source: (file, cars),
-            framed: frame.shown(prediction, cars, selection),
+            source: (file, found),
+            framed: frame.shown(prediction, found, selection),
             headline: answer_html.answer(
-                prediction, _coverage(scope), "this frame" if selection.mode == "own" else "this photo"
+                prediction,
+                _coverage(scope),
+                "this frame" if selection.mode == "own" else "this photo",
+                f"Car {found.cars.index(prediction) + 1} of {len(found.cars)}" if several else "",
             ),
             top5: gr.Column(visible=True),
             choice: gr.Radio(
@@ -173,16 +180,20 @@ def tab(predictor: Predictor, scope: str, examples: list[str], keep_for: float) 
         return {**emptied, headline: html, top5: hidden, evidence: hidden, **compared.closed(None)}
 
     def identify(photo: dict) -> tuple[dict, Any]:
-        """Identify the car in a photo: the top 5 classes, and the evidence for the first one.
+        """Identify every car in a photo: the top 5 classes, and the evidence for the first one of the largest car.
 
         Args:
             photo: A picture file: JPEG, PNG or WebP.
 
         Returns:
-            answer: top: the five most probable classes, best first, each with class_name, make, model, body, year and
-                probability (0 to 1); makes: the three most probable ones with their probabilities; is_car and is_known:
-                false where there is no car, or none of the model's classes; box: the detected car, and others: further
-                cars, as x1, y1, x2, y2 in pixels of the upright photo. null from a model without this function.
+            answer: cars: every car, the largest first, each with box (x1, y1, x2, y2 in pixels of the upright photo;
+                null where the whole photo was read), top (the five most probable classes, best first, each with
+                class_name, make, model, body, year and probability, 0 to 1), makes (the three most probable ones with
+                their probabilities), is_known (false where it is none of the model's classes), said (the answer in
+                words) and state: car, model or make (one class, or several of one model or make), unsure, unknown_car.
+                The list is empty where there is no car. For the largest car the same keys, with state no_car where
+                there is none, is_car, and others (boxes of the other cars). model (its name and version); version (of
+                TwinCar). is_car and is_known are null from a model without this function.
             overlay: The photo with the Grad-CAM++ heatmap for the first class over it, at the photo's size.
         """
         try:
@@ -205,7 +216,15 @@ def tab(predictor: Predictor, scope: str, examples: list[str], keep_for: float) 
     gr.on([choice.input, method.input], choose, [choice, method, answer], everything, **progress)
     # Outputs of the API only.
     result, picture = gr.JSON(visible=False, label="answer"), gr.Image(visible=False, label="overlay", format="jpeg")
-    gr.on([], identify, photo, [result, picture], preprocess=False, api_name="identify")
+    gr.on(
+        [],
+        identify,
+        photo,
+        [result, picture],
+        preprocess=False,
+        api_name="identify",
+        api_description=tool_description(identify),
+    )
 
 
 def _middle(prediction: Prediction) -> float:

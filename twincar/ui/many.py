@@ -26,6 +26,7 @@ from twincar.modeling.inference.prediction import Prediction
 from twincar.modeling.inference.predictor import Predictor
 from twincar.text import count
 from twincar.ui import answer_html
+from twincar.ui.api_docs import tool_description
 from twincar.ui.frame import data_url
 from twincar.ui.uploads import stored
 
@@ -189,7 +190,8 @@ def tab(predictor: Predictor, keep_for: float) -> None:
     chosen = table.select(show, kept, [detail, headline, slider, top5], trigger_mode="always_last", **private)
     chosen.then(None, None, None, js=INTO_VIEW)
     sent, rows = gr.File(file_count="multiple", visible=False, label="photos"), gr.JSON(visible=False, label="rows")
-    gr.on([], answer_many, sent, rows, preprocess=False, api_name="many", concurrency_id="many")
+    described: dict[str, Any] = {"api_name": "many", "api_description": tool_description(answer_many)}
+    gr.on([], answer_many, sent, rows, preprocess=False, concurrency_id="many", **described)
 
 
 def _items(uploads: list) -> list[archive.Item]:
