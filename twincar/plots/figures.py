@@ -84,14 +84,14 @@ def _headed(height: float, title: str, caption: str, width: float) -> tuple[Figu
     figure.text(0.13 / width, 1 - 0.12 / height, title, size=15, weight="bold", va="top")
     figure.text(0.13 / width, 1 - 0.46 / height, "\n".join(lines), color=SUBDUED, va="top", linespacing=1.35)
     for text in figure.texts:
-        fit(text, width - 0.13)
+        fit(figure, text, width - 0.13)
     return figure, 0.55 + 0.21 * len(lines)
 
 
-def fit(text: Text, wide: float) -> None:
+def fit(figure: Figure, text: Text, wide: float) -> None:
     """Reduce the size of a text, such as a class name of wide letters, until it is at most `wide` inches wide."""
-    while text.get_window_extent().width > wide * text.get_figure().dpi:
-        text.set_size(0.95 * text.get_size())
+    while text.get_window_extent().width > wide * figure.dpi:
+        text.set_fontsize(0.95 * float(text.get_fontsize()))
 
 
 def percent(fraction: float, digits: int = 1) -> str:

@@ -46,7 +46,8 @@ def write(figure: Figure, text: str, left: float, top: float, wide: float, size:
     letters = wide * 72 / (size * 0.6 * letter_width(text))
     for row, line in enumerate(textwrap.wrap(text, max(int(letters), 8))):
         baseline = top + (1.05 + 1.25 * row) * size / 72
-        fit(figure.text(left / width, 1 - baseline / height, line, size=size, **{"color": SUBDUED} | style), wide)
+        drawn = figure.text(left / width, 1 - baseline / height, line, size=size, **{"color": SUBDUED} | style)
+        fit(figure, drawn, wide)
 
 
 @styled

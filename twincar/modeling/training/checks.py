@@ -111,7 +111,10 @@ def _failure(module: CarClassifier, size: int, batch: int, training: bool) -> Ex
             features = network.forward_features(images)
             if not isinstance(features, torch.Tensor) or features.ndim != 4 or features.shape[1] != network.width:
                 raise NotImplementedError("its features are not one map of shape (N, C, h, w)")
-            network.forward_head(features)
+            try:
+                network.forward_head(features)
+            except RuntimeError as error:
+                raise NotImplementedError("its head does not accept a map of features") from error
     except Exception as error:  # of any kind: a network is code of others
         return error
     return None
@@ -120,14 +123,17 @@ def _failure(module: CarClassifier, size: int, batch: int, training: bool) -> Ex
 def _unsuitable(module: CarClassifier, recipe: Recipe, size: int, batch: int, error: Exception) -> str:
     """The sentence for a network that does not accept pictures of a size, with a size that it accepts."""
     name = recipe.architecture.removeprefix(TIMM)
+    final = error
     for other in _other_sizes(module.network, recipe.eval_size):
-        if not _failure(module, other, batch, True) and not _failure(module, other, 1, False):
+        reason = _failure(module, other, batch, True) or _failure(module, other, 1, False)
+        if reason is None:
             return (
                 f"The network {name} does not accept the pictures of {size} px of the recipe {recipe.name} "
                 f"({_sentence(error)}): pass `--size {other}`."
             )
+        final = reason  # at its own size, the last one
     return (
-        f"The network {name} cannot be trained ({_sentence(error)}): choose another `--backbone`, such as "
+        f"The network {name} cannot be trained ({_sentence(final)}): choose another `--backbone`, such as "
         f"{ALTERNATIVES}."
     )
 
