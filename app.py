@@ -115,7 +115,7 @@ def main() -> None:
             reports=HERE / "reports" if (HERE / "reports").is_dir() else None,
             data=prepared_data(os.environ.get("TWINCAR_DATA")),
         )
-        demo.launch(**page.launch_options(), server_port=int(port) if port else None)
+        demo.launch(**page.launch_options(predictor), server_port=int(port) if port else None)
     except (OSError, ValueError) as error:  # the port is taken or not a number, or a variable is invalid
         sys.exit(f"The page cannot be served: {error}")
 

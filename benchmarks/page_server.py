@@ -81,3 +81,15 @@ async def ask(client: httpx.AsyncClient, photo: bytes, session: str) -> dict:
             elif event == "error":
                 raise RuntimeError(f"The page returned an error: {line}")
     raise RuntimeError("The page closed the connection without an answer.")
+
+
+async def ask_api(client: httpx.AsyncClient, photo: bytes, session: str, query: str = "") -> dict:
+    """Request one prediction from the REST API; arguments as for `ask`, and the query of the address.
+
+    Raises:
+        RuntimeError: The page returned an error.
+    """
+    answer = await client.post(f"/api/identify{query}", content=photo)
+    if not answer.is_success:
+        raise RuntimeError(f"The page returned an error: {answer.text}")
+    return answer.json()

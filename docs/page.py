@@ -9,8 +9,6 @@ import sys
 from io import BytesIO
 from pathlib import Path
 
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio is imported
-
 from PIL import Image
 from playwright.sync_api import expect, sync_playwright
 
@@ -18,8 +16,9 @@ from twincar import Predictor
 from twincar.config import CHECKOUT, PUBLISHED
 from twincar.ui import page
 
-demo = page.build(Predictor.from_pretrained(PUBLISHED), reports=CHECKOUT / "reports")
-_, address, _ = demo.launch(**page.launch_options(), prevent_thread_lock=True, quiet=True)
+predictor = Predictor.from_pretrained(PUBLISHED)
+demo = page.build(predictor, reports=CHECKOUT / "reports")
+_, address, _ = demo.launch(**page.launch_options(predictor), prevent_thread_lock=True, quiet=True)
 with sync_playwright() as playwright:
     chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
     browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])

@@ -97,7 +97,7 @@ def shell(text: str) -> None:
             done = subprocess.run(["bash", "-c", line], env=environment, capture_output=True, text=True, timeout=120)
             assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
             if "curl" in line:
-                assert "event: complete" in done.stdout and "class_name" in done.stdout
+                assert "class_name" in done.stdout
 
 
 def javascript(text: str, here: Path) -> None:
@@ -155,8 +155,11 @@ def test_assistants_find_tools_with_names_and_descriptions(address):
     known = {tool.name: tool for tool in asyncio.run(tools())}
     assert known.keys() == {"identify", "answer_many"}
     for tool in known.values():
-        assert tool.description.startswith("Identify the car")
+        assert tool.description.startswith("Identify every car in ")
+        assert not re.search(r",\s*,|\w,\w|, (?=[A-Z])", tool.description), tool.description  # Gradio's between lines
+        assert "Args:" not in tool.description and " Returns: " in tool.description
         assert all(field.get("description") for field in tool.inputSchema["properties"].values())
     tool = known["identify"]
+    assert "said (" in tool.description and "state: " in tool.description
     assert tool.inputSchema["required"] == ["photo"]
     assert "A picture file" in tool.inputSchema["properties"]["photo"]["description"]

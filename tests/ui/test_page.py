@@ -324,14 +324,14 @@ def test_about_shows_code_that_runs_against_this_page(page, site, car_photo, tmp
     expect(page.locator("#card-text")).to_contain_text("Limitations")
     code = page.locator("#about .code .cm-content")
     expect(code.nth(1)).to_contain_text(f'Client("{site[0]}")')
-    expect(code.nth(2)).to_contain_text(f"API={site[0]}/gradio_api")
+    expect(code.nth(2)).to_contain_text(f"{site[0]}/api/identify")
     text = code.nth(1).inner_text()
     done = subprocess.run([sys.executable, "-c", text], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert truth.top(1)[0].class_name in done.stdout, done.stderr
     if shutil.which("curl"):
         text = code.nth(2).inner_text()
         done = subprocess.run(["sh", "-c", text], cwd=tmp_path, capture_output=True, text=True, timeout=60)
-        assert "event: complete" in done.stdout and truth.top(1)[0].class_name in done.stdout, done.stderr
+        assert truth.top(1)[0].class_name in done.stdout, done.stderr
 
 
 def test_about_shows_the_scores_of_the_published_model():

@@ -30,12 +30,7 @@ page = Client("{page}")
 photo = handle_file("photo.jpg")
 answer, overlay = page.predict(photo, api_name="/identify")
 print(answer["top"][0]["class_name"], overlay)"""
-CURL = """\
-API={page}/gradio_api
-FILE=$(curl -s $API/upload -F files=@photo.jpg | cut -d '"' -f 2)
-EVENT=$(curl -s $API/call/identify \\
-    --json '{"data": [{"path": "'$FILE'"}]}' | cut -d '"' -f 4)
-curl -sN $API/call/identify/$EVENT"""
+CURL = "curl -F photo=@photo.jpg {page}/api/identify"
 CALLS: tuple[tuple[str, str, Literal["python", "shell"]], ...] = (  # title, code, its language
     ("In Python, where `twincar` is installed", PYTHON, "python"),
     ("From any program, through this page", CLIENT, "python"),
@@ -64,8 +59,8 @@ def tab(predictor: Predictor, page: gr.Blocks) -> None:
                     )
                 )  # fmt: skip
             gr.HTML(
-                "<p>Many photos at once: <code>/many</code> takes a list of files. The full API is under <b>Use via "
-                "API</b> at the bottom of the page.</p>"
+                '<p>The last one needs nothing else: <a href="api/docs">its documentation</a>. Many photos at once: '
+                "<code>/many</code> takes a list of files; see <b>Use via API</b> at the bottom of the page.</p>"
             )
     # The address that the visitor uses, which a server behind a proxy cannot determine.
     codes = json.dumps([code for _, code, _ in CALLS])

@@ -1,6 +1,6 @@
 """The page as a whole: header, tabs, footer and theme, built and launched by `app.py`.
 
-    page.build(predictor).launch(**page.launch_options())
+    page.build(predictor).launch(**page.launch_options(predictor))
 
 It makes no request to third parties: system fonts, no analytics, no public link.
 """
@@ -12,13 +12,14 @@ from typing import Any
 
 import gradio as gr
 from starlette.middleware import Middleware
+from starlette.routing import Mount
 
 from twincar.batch.archive import MB, PHOTO_BYTES, ZIP_BYTES
 from twincar.config import IMAGE_SUFFIXES, STANFORD_CARS, parse_class_name
 from twincar.modeling.inference.predictor import Predictor
 from twincar.plots import palette
 from twincar.text import count
-from twincar.ui import about, explore, identify, many, quality
+from twincar.ui import about, api, explore, identify, many, quality
 from twincar.ui.headers import SecurityHeaders, headers
 from twincar.ui.uploads import CheckedBlocks, cleaner
 
@@ -81,8 +82,11 @@ def build(
     return demo
 
 
-def launch_options() -> dict[str, Any]:
-    """The arguments of `Blocks.launch`: style, limits, and no requests to third parties.
+def launch_options(predictor: Predictor) -> dict[str, Any]:
+    """The arguments of `Blocks.launch`: style, limits, the REST API, and no requests to third parties.
+
+    Args:
+        predictor: Answers the photos that are sent to the REST API.
 
     Raises:
         TwinCarError: The variable TWINCAR_FRAME_ANCESTORS is not valid.
@@ -99,6 +103,7 @@ def launch_options() -> dict[str, Any]:
         "app_kwargs": {
             "middleware": [Middleware(SecurityHeaders, headers=headers())],
             "lifespan": cleaner(CLEAN_EVERY, DELETE_AFTER),
+            "routes": [Mount("/api", api.build(predictor, MAX_QUEUE))],
         },
         # Gradio's own texts in the box of Many photos are "Drop File Here" and "Click to Upload".
         "i18n": gr.I18n(
