@@ -9,6 +9,7 @@ or text. Pictures are written to disk unchanged, a few at a time, and not decode
 """
 
 import json
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -62,10 +63,12 @@ def download(repo: str, endpoint: str | None, progress: bool) -> tuple[Path, lis
     Raises:
         DataError: The dataset does not exist, is gated, has no parquet files, or cannot be downloaded.
     """
-    from huggingface_hub import HfApi, hf_hub_download
+    from huggingface_hub import HfApi, constants, hf_hub_download
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     try:
+        if constants.is_offline_mode() and (found := _cached(repo)):
+            return found
         # not list_repo_files, which retries for 20 s before it reports that there is no network
         listed = HfApi(endpoint=endpoint).dataset_info(repo).siblings or []
         files = [f.rfilename for f in listed if f.rfilename.endswith(".parquet")]
@@ -84,7 +87,13 @@ def download(repo: str, endpoint: str | None, progress: bool) -> tuple[Path, lis
             f"There is neither a folder {repo} here nor a dataset of that name on the Hub; if it is private, "
             "`hf auth login` first."
         ) from error
+    except DataError:
+        raise
     except Exception as error:  # no network, a proxy's answer, a full disk: the client has dozens of exceptions
+        if _is_unreachable(error) and (found := _cached(repo)):
+            message = "The Hub cannot be reached: %s is used as it is in the local cache, at commit %s."
+            logging.getLogger(__name__).warning(message, repo, found[0].name[:7])
+            return found
         why = (str(error).strip().splitlines() or [""])[0].rstrip(".")
         raise DataError(
             f"There is no folder {repo} here, and the Hub dataset of that name could not be downloaded "
@@ -93,6 +102,43 @@ def download(repo: str, endpoint: str | None, progress: bool) -> tuple[Path, lis
     if not paths:
         raise DataError(f"The Hub dataset {repo} holds no .parquet files: download it and give its folder instead.")
     return paths[0].parents[wanted[0].count("/")], paths
+
+
+def _is_unreachable(error: Exception) -> bool:
+    """Whether a failure says nothing about the dataset: no connection, or an error of the server itself."""
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalEntryNotFoundError
+
+    if isinstance(error, HfHubHTTPError):
+        return error.response.status_code >= 500 or error.response.status_code == 429
+    return isinstance(error, HTTPError | LocalEntryNotFoundError)
+
+
+def _cached(repo: str) -> tuple[Path, list[Path]] | None:
+    """What `download` returns, from the Hub's cache alone; None where there is nothing of the dataset.
+
+    Raises:
+        DataError: The cache holds a part of the files only, as their names ("train-00000-of-00003") show.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        root = Path(snapshot_download(repo, repo_type="dataset", local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
+    names = sorted(file.relative_to(root).as_posix() for file in root.rglob("*.parquet"))
+    wanted = [file for file, _ in _with_splits([f for f in names if f.startswith("data/")] or names)[0]]
+    found: dict[tuple[str, int], int] = {}
+    for name in wanted:
+        if part := re.search(r"([^/]*)-\d+-of-(\d+)", name):
+            found[part[1], int(part[2])] = found.get((part[1], int(part[2])), 0) + 1
+    for (split, total), number in found.items():
+        if number < total:
+            raise DataError(
+                f"The Hub cannot be reached, and only {number} of {total} parquet files of {split} are in the local "
+                f"cache: prepare {repo} again with a connection."
+            )
+    return (root, [root / name for name in wanted]) if wanted else None
 
 
 def read_parquet(layout: str, root: Path, files: list[Path], pictures: Path | None, progress: bool) -> Listing:
@@ -112,7 +158,7 @@ def read_parquet(layout: str, root: Path, files: list[Path], pictures: Path | No
 
     if pictures is None:
         raise DataError(
-            f"{root} holds parquet or arrow files, which have no boxes: give the devkit's or Kaggle's folder."
+            f"{root} holds {files[0].suffix[1:]} files, which have no boxes: give the devkit's or Kaggle's folder."
         )
     for folder in pictures.glob("*/*/"):
         remove_leftovers(folder)
