@@ -4,7 +4,6 @@ Chromium is `chromium` on the PATH, or the variable CHROMIUM.
 """
 
 import io
-import json
 import re
 import shutil
 import subprocess
@@ -21,6 +20,7 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 
 from tests.conftest import CLASSES, draw_car
+from tests.helpers.configs import config_of
 from tests.helpers.visit import served, visiting
 from twincar import PhotoError
 from twincar.config import CHECKOUT
@@ -283,6 +283,8 @@ def test_the_api_returns_the_top_5_and_the_overlay(site, car_photo, truth):
     assert [guess["class_name"] for guess in answer["top"]] == [guess.class_name for guess in truth.top(5)]
     assert [make["make"] for make in answer["makes"]] == [guess.make for guess in truth.top(3)]
     assert [answer[key] for key in ("is_car", "is_known", "box", "others")] == [None, None, None, []]
+    assert [car["top"] for car in answer["cars"]] == [answer["top"]]
+    assert answer["state"] in ("car", "make", "model", "unsure") and answer["model"]["name"] == "twincar"
     assert set(answer["top"][0]) == {"class_name", "make", "model", "body", "year", "probability"}
     assert sum(guess["probability"] for guess in answer["top"]) == pytest.approx(1, abs=1e-4)  # all of the five classes
     assert Image.open(overlay).size == Image.open(car_photo).size
@@ -340,7 +342,7 @@ def test_about_shows_the_scores_of_the_published_model():
     from twincar.config import PUBLISHED
     from twincar.ui.about import _model
 
-    config = json.loads((PUBLISHED / "config.json").read_text())
+    config = config_of(PUBLISHED)
     html = _model(SimpleNamespace(config=config, class_names=config["class_names"]))
     low, high = config["scores"]["top1_interval"]
     assert f"{config['scores']['top1']:.1%}" in html and f"{low:.1%} to {high:.1%}" in html

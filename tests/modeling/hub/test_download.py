@@ -131,6 +131,31 @@ def test_without_the_hub_the_cache_is_used(cars, hub, slept):
     assert failure.met == download.PROBE_TRIES
 
 
+def test_a_model_from_the_cache_of_an_unreachable_hub_gets_a_note(cars, hub, slept, caplog):
+    Predictor.from_pretrained("someone/cars")
+    assert not caplog.records
+    hub.fail("", "closed")
+    Predictor.from_pretrained("someone/cars")
+    (record,) = caplog.records
+    commit = hub.head("someone/cars", "main")
+    assert record.getMessage() == (
+        f"The Hub cannot be reached: someone/cars is used as it is in the local cache, at commit {commit[:7]}."
+    )
+
+
+@pytest.mark.parametrize("name", ["someone/cars", "someone/cars@main"])
+def test_offline_the_cached_model_is_used_without_a_request(cars, hub, tiny_model, monkeypatch, caplog, name):
+    """HF_HUB_OFFLINE=1, with which `hf_hub_download` itself reads the cache. The page serves the same model."""
+    Predictor.from_pretrained(name)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    hub.requests.clear()
+    assert Predictor.from_pretrained(name).class_names
+    _, notice = app.load(name, shipped=tiny_model)
+    assert (notice, hub.requests, caplog.records) == (None, [], [])
+    with pytest.raises(ModelError, match=r"^someone/other is not in the local cache, and HF_HUB_OFFLINE is set: unset"):
+        Predictor.from_pretrained("someone/other")
+
+
 def test_a_deleted_revision(cars, hub, slept):
     with pytest.raises(ModelError, match=r"someone/cars@v1 \(HTTP 404\): there is no such revision"):
         Predictor.from_pretrained("someone/cars@v1")

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save
 from torchvision.models import resnet50
 
 from tests.conftest import CLASSES
+from tests.helpers.configs import config_of
 from twincar import Predictor
 from twincar.config import STANFORD_CARS
 from twincar.modeling.hub import model_folder as published
@@ -128,7 +129,7 @@ def test_checkpoints_of_the_original_twincar(tmp_path, car_photo, head, wrap):
 
 
 def reconfigure(folder, **changes):
-    config = json.loads((folder / "config.json").read_text())
+    config = config_of(folder)
     (folder / "config.json").write_text(json.dumps(config | changes))
 
 

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.conftest import draw_car
+from tests.helpers.configs import config_of
 from twincar import Predictor
 from twincar.config import CHECKOUT, PUBLISHED, STANFORD_CARS
 from twincar.modeling.hub.card import model_card
@@ -17,7 +18,7 @@ REPORTS = CHECKOUT / "reports" / "flagship"
 
 @pytest.fixture(scope="module")
 def config() -> dict:
-    return json.loads((PUBLISHED / "config.json").read_text())
+    return config_of(PUBLISHED)
 
 
 def test_it_answers_for_the_196_cars():
@@ -35,7 +36,7 @@ def test_the_file_is_small_and_in_half_precision():
 
 
 def test_card_and_reports_agree_with_the_config(config):
-    assert (PUBLISHED / "README.md").read_text() == model_card(config)
+    assert (PUBLISHED / "README.md").read_text() == model_card(config, timm=True)
     scores = json.loads((REPORTS / "scores.json").read_text())
     assert {name: config["scores"][name] for name in scores} == scores
     predictions = pd.read_csv(REPORTS / "predictions.csv")

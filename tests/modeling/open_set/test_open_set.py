@@ -1,6 +1,5 @@
 """Detector and open-set data: fitted on the command line, saved with the weights, used by the Predictor."""
 
-import json
 import shutil
 
 import numpy as np
@@ -10,6 +9,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from tests.conftest import CLASSES, draw_car
+from tests.helpers.configs import config_of
 from tests.helpers.fake_predictor import fake_predictor
 from twincar import Predictor
 from twincar.cli import app
@@ -51,7 +51,7 @@ def fitted(source):
     """The model folder after `fit-detector` and `fit-open-set`, its probabilities before, and the commands' output."""
     before = Predictor.from_pretrained(source / "model")(draw_car(1, 50), refine=False).probabilities
     options = ("--model", source / "model", "--data", source / "data", "--not-cars", source / "backgrounds")
-    done = [twincar(command, *options, "--scenes", 96) for command in ("fit-detector", "fit-open-set")]
+    done = [twincar("fit-detector", *options, "--scenes", 96), twincar("fit-open-set", *options)]
     for each in done:
         assert each.exit_code == 0, each.output
     return source / "model", before, "".join(each.output for each in done)
@@ -63,7 +63,7 @@ def test_fitting_does_not_change_the_probabilities(fitted):
     assert "24 photos without cars" in output
     after = Predictor.from_pretrained(model)
     assert np.array_equal(after(draw_car(1, 50), refine=False).probabilities, before)
-    config = json.loads((model / "config.json").read_text())
+    config = config_of(model)
     assert config["detector"]["not_cars"] == config["open_set"]["not_cars"] == 24
     best = config["open_set"]["not_a_car"][0]
     assert 0.5 < best["auroc"] <= 1

@@ -1,6 +1,5 @@
 """A head in closed form, and classes that are added from a few photos, on the command line and in Python."""
 
-import json
 import re
 import shutil
 
@@ -13,6 +12,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from typer.testing import CliRunner
 
 from tests.conftest import CLASSES, draw_car
+from tests.helpers.configs import config_of
 from twincar import Predictor
 from twincar.cli import app
 from twincar.config import TwinCarError
@@ -65,7 +65,7 @@ def test_the_head_in_closed_form_needs_no_training(fitted):
     """The network has random weights: whatever the model is right about comes from the new head."""
     predictor = Predictor.from_pretrained(fitted / "model")
     assert np.mean([right(predictor, label, name) for label, name in enumerate(BEFORE)]) > 0.85
-    config = json.loads((fitted / "model" / "config.json").read_text())
+    config = config_of(fitted / "model")
     assert config["architecture"]["head"] == "linear" and config["scores"]["pictures"] == 5
 
 

@@ -10,6 +10,7 @@ from huggingface_hub import ModelCard
 from typer.testing import CliRunner
 
 from tests.conftest import CLASSES
+from tests.helpers.configs import config_of
 from tests.helpers.hub_server import TOKEN
 from twincar import Predictor
 from twincar.cli import app
@@ -115,7 +116,7 @@ def test_private_is_refused_for_a_public_repo(hub, token, measured):
 
 
 def test_the_licence_file_is_required_and_uploaded(hub, token, measured):
-    config = json.loads((measured / "config.json").read_text()) | {"license_name": "non-commercial"}
+    config = config_of(measured) | {"license_name": "non-commercial"}
     (measured / "config.json").write_text(json.dumps(config))
     done = twincar("push", measured, "someone/cars")
     assert done.exit_code == 2

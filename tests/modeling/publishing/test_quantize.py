@@ -1,7 +1,6 @@
 """8-bit inference: ranges are measured by the command, saved in the model, validated by the engine, and discarded if
 they cost too much."""
 
-import json
 
 import numpy as np
 import pytest
@@ -9,6 +8,7 @@ import torch
 from typer.testing import CliRunner
 
 from tests.conftest import draw_car
+from tests.helpers.configs import config_of
 from twincar import Predictor
 from twincar.cli import app
 from twincar.config import IMAGENET_MEAN, IMAGENET_STD
@@ -56,7 +56,7 @@ def quantized(tmp_path, data, monkeypatch):
 
 
 def test_ranges_are_saved_and_predictions_nearly_the_same(quantized):
-    int8 = json.loads((quantized / "config.json").read_text())["int8"]
+    int8 = config_of(quantized)["int8"]
     assert int8["pictures"] == 6
     assert "layer4.1.conv2" in int8["ranges"]
     assert "conv1" not in int8["ranges"]  # the first convolution and the one after it are not quantized

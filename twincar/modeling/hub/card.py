@@ -31,7 +31,9 @@ BASE_MODELS = {
 }
 
 
-def model_card(config: dict, repo: str = "user/repo", widget: list[dict] | None = None) -> str:
+def model_card(
+    config: dict, repo: str = "user/repo", widget: list[dict] | None = None, timm: bool = False
+) -> str:
     """Generate a model card: Markdown with the Hub's metadata as front matter.
 
     Args:
@@ -39,16 +41,17 @@ def model_card(config: dict, repo: str = "user/repo", widget: list[dict] | None 
         repo: Name of the repo on the Hub, for the usage example.
         widget: Example pictures of the repo with the model's predictions, for the Hub to display: a dict with the keys
             "src" and "output" for each.
+        timm: Whether timm and transformers can load the model, see `timm_layout.is_timm`.
     """
     scores, training = config.get("scores", {}), config.get("training", {})
     other_licence = config.get("license_name")  # one that the Hub has no name for; its text is in LICENSE
     data = ModelCardData(
-        library_name="twincar",
+        library_name="timm" if timm else "twincar",
         pipeline_tag="image-classification",
         license="other" if other_licence else config.get("license") or None,
         license_name=other_licence or None,
         license_link="LICENSE" if other_licence else None,
-        tags=["image-classification", "cars", "grad-cam", config["architecture"]["name"]],
+        tags=["image-classification", "cars", "grad-cam", "twincar", config["architecture"]["name"]],
         base_model=_base_model(config["architecture"]["name"], training),
         widget=widget,
         datasets=[training["dataset_repo"]] if "dataset_repo" in training else None,
@@ -69,7 +72,7 @@ def model_card(config: dict, repo: str = "user/repo", widget: list[dict] | None 
         ]
         or None,
     )
-    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{_body(config, repo)}"))
+    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{_body(config, repo, timm)}"))
 
 
 def _base_model(architecture: str, training: dict) -> str | None:
@@ -111,7 +114,7 @@ def measured_on(config: dict) -> str:
     )
 
 
-def _body(config: dict, repo: str) -> str:
+def _body(config: dict, repo: str, timm: bool) -> str:
     names = config["class_names"]
     parts = [
         f"# {config.get('name', 'twincar')}",
@@ -122,9 +125,22 @@ def _body(config: dict, repo: str) -> str:
         f'answer = Predictor.from_pretrained("{repo}")("photo.jpg")  # or the path of this folder\n'
         'print(answer.top(5))\nanswer.overlay().save("overlay.png")\n```',
     ]
+    if timm:
+        parts.append(
+            f"timm loads the network as `hf-hub:{repo}` and transformers as an `image-classification` pipeline; both "
+            "return the classes only, for a photo that the car fills, with probabilities "
+            + ("before Platt scaling." if _is_scaled(config) else "before calibration.")
+        )
+    else:
+        parts.append("timm and transformers cannot load this network: its last layers are TwinCar's own.")
     for title, text in sections(config).items():
         parts += [f"## {title}", text]
     return "\n\n".join(parts) + "\n"
+
+
+def _is_scaled(config: dict) -> bool:
+    """Whether the temperature of the calibration is part of the last layer."""
+    return abs(config.get("calibration", {}).get("temperature", 1.0) - 1) < 0.01
 
 
 def _results(config: dict) -> str:
@@ -198,9 +214,9 @@ def _parts(config: dict) -> str:
             text += (
                 f" Of {figures['cars']} cars of val pictures, none to six of them pasted onto photos without cars in "
                 f"{figures['val_scenes']} scenes, it finds {figures['found']:.1%} (IoU above 0.5), with a mean IoU of "
-                f"{figures['mean_iou']:.3f}; many of them are small or partly hidden. It finds a car in "
-                f"{figures['false_alarms']:.1%} of the held-out pictures without cars, from which its threshold was "
-                "set. These photos, and the cars, were not used to fit it."
+                f"{figures['mean_iou']:.3f}; many of them are small or partly hidden. It finds a box in "
+                f"{figures['false_alarms']:.1%} of the held-out pictures without cars; the open-set data reject most "
+                "of these boxes. Only its threshold was set on these pictures."
             )
         parts.append(text)
     if "open_set" in files:

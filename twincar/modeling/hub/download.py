@@ -4,13 +4,14 @@ The Hub client retries rate limits (429), server errors (5xx) and interrupted co
 downloads. This module adds:
 
 * A probe. The client retries an unreachable Hub for more than 20 seconds per file; two short requests find that out in
-  about a second, so that a page starts quickly from the cache.
+  about a second, so that a page starts quickly from the cache. With HF_HUB_OFFLINE there is no request at all.
 * A checksum. The client compares file sizes only; here the content must match the SHA-256 under which the Hub lists it.
 """
 
 import errno
 import hashlib
 import json
+import logging
 import os
 import re
 import time
@@ -21,6 +22,7 @@ from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalEntryNotFoundError
 
 from twincar.modeling.detection import detector
+from twincar.modeling.hub.timm_layout import from_file
 from twincar.modeling.networks import closed_form_head
 from twincar.modeling.open_set import open_set
 
@@ -33,6 +35,8 @@ UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT
 PARTS = {"detector": detector.FILE, "open_set": open_set.FILE, "class_statistics": closed_form_head.FILE}
 # Before 0.2.0 both were in one file, described by one entry of config.json.
 LEGACY_ENTRY, LEGACY_FILE = "knowledge", "knowledge.safetensors"
+
+FROM_CACHE = "The Hub cannot be reached: %s is used as it is in the local cache, at commit %s."
 
 
 class CacheError(Exception):
@@ -59,11 +63,15 @@ def fetch(repo: str, **options) -> dict:
         if not options.get("force_download") and re.fullmatch("[0-9a-f]{40}", options.get("revision") or ""):
             with suppress(LocalEntryNotFoundError):
                 return _download(repo, cached)  # a commit never changes, so the cache is never stale
+        if constants.is_offline_mode():
+            return _download(repo, cached)
         if not options.get("local_files_only") and (failure := _probe(repo, options)):
             try:
-                return _download(repo, cached)
+                found = _download(repo, cached)
             except LocalEntryNotFoundError as error:
                 raise error from failure
+            logging.getLogger(__name__).warning(FROM_CACHE, repo, found["revision"][:7])
+            return found
         return _download(repo, options)
     except OSError as error:
         if error.errno in UNWRITABLE:
@@ -108,7 +116,8 @@ def _download(repo: str, options: dict) -> dict:
 
 
 def upgrade_config(config: dict) -> dict:
-    """Return a config in the current layout, also where it was written before 0.2.0."""
+    """Return the config of a model for the content of config.json, also where it was written before 0.2.0."""
+    config = from_file(config)
     if old := config.get(LEGACY_ENTRY):
         entry = {"sha256": old["sha256"], "legacy": True}
         figures = {"scenes" if key == "composed" else key: value for key, value in old.items()}

@@ -1,6 +1,6 @@
 """Published models: save to and load from a folder or a Hub repo, which share one layout.
 
-    model.safetensors     network weights in half precision, with torchvision's key names
+    model.safetensors     network weights in half precision, with timm's key names (`timm_layout.py`)
     detector.safetensors  car detector (optional)
     open_set.safetensors  open-set data (optional)
     class_statistics.safetensors   statistics to add classes with (optional)
@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin, constants, hf_hub_download
@@ -35,6 +36,7 @@ from torch import Tensor, nn
 
 from twincar.config import PUBLISHED, STANFORD_CARS, TwinCarError
 from twincar.modeling.detection.detector import Detector, OutdatedDetectorError
+from twincar.modeling.hub import timm_layout
 from twincar.modeling.hub.card import model_card
 from twincar.modeling.hub.download import CacheError, fetch, part_files, sha256, upgrade_config
 from twincar.modeling.networks import architectures, weights
@@ -49,6 +51,20 @@ REQUIRED = {"architecture", "class_names", "input"}
 
 class ModelError(TwinCarError):
     """A model that cannot be used. The message is one sentence."""
+
+
+class Source(NamedTuple):
+    """Where a model was loaded from: enough to load the same one again, in another process. It holds no token.
+
+    Attributes:
+        name: Absolute path of the folder or file, or the Hub repo.
+        options: For a repo, the commit as `revision`, and `cache_dir` where it was given.
+        version: `model_version` of what was loaded.
+    """
+
+    name: str
+    options: dict
+    version: str | None
 
 
 class CarModel(nn.Module, PyTorchModelHubMixin, library_name="twincar"):
@@ -68,6 +84,7 @@ class CarModel(nn.Module, PyTorchModelHubMixin, library_name="twincar"):
             missing = sorted(REQUIRED - set(config or ()))
             raise ModelError(f"This is not a TwinCar model: its config.json lacks {missing}.")
         self.config = config
+        self.source: Source | None = None
         self.detector: Detector | None = None
         self.open_set: OpenSet | None = None
         self.class_statistics: ClassStatistics | None = None
@@ -101,14 +118,17 @@ class CarModel(nn.Module, PyTorchModelHubMixin, library_name="twincar"):
             for key, value in self.network.state_dict().items()
         }
         file = save_directory / constants.SAFETENSORS_SINGLE_FILE
-        save_file(state, file, metadata={"format": "pt"})
+        save_file(timm_layout.to_timm_names(self.network, state), file, metadata={"format": "pt"})
         self.config["weights_sha256"] = sha256(file)
         for name in LOADERS:
             if part := getattr(self, name):
                 self.config[name] = self.config.get(name, {}) | {"sha256": sha256(part.save(save_directory))}
                 self.config[name].pop("legacy", None)
-        (save_directory / constants.CONFIG_NAME).write_text(json.dumps(self.config, indent=2) + "\n", encoding="utf-8")
-        (save_directory / "README.md").write_text(model_card(self.config), encoding="utf-8")
+        content = json.dumps(timm_layout.to_file(self.config, self.network), indent=2)
+        (save_directory / constants.CONFIG_NAME).write_text(content + "\n", encoding="utf-8")
+        (save_directory / "README.md").write_text(
+            model_card(self.config, timm=timm_layout.is_timm(self.network)), encoding="utf-8"
+        )
 
     @classmethod
     def _from_pretrained(cls, *, model_id: str, config: dict | None = None, **options) -> "CarModel":
@@ -120,7 +140,7 @@ class CarModel(nn.Module, PyTorchModelHubMixin, library_name="twincar"):
         name = constants.SAFETENSORS_SINGLE_FILE
         file = folder / name if folder else Path(hf_hub_download(model_id, name, **options))
         check_weights(file, config, str(model_id))
-        state = weights.read_state_dict(file)
+        state = timm_layout.from_timm_names(model.network, weights.read_state_dict(file))
         weights.load_state_dict(model.network, state, source=str(model_id))
         for part, name in part_files(config).items():
             file = folder / name if folder else Path(hf_hub_download(model_id, name, **options))
@@ -199,7 +219,7 @@ def load(repo_or_folder: str | Path, **options) -> CarModel:
         if path.is_file() and (advice := _advice(path)):
             raise ModelError(advice)
         if path.suffix in (".pth", ".pt", ".safetensors") and not path.is_dir():
-            return load_legacy(path)
+            return _loaded(load_legacy(path), str(path.resolve()))
         if path == PUBLISHED and not path.exists():
             raise ModelError(
                 f"There is no model in {path}: pass a folder or a Hub repo with `--model`, or download one with "
@@ -208,9 +228,16 @@ def load(repo_or_folder: str | Path, **options) -> CarModel:
         if path.is_dir():
             if not (path / constants.CONFIG_NAME).is_file():
                 raise ModelError(_advice(path))
-            return CarModel.from_pretrained(str(path))
+            return _loaded(CarModel.from_pretrained(str(path)), str(path.resolve()))
         repo, revision = split_revision(str(repo_or_folder))
-        return CarModel.from_pretrained(repo, **fetch(repo, **options | ({"revision": revision} if revision else {})))
+        found = fetch(repo, **options | ({"revision": revision} if revision else {}))
+        cache = {"cache_dir": options["cache_dir"]} if options.get("cache_dir") else {}
+        return _loaded(CarModel.from_pretrained(repo, **found), repo, {"revision": found["revision"]} | cache)
+
+
+def _loaded(model: CarModel, name: str, options: dict | None = None) -> CarModel:
+    model.source = Source(name, options or {}, model_version(model.config))
+    return model
 
 
 def _advice(path: Path) -> str:
@@ -266,6 +293,9 @@ def model_errors(name: str | Path) -> Iterator[None]:
     except LocalEntryNotFoundError as error:
         if isinstance(error.__cause__, HfHubHTTPError):
             raise ModelError(_refusal(name, error.__cause__)) from error
+        if constants.is_offline_mode():
+            how = f"unset it, or download the model while there is a connection.{_similar_path(name)}"
+            raise ModelError(f"{name} is not in the local cache, and HF_HUB_OFFLINE is set: {how}") from error
         raise ModelError(
             f"The Hub cannot be reached and {name} is not in the local cache.{_similar_path(name)}"
         ) from error

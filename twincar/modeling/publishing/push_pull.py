@@ -17,6 +17,7 @@ from twincar.config import TwinCarError
 from twincar.modeling.hub import model_folder
 from twincar.modeling.hub.card import model_card
 from twincar.modeling.hub.download import LEGACY_FILE, PARTS, fetch, part_files
+from twincar.modeling.hub.timm_layout import is_timm
 from twincar.modeling.inference.predictor import REFERENCE, Predictor
 
 EXAMPLE = "example.jpg"  # an optional picture that the Hub shows with the model's predictions
@@ -42,7 +43,7 @@ def collect_files(folder: str | Path, repo: str) -> dict[str, Path | bytes]:
     if not folder.is_dir():
         raise HubError(f"There is no folder {folder}: use one that `twincar train` or `twincar publish` wrote.")
     model = model_folder.load(folder)
-    card = model_card(model.config, repo, _widget(model, folder / EXAMPLE))
+    card = model_card(model.config, repo, _widget(model, folder / EXAMPLE), is_timm(model.network))
     unused = {*WEIGHTS} - {constants.SAFETENSORS_SINGLE_FILE, *part_files(model.config).values()}
     files: dict[str, Path | bytes] = {
         name: folder / name for name in FILES if name not in unused and (folder / name).is_file()
