@@ -145,7 +145,7 @@ def tab(predictor: Predictor, keep_for: float) -> None:
                 raise PhotoError(EXPIRED)
             row = batch.rows[place]
             answers = predictor(batch.items[row["photo"]].read(), side=SHOWN_SIDE)
-            prediction = _same_car(answers, row["bounds"])
+            prediction = _same_car(answers, row.get("bounds"))
         except PhotoError as error:
             return {
                 detail: gr.Column(visible=True),
