@@ -14,8 +14,6 @@ import os
 import sys
 from pathlib import Path
 
-os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before gradio is imported: no requests to third parties
-os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 # The queue would recompute statistics of the last 10,000 answers after each one, for a page that is not shown here.
 os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", "1000000000")
 os.environ.setdefault("GRADIO_MCP_SERVER", "True")  # serves assistants at /gradio_api/mcp/

@@ -11,6 +11,8 @@ Example:
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from twincar.telemetry import opt_out
+
 __version__ = "0.2.0"
 __all__ = ["PhotoError", "Prediction", "Predictor"]
 _PUBLIC = {
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from twincar.features.photo import PhotoError
     from twincar.modeling.inference.prediction import Prediction
     from twincar.modeling.inference.predictor import Predictor
+
+opt_out()  # before any library is imported that would send usage statistics
 
 
 def __getattr__(name: str) -> object:
