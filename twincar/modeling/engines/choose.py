@@ -15,6 +15,8 @@ network compiled by OpenVINO is compared with torch before its first use, and ca
 
 import logging
 import os
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import nn
@@ -28,6 +30,8 @@ from twincar.modeling.engines.torch_engine import PRECISIONS, TorchEngine
 from twincar.modeling.networks.architectures import Network
 
 VARIABLE = "TWINCAR_ENGINE"
+FORKED = "A forked process cannot use the {} of its parent"
+ADVICE = "start processes with the method spawn, or load the model in each of them."
 
 
 def choose(
@@ -60,7 +64,8 @@ def choose(
         raise EngineError(f"OpenVINO runs only on the CPU, not on {device.type}: choose device cpu or leave it unset.")
     if name != "torch" and device.type == "cpu":
         try:
-            return BatchingEngine(openvino_engine.load(backbone.to(device), size, precision, ranges))
+            load = partial(openvino_engine.load, backbone.to(device), size, precision, ranges)
+            return BatchingEngine(load(), partial(_reload, load))
         except ImportError as error:
             if name:
                 raise EngineError("The engine openvino is not installed: pip install openvino.") from error
@@ -71,7 +76,19 @@ def choose(
     precision = precision or ("f32" if device.type == "cpu" else "f16")
     if precision not in PRECISIONS:
         raise EngineError(f"The torch engine has no precision {precision!r}: choose from {', '.join(PRECISIONS)}.")
-    return BatchingEngine(TorchEngine(backbone, device, precision))
+    return BatchingEngine(TorchEngine(backbone, device, precision), None if device.type == "cpu" else _refuse)
+
+
+def _reload(load: Callable[..., Engine]) -> Engine:
+    """Load an OpenVINO engine in a forked process."""
+    try:
+        return load(threads=1)
+    except Exception as error:  # such as weights that `release_weights` freed
+        raise EngineError(f"{FORKED.format('engine')} ({error}): {ADVICE}") from error
+
+
+def _refuse() -> Engine:
+    raise EngineError(f"{FORKED.format('GPU')}: {ADVICE}")
 
 
 def best_device() -> str:

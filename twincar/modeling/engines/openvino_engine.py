@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from twincar import __version__
 from twincar.files import atomic_write, locked
 from twincar.modeling.engines.backbone import Backbone, BackboneOutput
-from twincar.modeling.engines.base import EngineError
+from twincar.modeling.engines.base import EngineError, never_release
 from twincar.modeling.engines.int8 import Ranges, quantize_graph
 
 if TYPE_CHECKING:
@@ -58,7 +58,9 @@ class OpenVINOEngine:
         return BackboneOutput(*map(torch.from_numpy, outputs))
 
 
-def load(backbone: Backbone, size: int, precision: str = "", ranges: Ranges | None = None) -> OpenVINOEngine:
+def load(
+    backbone: Backbone, size: int, precision: str = "", ranges: Ranges | None = None, threads: int = 0
+) -> OpenVINOEngine:
     """Load a compiled backbone from the cache, or compile, check and cache it. Several processes compile it once.
 
     Args:
@@ -66,6 +68,8 @@ def load(backbone: Backbone, size: int, precision: str = "", ranges: Ranges | No
         size: Side of its pictures in pixels.
         precision: "f32", "bf16", "int8", or "" for the fastest.
         ranges: Activation ranges of the network's convolutions, see `int8.py`; required for "int8".
+        threads: Number of threads; 0 for the number of cores. A forked process must use 1: its copy of OpenVINO's pool
+            has no threads.
 
     Raises:
         EngineError: The precision is unknown, or the output differs from torch's.
@@ -82,13 +86,12 @@ def load(backbone: Backbone, size: int, precision: str = "", ranges: Ranges | No
             stack.enter_context(locked(file.with_suffix(".lock")))
         except OSError as error:  # without a cache every start compiles the network
             logging.getLogger(__name__).warning("Compiled networks cannot be cached in %s: %s", file.parent, error)
-        if (found := _read_cache(file, core)) is None:
-            found = _compile(backbone, size, precision, ranges, core)
+        if (found := _read_cache(file, core, threads)) is None:
+            found = _compile(backbone, size, precision, ranges, core, threads)
             _write_cache(file, *found)
     return OpenVINOEngine(*found)
 
 
-@cache
 def shared_core() -> "openvino.Core":
     """The one OpenVINO Core of this process, which is never released.
 
@@ -98,9 +101,16 @@ def shared_core() -> "openvino.Core":
     Raises:
         ImportError: OpenVINO is not installed.
     """
+    return _core_of(os.getpid())
+
+
+@cache
+def _core_of(process: int) -> "openvino.Core":
     import openvino
 
-    return openvino.Core()
+    core = openvino.Core()
+    never_release(core)
+    return core
 
 
 def _cache() -> Path:
@@ -127,7 +137,7 @@ def _hash(backbone: Backbone, size: int) -> str:
     return found.hexdigest()
 
 
-def _read_cache(file: Path, core: "openvino.Core") -> tuple["openvino.CompiledModel", str] | None:
+def _read_cache(file: Path, core: "openvino.Core", threads: int) -> tuple["openvino.CompiledModel", str] | None:
     """(compiled network, precision) of a file of `_write_cache`; None if it is missing or damaged."""
     try:
         content = file.read_bytes()
@@ -136,7 +146,7 @@ def _read_cache(file: Path, core: "openvino.Core") -> tuple["openvino.CompiledMo
         if hashlib.sha256(blob).hexdigest() != about["sha256"]:
             return None
         file.touch()
-        return core.import_model(blob, "CPU", _options(about["precision"])), about["precision"]
+        return core.import_model(blob, "CPU", _options(about["precision"], threads)), about["precision"]
     except (OSError, ValueError, KeyError, TypeError, RuntimeError):
         return None
 
@@ -154,13 +164,14 @@ def _write_cache(file: Path, compiled: "openvino.CompiledModel", precision: str)
         pass  # `load` warned about it, or the disk is full: the next start compiles it again
 
 
-def _options(precision: str) -> dict:
+def _options(precision: str, threads: int) -> dict:
     rest = "f32" if precision == "int8" else precision  # between int8 layers bfloat16 is slower, and no more exact
-    return {"INFERENCE_PRECISION_HINT": rest, "PERFORMANCE_HINT": "LATENCY"}
+    options = {"INFERENCE_PRECISION_HINT": rest, "PERFORMANCE_HINT": "LATENCY"}
+    return options | ({"INFERENCE_NUM_THREADS": threads} if threads else {})
 
 
 def _compile(
-    backbone: Backbone, size: int, precision: str, ranges: Ranges | None, core: "openvino.Core"
+    backbone: Backbone, size: int, precision: str, ranges: Ranges | None, core: "openvino.Core", threads: int
 ) -> tuple["openvino.CompiledModel", str]:
     """(compiled network, precision): the requested precision, else the one that is clearly faster on this processor."""
     capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
@@ -173,7 +184,7 @@ def _compile(
         try:
             if name == "int8" and ranges:  # the last precision, since this changes the graph
                 quantize_graph(graph, ranges)
-            compiled = core.compile_model(graph, "CPU", _options(name))
+            compiled = core.compile_model(graph, "CPU", _options(name, threads))
             deviation = _deviation(backbone, size, OpenVINOEngine(compiled, name))
             if deviation > TOLERANCE[name]:
                 raise EngineError(f"In {name}, OpenVINO's features or boxes differ from torch's by {deviation:.2g}.")

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -18,20 +19,26 @@ from twincar.features.photo import FULL_SIZE
 from twincar.modeling.detection.boxes import WHOLE, Box, Pixels, to_pixels
 from twincar.modeling.inference import describe, explain
 from twincar.modeling.inference.calibration import Calibration
-from twincar.modeling.inference.decision import Decision
+from twincar.modeling.inference.decision import Decision, Pass
 from twincar.modeling.networks.architectures import Network
 from twincar.modeling.open_set.open_set import OpenSet, Verdict
 
 
 class ModelContext(NamedTuple):
-    """The parts of a model that a Prediction uses after the network has run."""
+    """The parts of a model that a Prediction uses after the network has run. A pickle has no network."""
 
     class_names: tuple[str, ...]
-    network: Network
+    network: Network | None
     calibration: Calibration
     open_set: OpenSet | None
     name: str = "twincar"
     version: str | None = None
+
+    def __reduce__(self) -> tuple:
+        return ModelContext, (self.class_names, None, *self[2:])
+
+    def __deepcopy__(self, memo: dict) -> "ModelContext":
+        return self  # the model is shared, as it is between the answers of a Predictor
 
 
 @dataclass(frozen=True)
@@ -83,6 +90,31 @@ class Prediction:
         self.logits: np.ndarray = logits.numpy()
         self.probabilities: np.ndarray = context.calibration(logits[None]).softmax(1)[0].numpy()
         self._cams: dict[tuple[int, str], np.ndarray] = {}
+
+    def __getstate__(self) -> dict:
+        """The arrays, with the evidence for the top class, since other evidence needs the network."""
+        if self._context.network is not None:
+            self._cam(int(self._ranking[0]), explain.GRAD_CAM_PLUS_PLUS)
+        features, logits = (tensor.numpy(force=True) for tensor in (self.features, self._pass.logits))
+        return self.__dict__ | {"_pass": (features.copy(), logits.copy(), self._pass.part)}
+
+    def __setstate__(self, state: dict) -> None:
+        features, logits, part = state["_pass"]
+        self.__dict__ |= state | {"_pass": Pass(torch.from_numpy(features), torch.from_numpy(logits), part)}
+
+    @property
+    def _network(self) -> Network:
+        if (network := self._context.network) is None:
+            raise TwinCarError(
+                "This answer was pickled and has the evidence for its top class only: draw what else is needed before "
+                "that, or answer the photo again with a Predictor."
+            )
+        return network
+
+    def _cam(self, label: int, method: str) -> np.ndarray:
+        if (label, method) not in self._cams:
+            self._cams[label, method] = explain.METHODS[method].cam(self._network, self.features, label)
+        return self._cams[label, method]
 
     def __repr__(self) -> str:
         best = self.top(1)[0]
@@ -231,12 +263,11 @@ class Prediction:
 
         Raises:
             TwinCarError: The model does not have this class, there is no such method, or it needs a package that is not
-                installed.
+                installed; or this answer was pickled, and this is not the evidence for its top class.
         """
         label, method = self._label(class_name), explain.find_method(method)
-        if (label, method) not in self._cams:
-            self._cams[label, method] = explain.METHODS[method].cam(self._context.network, self.features, label)
-        return self._in_place(lambda size: explain.at_size(self._cams[label, method], size))
+        cam = self._cam(label, method)
+        return self._in_place(lambda size: explain.at_size(cam, size))
 
     def overlay(self, class_name: str | None = None, method: str = explain.GRAD_CAM_PLUS_PLUS) -> Image.Image:
         """The photo with the heatmap over it, at the photo's size. Arguments and errors as for `heatmap`."""
@@ -257,10 +288,10 @@ class Prediction:
         by the largest magnitude; see `explain.difference`.
 
         Raises:
-            TwinCarError: The model does not have one of the classes.
+            TwinCarError: The model does not have one of the classes, or this answer was pickled.
         """
         label, against = self._label(class_name), self._label(other)
-        signed = explain.difference(self._context.network, self.features, label, against)
+        signed = explain.difference(self._network, self.features, label, against)
         return self._in_place(lambda size: explain.at_size_signed(signed, size))
 
     def difference_overlay(self, class_name: str, other: str) -> Image.Image:

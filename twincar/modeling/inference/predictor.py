@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from functools import partial
+from functools import lru_cache, partial
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -37,7 +37,7 @@ from twincar.modeling.engines.backbone import Backbone, BackboneOutput
 from twincar.modeling.engines.base import MAX_BATCH
 from twincar.modeling.engines.choose import choose
 from twincar.modeling.hub import model_folder
-from twincar.modeling.hub.model_folder import model_version
+from twincar.modeling.hub.model_folder import ModelError, model_version
 from twincar.modeling.inference.calibration import Calibration
 from twincar.modeling.inference.decision import Judge, Pass, decide, decide_given
 from twincar.modeling.inference.new_classes import Examples, Framed, add_classes, read_examples
@@ -71,9 +71,22 @@ class Predictor:
         self, model: model_folder.CarModel, device: str | torch.device | None = None, engine: str | None = None
     ):
         self._use(model)
+        self._wanted = (device, engine)
         ranges = model.config.get("int8", {}).get("ranges")
         backbone = Backbone(self.network, self.mean, self.std, self.detector).eval()
         self.engine = choose(backbone, self.size, device, engine, ranges)
+
+    def __reduce__(self) -> tuple:
+        """Pickle as where the model came from, or, where it was not loaded or has been changed, as the model."""
+        source = self.model.source
+        if source and source.version == model_version(self.config):
+            return _again, (source.name, tuple(source.options.items()), source.version, *self._wanted)
+        return Predictor, (self.model, *self._wanted)
+
+    def __copy__(self) -> "Predictor":
+        same = object.__new__(Predictor)
+        same.__dict__.update(self.__dict__)
+        return same
 
     def _use(self, model: model_folder.CarModel) -> None:
         """Take everything but the engine from a model."""
@@ -295,6 +308,21 @@ class Predictor:
             output, _ = output.split([count, count])
             logits = (logits[:count] + logits[count:]) / 2
         return output, logits
+
+
+@lru_cache(maxsize=1)  # a pool of processes sends the same pickle with every task
+def _again(
+    name: str, options: tuple, version: str | None, device: str | torch.device | None, engine: str | None
+) -> Predictor:
+    """The Predictor of a pickle, see `model_folder.Source`.
+
+    Raises:
+        ModelError: The model is not there, or is another one now.
+    """
+    predictor = Predictor.from_pretrained(name, device=device, engine=engine, **dict(options))
+    if model_version(predictor.config) != version:
+        raise ModelError(f"The model {name} has changed since the Predictor was pickled: pickle it again.")
+    return predictor
 
 
 class _Decoded(NamedTuple):
