@@ -86,6 +86,7 @@ def fit_open_set(
                 table.add_row(row["score"], f"{row['auroc']:.4f}", f"{row['fpr95']:.1%}")
             out.print(table)
         echo(
-            f"Fitted with {figures['not_cars']} photos without cars, {figures['not_cars_accepted']:.1%} of which count as "
-            f"photos of a car; {figures['cars_rejected']:.1%} of the val pictures do not. The open-set data is in {model}."
+            f"Fitted with {figures['not_cars']} photos without cars: {figures['not_cars_accepted']:.1%} of them count "
+            f"as photos of a car, {figures['cars_rejected']:.1%} of the val pictures do not. "
+            f"The open-set data is in {model}."
         )

@@ -3,17 +3,20 @@
     twincar fit-open-set --model models/twincar --data data/ --not-cars photos/
 
 The network itself is not trained. Class means are computed from its features of the training pictures; the log-odds of
-"a car" are fitted on copy-paste scenes against photos without cars. The thresholds and the confusions come from the
-validation pictures, which nothing else is fitted on.
+"a car" are fitted on the same pictures against photos without cars and random parts of them, because `decision.decide`
+judges every box of the detector by a pass over this part of the photo. The threshold of "a known car" and the
+confusions come from the validation pictures, which nothing else is fitted on; that of "a car" from photos without cars
+that are left out of the fit in turn.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
-import cv2
 import numpy as np
 import pandas as pd
 import torch
+from PIL import Image
 from rich.progress import track
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -22,17 +25,21 @@ from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from twincar.features.backgrounds import load_backgrounds
+from twincar.features.copy_paste import ASPECT, ASPECT_SPREAD
 from twincar.features.photo import PhotoError
-from twincar.modeling.detection.boxes import area
+from twincar.features.transforms import squash
+from twincar.modeling.detection.boxes import Box, to_pixels, with_margin
 from twincar.modeling.evaluation.evaluate import load_crops
 from twincar.modeling.inference.prediction import Prediction
 from twincar.modeling.inference.predictor import Predictor
 from twincar.modeling.open_set import scores
 from twincar.modeling.open_set.open_set import OpenSet, Threshold, energy
-from twincar.modeling.publishing.scenes import make_scenes, read_pictures, train_and_val
+from twincar.modeling.publishing.scenes import train_and_val
 
 FALSE_ALARMS = 0.05  # fraction of known cars that each threshold may reject
-MIN_AREA = 0.15  # fraction of a scene that a car covers before the scene counts as a photo of a car
+ACCEPTED = 0.02  # fraction of photos without cars that may count as photos of a car, where FALSE_ALARMS allows it
+PARTS = 5  # random parts of each photo without cars
+MIN_PART, MAX_PART = 0.06, 0.8  # area of such a part, as a fraction of the photo
 FOLDS = 4
 
 
@@ -41,7 +48,6 @@ def fit_open_set(
     table: pd.DataFrame,
     not_cars: str | Path,
     *,
-    scenes: int = 2400,
     seed: int = 0,
     progress: bool = True,
 ) -> tuple[OpenSet, dict]:
@@ -51,14 +57,16 @@ def fit_open_set(
         predictor: A published model.
         table: A prepared table with train and val pictures of its classes.
         not_cars: A folder of photos without cars.
-        scenes: Number of training scenes.
         seed: Random seed.
         progress: Whether to show progress bars.
 
     Returns:
         The open-set data, and its scores: for `not_a_car` and `left_out_class` one row per OOD score of `scores.py`,
         the best first, with the AUROC and the false positive rate at 95 % true positives against the validation
-        pictures. Photos without cars are scored by 4-fold cross-validation.
+        pictures. The maxima of the features are scored as `decide` uses them: for each photo without cars the highest
+        score of the photo and of the boxes that the detector finds in it, by 4-fold cross-validation.
+        `cars_rejected` is the fraction of the validation pictures, `not_cars_accepted` that of those photos, which the
+        threshold of "a car" gets wrong.
 
     Raises:
         TwinCarError: There are too few photos without cars, or no train or val pictures.
@@ -67,35 +75,34 @@ def fit_open_set(
     labels = {name: label for label, name in enumerate(predictor.class_names)}
     train, val = train_and_val(table)
 
-    means = _class_means(predictor, train, labels, progress)
-    made = make_scenes(predictor, train, backgrounds, scenes, seed, progress)
-    large = np.array([area(tuple(box)) for box in made.boxes]) > MIN_AREA
-    peaks, chosen = made.features.float().amax((2, 3)).numpy()[large], made.backgrounds[large]
-    squashed = [cv2.resize(photo, (predictor.size,) * 2, interpolation=cv2.INTER_AREA) for photo in backgrounds]
-    empty, empty_logits = read_pictures(predictor, squashed)
-    empty_peaks = empty.float().amax((2, 3)).numpy()
-    weight, bias = _fit_car_score(peaks, empty_peaks)
+    means, peaks = _training(predictor, train, labels, progress)
+    empty, logits, pooled = _read_empty(predictor, backgrounds, seed, progress)
+    weight, bias = _fit_car_score(peaks, empty.peaks[empty.fitted])
 
     val_peaks, val_pooled, val_logits, val_labels = _validation(predictor, val, labels, progress)
     temperature = predictor.calibration.temperature
+    photo_scores, val_scores = _cross_validated(peaks, empty, val_peaks)
+    is_car = min(np.quantile(photo_scores, 1 - ACCEPTED), np.quantile(val_scores, FALSE_ALARMS))
+    is_known = energy(val_logits, temperature).numpy()
     open_set = OpenSet(
         torch.from_numpy(weight),
         bias,
         means,
         multiclass_confusion_matrix(val_logits, val_labels, len(labels)),
-        _threshold(val_peaks @ weight + bias),
-        _threshold(energy(val_logits, temperature).numpy()),
+        _threshold(float(is_car), val_peaks @ weight + bias),
+        _threshold(float(np.quantile(is_known, FALSE_ALARMS)), is_known),
     )
-    rows = [{"score": "maxima of the features", **_cross_validated(peaks, chosen, empty_peaks, val_peaks)}]
-    sides = ((val_logits / temperature, val_pooled), (empty_logits / temperature, empty.float().mean((2, 3))))
+    rows = [{"score": "maxima of the features", **scores.separation(val_scores, photo_scores)}]
+    sides = ((val_logits / temperature, val_pooled), (logits / temperature, pooled))
     for name, score in scores.SCORES.items():
         cars, others = (score(logits, pooled, means).numpy() for logits, pooled in sides)
         rows.append({"score": name, **scores.separation(cars, others)})
     return open_set, {
         "not_cars": len(backgrounds),
-        "scenes": scenes,
         "val_pictures": len(val_labels),
         "false_alarms": FALSE_ALARMS,
+        "cars_rejected": open_set.is_car.false_alarms,
+        "not_cars_accepted": round(float((photo_scores >= open_set.is_car.value).mean()), 4),
         "not_a_car": sorted(rows, key=lambda row: -row["auroc"]),
         "left_out_class": scores.left_out_classes(val_logits / temperature, val_pooled, means, val_labels),
     }
@@ -111,12 +118,63 @@ def _answers(
             yield labels[name], answer
 
 
-def _class_means(predictor: Predictor, rows: pd.DataFrame, labels: dict, progress: bool) -> Tensor:
-    total, count = torch.zeros(len(labels), predictor.network.width), torch.zeros(len(labels))
+def _training(predictor: Predictor, rows: pd.DataFrame, labels: dict, progress: bool) -> tuple[Tensor, np.ndarray]:
+    """Return the (K, C) mean features of the classes, and (N, C) maxima of the features of the rows' pictures."""
+    total, count, peaks = torch.zeros(len(labels), predictor.network.width), torch.zeros(len(labels)), []
     for label, answer in _answers(predictor, rows, labels, "Reading training pictures", progress):
-        total[label] += answer.features.float().mean((1, 2)).cpu()
+        features = answer.features.float().cpu()
+        total[label] += features.mean((1, 2))
         count[label] += 1
-    return total / count.clamp(min=1)[:, None]
+        peaks.append(features.amax((1, 2)))
+    return total / count.clamp(min=1)[:, None], torch.stack(peaks).numpy()
+
+
+class _Empty(NamedTuple):
+    """Parts of photos without cars.
+
+    Attributes:
+        peaks: (N, C) maxima of the features.
+        photo: (N,) index of the photo.
+        fitted: (N,) whether the part is for fitting: the whole photo, and random parts.
+        judged: (N,) whether a Predictor judges the part: the whole photo, and the boxes of the detector.
+    """
+
+    peaks: np.ndarray
+    photo: np.ndarray
+    fitted: np.ndarray
+    judged: np.ndarray
+
+
+def _read_empty(
+    predictor: Predictor, backgrounds: list[np.ndarray], seed: int, progress: bool
+) -> tuple[_Empty, Tensor, Tensor]:
+    """Read photos without cars; also returns the (P, K) logits and (P, C) mean features of the whole photos."""
+    rng = np.random.default_rng(seed)
+    rows, peaks, logits, pooled = [], [], [], []
+    for place, background in enumerate(track(backgrounds, "Reading photos without cars", disable=not progress)):
+        photo = Image.fromarray(background)
+        output, whole_logits = predictor.run([squash(photo, predictor.size)])
+        boxes = [with_margin(box) for box in predictor.detect(output)[0]]
+        parts = [_random_part(photo.size, rng) for _ in range(PARTS)]
+        again, _ = predictor.run(
+            [squash(photo.crop(to_pixels(part, photo.size)), predictor.size) for part in boxes + parts]
+        )
+        features = torch.cat([output.features, again.features]).float().cpu()
+        peaks.append(features.amax((2, 3)))
+        rows += [(place, True, True), *[(place, False, True)] * len(boxes), *[(place, True, False)] * PARTS]
+        logits.append(whole_logits.cpu())
+        pooled.append(features[:1].mean((2, 3)))
+    photos, fitted, judged = (np.array(column) for column in zip(*rows, strict=True))
+    return _Empty(torch.cat(peaks).numpy(), photos, fitted, judged), torch.cat(logits), torch.cat(pooled)
+
+
+def _random_part(size: tuple[int, int], rng: np.random.Generator) -> Box:
+    """A part of a photo of this size, with the proportions of a car's box."""
+    aspect = ASPECT * np.exp(rng.normal(0, ASPECT_SPREAD)) * size[1] / size[0]
+    height = min(np.sqrt(rng.uniform(MIN_PART, MAX_PART) / aspect), 1)
+    width = min(height * aspect, 1)
+    x, y = rng.uniform(0, 1 - width), rng.uniform(0, 1 - height)
+    return float(x), float(y), float(x + width), float(y + height)
 
 
 def _validation(
@@ -136,8 +194,7 @@ def _validation(
 def _fit_car_score(cars: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, float]:
     """Fit the (C,) weights and the bias of the log-odds of "a car" on (N, C) feature maxima of both kinds of pictures.
 
-    This is a logistic regression with balanced class weights. It uses maxima instead of means, because a small car
-    hardly changes the mean over a large photo.
+    This is a logistic regression with balanced class weights.
     """
     x, y = np.concatenate([cars, others]), np.repeat([1, 0], [len(cars), len(others)])
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, class_weight="balanced", max_iter=500)).fit(x, y)
@@ -146,19 +203,21 @@ def _fit_car_score(cars: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, fl
     return weight, float(line.intercept_[0] - scaler.mean_ @ weight)
 
 
-def _cross_validated(cars: np.ndarray, chosen: np.ndarray, others: np.ndarray, val: np.ndarray) -> dict[str, float]:
-    """Evaluate "a car" on validation pictures and photos without cars, by cross-validation over these photos.
+def _cross_validated(cars: np.ndarray, empty: _Empty, val: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Score photos without cars and validation pictures with weights that were fitted without these photos.
 
-    Each photo without cars is scored by a model that was fitted without it and without the scenes made from it.
+    Returns:
+        For each photo the highest score of the parts that a Predictor judges, and the mean score of each picture.
     """
-    other_scores, val_scores = np.zeros(len(others)), np.zeros(len(val))
-    fold = np.arange(len(others)) % FOLDS
+    photo_scores, val_scores = np.full(empty.photo.max() + 1, -np.inf), np.zeros(len(val))
     for k in range(FOLDS):
-        weight, bias = _fit_car_score(cars[fold[chosen] != k], others[fold != k])
-        other_scores[fold == k] = others[fold == k] @ weight + bias
+        out = empty.photo % FOLDS == k
+        weight, bias = _fit_car_score(cars, empty.peaks[empty.fitted & ~out])
+        judged = out & empty.judged
+        np.maximum.at(photo_scores, empty.photo[judged], empty.peaks[judged] @ weight + bias)
         val_scores += (val @ weight + bias) / FOLDS
-    return scores.separation(val_scores, other_scores)
+    return photo_scores, val_scores
 
 
-def _threshold(values: np.ndarray) -> Threshold:
-    return Threshold(round(float(np.quantile(values, FALSE_ALARMS)), 4), FALSE_ALARMS)
+def _threshold(value: float, val: np.ndarray) -> Threshold:
+    return Threshold(round(value, 4), round(float((val < value).mean()), 4))
