@@ -29,7 +29,16 @@ from twincar.modeling.training import recipes
 LONG = ("README.md", "adding-a-recipe.md", "calling.md", "your-own-cars.md")  # pages that train, export or serve
 PAGES = [*sorted(CHECKOUT.glob("*.md")), *sorted((CHECKOUT / "docs").glob("*.md"))]
 # Tested elsewhere: the page, cropping (which needs boxes), Ray, 8 bits, fitting the detector and open-set data.
-NOT_RUN = ("pip install", "make ", "TWINCAR_", "twincar crop", "twincar predict s3", "twincar quantize", "twincar fit-")
+NOT_RUN = (
+    "pip install",
+    "make ",
+    "TWINCAR_",
+    "twincar crop",
+    "twincar predict s3",
+    "twincar quantize",
+    "twincar fit-detector",
+    "twincar fit-open-set",
+)
 INSTEAD = (
     ("SOURCE", "photos"),
     ("user/repo", "someone/cars"),
@@ -43,7 +52,11 @@ MADE = {  # files that the commands of a page write
     "speed.md": ("answers.csv",),
     "README.md": ("why.png", "predictions.csv", "runs/flagship/model/README.md", "models/copy/config.json", "car.onnx"),
     "calling.md": ("car.onnx",),
-    "your-own-cars.md": ("data/cars.csv", "runs/mine/model/model.safetensors"),
+    "your-own-cars.md": (
+        "data/cars.csv",
+        "runs/mine/model/model.safetensors",
+        "models/mine/class_statistics.safetensors",
+    ),
     "adding-a-recipe.md": ("runs/gentle/recipe.json", "runs/gentle/model/model.safetensors"),
 }
 
@@ -68,6 +81,9 @@ def here(tmp_path, tiny_model, car_photo, hub, monkeypatch) -> Path:
         (folder / "photos" / name).mkdir(parents=True)
         for seed in range(10):
             draw_car(label, seed).save(folder / "photos" / name / f"{seed}.jpg")
+    (folder / "new" / "Tesla Model 3 Sedan 2021").mkdir(parents=True)
+    for seed in range(3):
+        draw_car(3, seed).save(folder / "new" / "Tesla Model 3 Sedan 2021" / f"{seed}.jpg")
     (folder / "labels.csv").write_text("file,class_name\n1.jpg,BMW M3 Coupe 2012\n")
     monkeypatch.chdir(folder)
     monkeypatch.setenv("HF_TOKEN", TOKEN)

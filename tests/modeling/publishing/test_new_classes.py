@@ -181,9 +181,10 @@ def test_the_head_is_that_of_linear_discriminant_analysis():
     assert same.mean() > 0.97
 
 
-@given(st.integers(2, 8), st.integers(2, 20), st.integers(0, 1000), st.integers(1, 4))
-def test_added_classes_change_no_other_logit_and_survive_the_file(tmp_path_factory, classes, size, seed, added):
+@given(st.integers(2, 8), st.integers(2, 20), st.integers(0, 1000), st.integers(1, 4), st.sampled_from([1, 1e-4, 1e6]))
+def test_added_classes_change_no_other_logit_and_survive_the_file(tmp_path_factory, classes, size, seed, added, unit):
     x, y, _ = gaussians(classes, size, photos=5, seed=seed)
+    x *= unit
     statistics = ClassStatistics.fit(x, y, classes)
     weight, bias = statistics.head()
     assert weight.isfinite().all() and bias.isfinite().all()

@@ -144,17 +144,16 @@ class ClassStatistics:
 
     def save(self, folder: str | Path) -> Path:
         """Write `class_statistics.safetensors` into a model folder, in half precision, and return its path."""
-        # A power of two, so that what was loaded is saved without further rounding.
-        unit = 2.0 ** round(math.log2(float(self.covariance.diagonal().mean().clamp(min=1e-12))))
+        unit, mean_unit = _power_of_two(self.covariance.diagonal().mean()), _power_of_two(self.means.abs().amax())
         rows, columns = torch.triu_indices(*self.covariance.shape)
         tensors = {
-            "means": self.means.half(),
+            "means": (self.means / mean_unit).half(),
             "counts": self.counts.to(torch.int32),
             "trained": self.trained.to(torch.uint8),
-            "center": self.center.half(),
+            "center": (self.center / mean_unit).half(),
             "covariance": (self.covariance / unit)[rows, columns].half(),  # symmetric: one triangle
         }
-        facts = {"shrinkage": self.shrinkage, "scale": self.scale, "covariance_unit": unit}
+        facts = {"shrinkage": self.shrinkage, "scale": self.scale, "covariance_unit": unit, "mean_unit": mean_unit}
         return save_tensors(tensors, Path(folder) / FILE, {key: json.dumps(value) for key, value in facts.items()})
 
     @classmethod
@@ -173,11 +172,11 @@ class ClassStatistics:
             covariance = torch.zeros(size, size)
             covariance[rows, columns] = tensors["covariance"].float() * facts["covariance_unit"]
             return cls(
-                tensors["means"].float(),
+                tensors["means"].float() * facts["mean_unit"],
                 tensors["counts"].long(),
                 tensors["trained"].bool(),
                 covariance + covariance.triu(1).T,
-                tensors["center"].float(),
+                tensors["center"].float() * facts["mean_unit"],
                 float(facts["shrinkage"]),
                 float(facts["scale"]),
             )
@@ -186,3 +185,8 @@ class ClassStatistics:
                 f"{path} cannot be read: run `twincar fit-head` again, or delete the file and the entry "
                 f"`class_statistics` of config.json to use the model as it is ({error})."
             ) from error
+
+
+def _power_of_two(value: Tensor) -> float:
+    """The nearest power of two: values divided by it fit half precision, and a second rounding changes nothing."""
+    return 2.0 ** round(math.log2(float(value.clamp(min=1e-12))))
