@@ -13,7 +13,9 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 
 from tests.conftest import draw_car
+from tests.helpers.fake_predictor import fake_predictor
 from tests.helpers.visit import visiting
+from twincar.ui.many import _same_car, _shown_rows
 
 ROWS = "#table tbody tr"
 FAILED = "This file is not a picture that can be read: send a JPEG, PNG or WebP photo."
@@ -212,6 +214,24 @@ def test_a_phone_shows_the_table_without_scrolling_sideways(page, photos):
     # Both at the same time: the page may be scrolling to the detail.
     tops = "ids => ids.map(id => document.getElementById(id).getBoundingClientRect().top)"
     assert (above := page.evaluate(tops, ["many", "detail"])) == sorted(above)
+
+
+def test_a_photo_has_a_row_per_car():
+    small, large = (0.0, 0.1, 0.25, 0.4), (0.4, 0.4, 1.0, 1.0)
+    photo = draw_car(1, size=(640, 480))
+    predictor = fake_predictor(small, large)
+    answer = predictor(photo)
+    rows = _shown_rows("street.jpg", 7, answer)
+    assert [(row["file"], row["photo"], row["car"], row["cars"]) for row in rows] == [
+        ("street.jpg", 7, 1, 2),
+        ("street.jpg", 7, 2, 2),
+    ]
+    assert [row["class_name"] for row in rows] == [car.top(1)[0].class_name for car in answer.cars]
+    assert rows[0]["thumbnail"] != rows[1]["thumbnail"]
+    again = predictor(photo.resize((1280, 960)))
+    assert [_same_car(again, row["bounds"]) for row in rows] == again.cars
+    (empty,) = _shown_rows("sky.jpg", 0, fake_predictor(is_car=1e9)(photo))
+    assert (empty["cars"], empty["state"], empty["class_name"], empty["label"]) == (0, "no_car", None, "No car")
 
 
 def test_the_api_answers_files_and_zips(site, photos, trip, truth):

@@ -149,7 +149,7 @@ const update = () => {
   picture.style.setProperty("--ratio", value.ratio);
   below.querySelector("p").textContent = value.text;
   const several = value.cars.length > 1;
-  buttons.find((button) => button.dataset.mode === "found").textContent = several ? "Found cars" : "Found car";
+  buttons.find((button) => button.dataset.mode === "found").textContent = several ? "Found cars" : value.cars.length ? "Found car" : "Find the car";
   if (value.turn === null) addCars(value.cars);
   [box, mode, selected] = [value.box, value.mode, value.car];
   draw();

@@ -14,8 +14,8 @@ const drawn = (row, place) => {
   tr.dataset.place = place;
   const picture = make("td", "", "picture");
   if (row.thumbnail) picture.append(Object.assign(new Image(), { src: row.thumbnail, alt: "" }));
-  const place_ = row.cars > 1 ? `, car ${row.car} of ${row.cars}` : "";
-  const short = row.file.split("/").pop() + place_, file = make("td", short, "file");
+  const short = row.file.split("/").pop(), which = row.cars > 1 ? `car ${row.car} of ${row.cars}` : "", file = make("td", short, "file");
+  if (which) file.append(make("span", which));
   file.title = row.file;
   tr.append(picture, file);
   if (row.error) {
@@ -29,7 +29,7 @@ const drawn = (row, place) => {
   tr.classList.add(row.state);
   const name = make("td", "", "name"), closest = ["unsure", "unknown_car"].includes(row.state);
   if (closest) name.append(make("span", "Closest match: ", "closest"));
-  name.append(Object.assign(make("button", closest ? row.class_name : row.label), { type: "button" }), make("small", `${row.short} · ${short}`));
+  name.append(Object.assign(make("button", closest ? row.class_name : row.label), { type: "button" }), make("small", [row.short, short, which].filter(Boolean).join(" · ")));
   const sure = make("td", "", "sure"), bar = make("i", "");
   if (row.probability !== null) {
     bar.style.setProperty("--fraction", row.probability);
