@@ -54,7 +54,9 @@ def low_resolution(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def jpeg(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """JPEG compression with quality 5 to 60."""
     _, code = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(5, 61))])
-    return cv2.imdecode(code, cv2.IMREAD_COLOR)
+    decoded = cv2.imdecode(code, cv2.IMREAD_COLOR)
+    assert decoded is not None  # it was encoded just before
+    return decoded
 
 
 def darkness(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -91,8 +91,10 @@ def describe(answer: "Prediction", where: str = "this photo") -> Description:
     if best.probability >= LIKELY:
         sure = how_sure(best.probability)
         first = f"{best.class_name}, {sure.lower()} ({percent(best.probability)})."
-        names, more = (best.class_name, best.class_name), {"sure": sure, "probability": best.probability}
-        return Description("car", *names, first, *_next(answer, best), **more)
+        return Description(
+            "car", best.class_name, best.class_name, first, *_next(answer, best),
+            sure=sure, probability=best.probability,
+        )  # fmt: skip
     for state, name, probability in _groups(answer, best):
         if probability >= LIKELY_GROUP:
             lead = f"{article(name).capitalize()} {name}"
@@ -105,8 +107,10 @@ def describe(answer: "Prediction", where: str = "this photo") -> Description:
                 state, lead, name, first, *_also(answer.top(2)[1]), likely=likely, sure=sure, probability=probability
             )
     first = f"Not sure: the closest match is the {best.class_name} ({percent(best.probability)})."
-    names, more = (best.class_name, "Not sure"), {"sure": how_sure(0), "probability": best.probability}
-    return Description("unsure", *names, first, *_body_or_next(answer, best), **more)
+    return Description(
+        "unsure", best.class_name, "Not sure", first, *_body_or_next(answer, best),
+        sure=how_sure(0), probability=best.probability,
+    )  # fmt: skip
 
 
 def as_dict(answer: "Prediction", k: int = 5) -> dict[str, Any]:

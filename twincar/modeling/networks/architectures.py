@@ -174,7 +174,7 @@ class CarResNet(Network, ResNet):
         x = images
         for name in ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3"):
             x = self.get_submodule(name)(x)
-        return x, self.layer4(x)
+        return x, self.get_submodule("layer4")(x)
 
     def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
         """(N, C, h, w) features -> (N, num_classes) logits, or (N, C) means of the features."""
