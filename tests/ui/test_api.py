@@ -1,4 +1,4 @@
-"""The REST API: through the page's own server, and in this process with a predictor that can be held up."""
+"""The REST API: through the page's own server, and in this process."""
 
 import asyncio
 import base64
@@ -15,7 +15,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from tests.conftest import draw_car
+from tests.helpers import hostile_files
 from tests.helpers.fake_predictor import fake_predictor
+from twincar import Predictor
 from twincar.batch.archive import PHOTO_BYTES
 from twincar.config import CHECKOUT
 from twincar.modeling.inference.describe import STATES, as_dict
@@ -44,13 +46,13 @@ VAST = encoded("BMP")[:18] + (2**15).to_bytes(4, "little") * 2 + encoded("BMP")[
 def ask(predictor, *requests: dict, places: int = 64) -> list[httpx.Response]:
     """Send all requests at once."""
 
-    async def together():
+    async def send():
         transport = httpx.ASGITransport(api.build(predictor, places), raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url=URL, timeout=60) as client:
             return await asyncio.gather(*(client.request(**({"method": "POST"} | each)) for each in requests))
 
     with ThreadPoolExecutor(1) as thread:  # the browser of the tests above occupies the event loop of this one
-        return thread.submit(asyncio.run, together()).result()
+        return thread.submit(asyncio.run, send()).result()
 
 
 def form(**files) -> dict:
@@ -166,6 +168,15 @@ def test_an_error_is_a_status_and_a_sentence(predictor, request_, status, words)
     assert words in answer.json()["error"] and re.fullmatch(r"[A-Z][^\n]*\.", answer.json()["error"])
 
 
+@pytest.mark.slow
+def test_hostile_files_sent_all_at_once_are_answered_or_refused_as_expected(tiny_model):
+    cases = hostile_files.cases()
+    answers = ask(Predictor.from_pretrained(tiny_model), *(form(photo=case.content) for case in cases), places=1000)
+    for case, answer in zip(cases, answers, strict=True):
+        assert answer.status_code in (200, 413, 415, 422), (case.id, answer.text)
+        assert hostile_files.as_expected(case, None if answer.is_success else answer.json()["error"]), case.id
+
+
 def test_a_failure_of_the_server_is_a_sentence_too():
     def fails(*_, **__):
         raise ZeroDivisionError("secret")
@@ -220,8 +231,6 @@ def strictly(schema: dict) -> dict:
     ids=["two cars", "unknown", "no car", "no open-set data"],
 )
 def test_answers_follow_the_schema_in_the_documentation(tiny_model, boxes, thresholds):
-    from twincar import Predictor
-
     schema = json.loads((CHECKOUT / "docs" / "answer.schema.json").read_text(encoding="utf-8"))
     assert schema == api_schema.schema(), "python -m twincar.ui.api_schema > docs/answer.schema.json"
     assert set(schema["$defs"]["Car"]["properties"]["state"]["enum"]) == set(STATES)
