@@ -56,6 +56,7 @@ def predictor() -> Predictor:
     made.__class__, made.class_names = Scripted, tuple(BMW)
     made._context = made._context._replace(class_names=tuple(BMW))
     made.open_set.confusion[0, 3] = 2
+    made.open_set.class_means[3] = made.open_set.class_means[0]  # similar in any case
     return made
 
 
