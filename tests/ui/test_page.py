@@ -371,7 +371,7 @@ def test_without_a_model_the_app_says_how_to_get_one(tmp_path, monkeypatch, caps
     monkeypatch.setattr(app.load, "__defaults__", (tmp_path / "models" / "twincar",))
     with pytest.raises(SystemExit) as stopped:
         app.main()
-    assert "has no config.json" in stopped.value.code and "TWINCAR_MODEL=user/repo" in stopped.value.code
+    assert "is empty" in stopped.value.code and "TWINCAR_MODEL=user/repo" in stopped.value.code
     assert "\n" not in stopped.value.code  # sys.exit with a sentence prints it and ends with code 1
 
 
