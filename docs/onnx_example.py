@@ -5,7 +5,10 @@ python docs/onnx_example.py car.onnx photo.jpg
 """
 
 import json
+import os
 import sys
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before onnxruntime is imported, which sends usage statistics
 
 import numpy as np
 import onnxruntime
