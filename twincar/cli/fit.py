@@ -41,7 +41,7 @@ def fit_detector(
     not_cars: NotCars,
     model: Published = PUBLISHED,
     data: Data = Path("data"),
-    scenes: Scenes = 2400,
+    scenes: Scenes = 3200,
 ) -> None:
     """Fit the detector, which finds the cars in a photo. Predictions for cropped pictures do not change."""
     from twincar.data.table import load_table

@@ -82,6 +82,8 @@ def paste_scene(
     """
     brightness = np.mean([car.picture.mean() for car in cars]) if cars else None
     scene = _random_background(background, size, brightness, rng)
+    if cars and rng.random() < 0.5:
+        scene = _with_colors(scene, cars[0], rng.uniform(0.5, 1))
     places = _place(cars, rng)
     for car, box in places:
         picture, alpha = _warp(_mirrored(car) if rng.random() < 0.5 else car, box, size, *_random_fade(rng))
@@ -164,7 +166,8 @@ def _visible(box: np.ndarray, nearer: list[np.ndarray]) -> tuple[np.ndarray, flo
         free &= ~(((y > other[1]) & (y < other[3]))[:, None] & ((x > other[0]) & (x < other[2])))
     if not free.any():
         return np.zeros(4), 0.0
-    for axis, points, hit in ((0, x, free.any(0)), (1, y, free.any(1))):
+    for axis, points in ((0, x), (1, y)):
+        hit = np.asarray(free.any(axis))
         if not hit[0]:
             seen[axis] = points[hit.argmax()]
         if not hit[-1]:
@@ -179,7 +182,7 @@ def _mirrored(car: Car) -> Car:
 
 def _random_fade(rng: np.random.Generator) -> tuple[float, float]:
     """Where a car's context fades out, in multiples of its width: from the box outwards; and the blur beyond it."""
-    return (float(rng.uniform(0.3, 1.0)), 0.0) if rng.random() < 0.5 else (float(rng.uniform(1, 8)), 1.0)
+    return (float(rng.uniform(0.05, 1.0)), 0.0) if rng.random() < 0.5 else (float(rng.uniform(1, 8)), 1.0)
 
 
 def _random_box(car: Car, rng: np.random.Generator) -> np.ndarray:
@@ -249,3 +252,20 @@ def _random_background(
     if brightness is None:
         return ground
     return (ground * np.sqrt(brightness / max(float(ground.mean()), 1.0))).clip(0, 255)
+
+
+def _with_colors(ground: np.ndarray, car: Car, strength: float) -> np.ndarray:
+    """The background in the colors that surround a car: those above it at the top, those below it at the bottom.
+
+    Each channel gets their mean and standard deviation (Reinhard et al., "Color Transfer between Images", 2001, here in
+    RGB), so that the pasted picture stands out less.
+    """
+    height = len(car.picture)
+    above = car.picture[: max(round(car.inset[1] * height), 2)]
+    below = car.picture[-max(round(car.inset[3] * height), 2) :]
+    down = np.linspace(0, 1, len(ground), dtype=np.float32)[:, None, None]
+    mean, spread = (
+        (1 - down) * measure(above, (0, 1)) + down * measure(below, (0, 1)) for measure in (np.mean, np.std)
+    )
+    matched = (ground - ground.mean((0, 1))) / np.maximum(ground.std((0, 1)), 1) * spread + mean
+    return ((1 - strength) * ground + strength * matched).clip(0, 255).astype(np.float32)

@@ -11,7 +11,7 @@ from twincar.features.copy_paste import INSET, MIN_SIDE, Car, copy_paste, join, 
 from twincar.modeling.detection import detector
 from twincar.modeling.detection.boxes import iou, with_margin
 from twincar.modeling.detection.detector import Detection, Detector, OutdatedDetectorError, find_boxes
-from twincar.modeling.publishing.fit_detector import evaluate_detector
+from twincar.modeling.publishing.fit_detector import choose_threshold, evaluate_detector
 
 
 def test_overlap_and_margin_of_known_cases():
@@ -51,6 +51,7 @@ def test_a_copy_paste_scene_shows_the_car_in_its_box():
 @pytest.mark.parametrize("count", [0, 1, 2, 6])
 def test_a_scene_shows_every_car_in_its_box(count, monkeypatch):
     monkeypatch.setattr("twincar.features.copy_paste._random_fade", lambda rng: (1.0, 0.0))
+    monkeypatch.setattr("twincar.features.copy_paste._with_colors", lambda ground, car, strength: ground)
     rng, most = np.random.default_rng(0), 0
     for _ in range(20):
         picture, boxes = paste_scene([Car(RED, INSET * 2, 1.5)] * count, GREEN, 96, rng)
@@ -129,6 +130,12 @@ def test_evaluation_of_known_cases():
     assert evaluate_detector([[]], [np.zeros((0, 4))])["wrong"] == 0
 
 
+def test_the_threshold_separates_cars_from_wrong_boxes():
+    box = (0.1, 0.1, 0.5, 0.5)
+    found = [[Detection(box, 0.45), Detection((0.6, 0.6, 0.9, 0.9), 0.25)]] * 5 + [[Detection(box, 0.3)]]
+    assert 0.25 < choose_threshold(found, [np.array([box])] * 5 + [np.zeros((0, 4))]) <= 0.45
+
+
 # Training ------------------------------------------------------------------------------------------------------------
 
 
@@ -136,8 +143,8 @@ def test_evaluation_of_known_cases():
 def trained():
     """A detector on the simplest features, the picture itself: eight pixels a cell, and sixteen."""
     rng = np.random.default_rng(0)
-    pictures, truth = zip(*(_scene(rng) for _ in range(300)), strict=True)
-    return detector.fit(_levels(pictures), truth, epochs=20), rng
+    pictures, truth = zip(*(_scene(rng) for _ in range(200)), strict=True)
+    return detector.fit(_levels(pictures), truth, epochs=15), rng
 
 
 def _scene(rng, cars=None):

@@ -27,7 +27,7 @@ from twincar.modeling.networks.weights import save_tensors
 HIDDEN_CHANNELS = 64
 COMPONENTS = 256  # principal components of the features of a level that the detector is trained on
 GROUPS = 8  # of the group normalization
-DROPOUT = 0.1  # of whole channels of the features
+DROPOUT = 0.4  # of whole channels of the features
 PRIOR = 0.02  # initial score of every cell
 CENTRAL = 0.35  # sides of the part of a box whose cells are trained to find it, as a fraction of the box's
 BETA = 2  # exponent of the quality focal loss
@@ -95,14 +95,14 @@ class Detector(nn.Module):
 
     def logits(self, finer: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
         """The (N, h, w) logits of the scores, and the (N, 4, h, w) boxes."""
-        size = finer.shape[2:]
+        rows, columns = finer.shape[2:]
         coarser = self.coarser(self.dropout(features / self.scales[1]))
         x = self.finer(self.dropout(finer / self.scales[0]))
-        x = x + functional.interpolate(coarser, size, mode="bilinear", align_corners=True)
+        x = x + functional.interpolate(coarser, (rows, columns), mode="bilinear", align_corners=True)
         x = self.predict(self.layers(x))
         x1, y1, x2, y2 = x[:, 1:].sigmoid().unbind(1)  # distances, as fractions of the picture
-        column, row = _centers(*size, x.device)
-        return x[:, 0], torch.stack([column - x1, row - y1, column + x2, row + y2], 1)
+        x_center, y_center = _centers(rows, columns, x.device)
+        return x[:, 0], torch.stack([x_center - x1, y_center - y1, x_center + x2, y_center + y2], 1)
 
     def save(self, folder: str | Path) -> Path:
         """Write `detector.safetensors` into a model folder, in half precision, and return its path."""
@@ -143,7 +143,7 @@ def _centers(rows: int, columns: int, device: torch.device | None = None) -> tup
 def fit(
     levels: tuple[Tensor, Tensor],
     boxes: Sequence[np.ndarray],
-    epochs: int = 24,
+    epochs: int = 16,
     batch_size: int = 32,
     seed: int = 0,
     progress: bool = False,
@@ -163,18 +163,18 @@ def fit(
     """
     torch.manual_seed(seed)
     bases = [_principal_components(level) for level in levels]
-    levels = tuple(_project(level, basis) for level, basis in zip(levels, bases, strict=True))
-    detector = Detector(*(level.shape[1] for level in levels)).train()
-    detector.scales.copy_(torch.stack([level[:256].float().square().mean().sqrt() for level in levels]))
-    nn.init.constant_(detector.predict.bias, -1.0)
-    nn.init.constant_(detector.predict.bias[:1], float(np.log(PRIOR / (1 - PRIOR))))
-    truth = torch.stack([_targets(found, *levels[0].shape[2:]) for found in boxes])
-    optimizer = torch.optim.AdamW(detector.parameters(), weight_decay=0.05)
+    finer_level, level = (_project(each, basis) for each, basis in zip(levels, bases, strict=True))
+    detector = Detector(finer_level.shape[1], level.shape[1]).train()
+    detector.scales.copy_(torch.stack([each[:256].float().square().mean().sqrt() for each in (finer_level, level)]))
+    detector.predict.bias = nn.Parameter(torch.tensor([float(np.log(PRIOR / (1 - PRIOR))), *[-1.0] * 4]))
+    rows, columns = finer_level.shape[2:]
+    truth = torch.stack([_targets(found, rows, columns) for found in boxes])
+    optimizer = torch.optim.AdamW(detector.parameters(), weight_decay=0.1)
     steps = epochs * -(-len(truth) // batch_size)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, steps, pct_start=0.2)
     for _ in track(range(epochs), "Training the detector", disable=not progress):
         for batch in torch.randperm(len(truth)).split(batch_size):
-            finer, features, target = levels[0][batch].float(), levels[1][batch].float(), truth[batch]
+            finer, features, target = finer_level[batch].float(), level[batch].float(), truth[batch]
             if torch.rand(()) < 0.5:
                 finer, features, target = finer.flip(3), features.flip(3), _mirrored(target)
             loss = _loss(*detector.logits(finer, features), target)

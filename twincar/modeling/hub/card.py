@@ -31,9 +31,7 @@ BASE_MODELS = {
 }
 
 
-def model_card(
-    config: dict, repo: str = "user/repo", widget: list[dict] | None = None, timm: bool = False
-) -> str:
+def model_card(config: dict, repo: str = "user/repo", widget: list[dict] | None = None, timm: bool = False) -> str:
     """Generate a model card: Markdown with the Hub's metadata as front matter.
 
     Args:

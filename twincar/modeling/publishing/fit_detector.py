@@ -28,7 +28,8 @@ VAL_SCENES = 0.125  # validation scenes per training scene
 FOUND = 0.5  # IoU above which a car counts as found
 HELD_OUT = 4  # every fourth photo without cars is held out from the fit
 CORNER = 0.75  # sides of the four corners of a photo that are read beside the whole photo, as a fraction of its sides
-FALSE_ALARMS = 0.03  # fraction of the held-out pictures without cars in which the detector may find one
+THRESHOLDS = np.arange(0.1, 0.9, 0.02)  # of the score
+BETA = 2  # of the F-score that chooses one: `decide` rejects a wrong box later, but finds no missed car
 
 
 def fit_detector(
@@ -36,7 +37,7 @@ def fit_detector(
     table: pd.DataFrame,
     not_cars: str | Path,
     *,
-    scenes: int = 2400,
+    scenes: int = 3200,
     seed: int = 0,
     progress: bool = True,
 ) -> tuple[Detector, dict]:
@@ -65,21 +66,33 @@ def fit_detector(
     detector = detection.fit(read_levels(predictor, pictures, progress), boxes, seed=seed, progress=progress)
 
     empty = [squash(part, predictor.size) for photo in held_out for part in _parts(photo)]
-    scores = _detect(detector, read_levels(predictor, empty))[:, 0].flatten(1).amax(1)
-    detector.threshold.fill_(float(scores.quantile(1 - FALSE_ALARMS)))
     count = max(round(VAL_SCENES * scenes), 1)
-    pictures, boxes = zip(*make_car_scenes(val, held_out, predictor.size, count, seed + 1), strict=True)
-    cells = _detect(detector, read_levels(predictor, pictures))
-    found = [find_boxes(each.numpy(), float(detector.threshold)) for each in cells]
+    made = make_car_scenes(val, held_out, predictor.size, count, seed + 1)
+    cells = _detect(detector, read_levels(predictor, [*(picture for picture, _ in made), *empty], progress))
+    boxes = [*(truth for _, truth in made), *(np.zeros((0, 4)) for _ in empty)]
+    possible = [find_boxes(each.numpy(), float(THRESHOLDS[0])) for each in cells]
+    threshold = choose_threshold(possible, boxes)
+    detector.threshold.fill_(threshold)
+    found = _above(threshold, possible)
     return detector, {
         "not_cars": len(backgrounds),
         "held_out": len(held_out),
         "scenes": scenes,
         "val_scenes": count,
         **evaluate_detector(found, boxes),
-        "threshold": round(float(detector.threshold), 4),
-        "false_alarms": round(float((scores >= detector.threshold).float().mean()), 4),
+        "threshold": threshold,
+        "false_alarms": round(float(np.mean([bool(each) for each in found[count:]])), 4),
     }
+
+
+def choose_threshold(possible: Sequence[Sequence[Detection]], boxes: Sequence[np.ndarray]) -> float:
+    """The threshold of the highest F-score, of THRESHOLDS; arguments as of `evaluate_detector`."""
+    f_scores = []
+    for threshold in THRESHOLDS:
+        figures = evaluate_detector(_above(threshold, possible), boxes)
+        precision, recall = 1 - figures["wrong"], figures["found"]
+        f_scores.append((1 + BETA**2) * precision * recall / max(BETA**2 * precision + recall, 1e-12))
+    return round(float(THRESHOLDS[np.argmax(f_scores)]), 4)
 
 
 def evaluate_detector(found: Sequence[Sequence[Detection]], boxes: Sequence[np.ndarray]) -> dict[str, float]:
@@ -95,12 +108,15 @@ def evaluate_detector(found: Sequence[Sequence[Detection]], boxes: Sequence[np.n
     ]
     best = np.concatenate([table.max(1, initial=0) for table in overlaps])
     right = np.concatenate([table.max(0, initial=0) for table in overlaps])
-    return {
-        "cars": len(best),
-        "found": round(float((best > FOUND).mean()), 4),
-        "mean_iou": round(float(best.mean()), 4),
-        "wrong": round(float((right <= FOUND).mean()), 4) if len(right) else 0.0,
-    }
+
+    def mean(values: np.ndarray) -> float:
+        return round(float(values.sum() / max(len(values), 1)), 4)
+
+    return {"cars": len(best), "found": mean(best > FOUND), "mean_iou": mean(best), "wrong": mean(right <= FOUND)}
+
+
+def _above(threshold: float, possible: Sequence[Sequence[Detection]]) -> list[list[Detection]]:
+    return [[each for each in found if each.score >= threshold] for found in possible]
 
 
 def _parts(photo: np.ndarray) -> list[Image.Image]:

@@ -1,7 +1,6 @@
-"""Features of copy-paste scenes, cars on photos without cars, to fit the detector and the open-set data with."""
+"""Copy-paste scenes, cars on photos without cars, and their features, to fit the detector with."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -10,7 +9,7 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from twincar.config import TwinCarError
-from twincar.features.copy_paste import ASPECT, ASPECT_SPREAD, INSET, Car, copy_paste, join, paste_scene
+from twincar.features.copy_paste import ASPECT, ASPECT_SPREAD, INSET, Car, join, paste_scene
 from twincar.features.photo import load_photo
 from twincar.modeling.engines.backbone import Backbone
 from twincar.modeling.engines.choose import choose
@@ -19,21 +18,7 @@ from twincar.modeling.inference.predictor import Predictor
 BATCH_SIZE = 16
 NO_CAR, ONE_CAR, TWO_CARS = 0.2, 0.38, 0.2  # fractions of the scenes for the detector; the others have up to MAX_CARS
 MAX_CARS = 6
-SIDE_BY_SIDE = 0.5  # fraction of the scenes of two or three cars that are joined from scenes of at most one
-
-
-class Scenes(NamedTuple):
-    """N scenes, as features of the network.
-
-    Attributes:
-        features: (N, C, h, w) features in half precision.
-        boxes: (N, 4) boxes of the cars, as fractions of the scene.
-        backgrounds: (N,) index of each scene's background.
-    """
-
-    features: Tensor
-    boxes: np.ndarray
-    backgrounds: np.ndarray
+SIDE_BY_SIDE = 0.6  # fraction of the scenes of two or three cars that are joined from scenes of at most one
 
 
 def train_and_val(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -46,35 +31,6 @@ def train_and_val(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     if train.empty or val.empty:
         raise TwinCarError("The table needs train and val pictures: `twincar prepare` makes them.")
     return train, val
-
-
-def make_scenes(
-    predictor: Predictor,
-    rows: pd.DataFrame,
-    backgrounds: list[np.ndarray],
-    count: int,
-    seed: int = 0,
-    progress: bool = False,
-) -> Scenes:
-    """Paste cars of random rows onto random backgrounds, and compute the network's features of these scenes.
-
-    Args:
-        predictor: Supplies the network and the side of its input.
-        rows: Rows of a prepared table, with or without boxes.
-        backgrounds: As `load_backgrounds` returns them.
-        count: Number of scenes.
-        seed: Random seed.
-        progress: Whether to show a progress bar.
-    """
-    rng = np.random.default_rng(seed)
-    chosen = rng.integers(len(backgrounds), size=count)
-    cars = rows.sample(count, replace=count > len(rows), random_state=seed)
-    pairs = [
-        copy_paste(_car(row, rng), backgrounds[index], predictor.size, rng)
-        for row, index in zip(cars.itertuples(), track(chosen, "Pasting cars", disable=not progress), strict=True)
-    ]
-    features, _ = read_pictures(predictor, [picture for picture, _ in pairs], progress)
-    return Scenes(features, np.stack([box for _, box in pairs]), chosen)
 
 
 def make_car_scenes(
@@ -116,12 +72,15 @@ def read_levels(predictor: Predictor, pictures: Sequence[np.ndarray], progress: 
     """
     backbone = Backbone(predictor.network, predictor.mean, predictor.std, _Finer()).eval()
     engine = choose(backbone, predictor.size, predictor.engine.device)
-    finer, features = [], []
+    levels: list[Tensor] = []
     for start in track(range(0, len(pictures), BATCH_SIZE), "Reading scenes", disable=not progress):
         output = engine.run(torch.from_numpy(np.stack(pictures[start : start + BATCH_SIZE])))
-        finer.append(output.detections.half().cpu())
-        features.append(output.features.half().cpu())
-    return torch.cat(finer), torch.cat(features)
+        parts = [part for part in (output.detections, output.features) if part is not None]
+        # In memory once: a list of batches would have to be joined.
+        levels = levels or [torch.empty(len(pictures), *part.shape[1:], dtype=torch.half) for part in parts]
+        for level, part in zip(levels, parts, strict=True):
+            level[start : start + len(part)] = part
+    return levels[0], levels[1]
 
 
 class _Finer(nn.Module):
@@ -142,14 +101,3 @@ def _car(row, rng: np.random.Generator) -> Car:
     height, width = picture.shape[:2]
     x, y = max(width - (x2 - x1), 0) / 2 / width, max(height - (y2 - y1), 0) / 2 / height
     return Car(picture, (x, y, x, y), (x2 - x1) / (y2 - y1))
-
-
-def read_pictures(
-    predictor: Predictor, pictures: Sequence[np.ndarray], progress: bool = False, batch_size: int = BATCH_SIZE
-) -> tuple[Tensor, Tensor]:
-    """Return the (N, C, h, w) features in half precision and the (N, K) logits of N pictures of the network's size."""
-    found = []
-    for start in track(range(0, len(pictures), batch_size), "Reading scenes", disable=not progress):
-        output, logits = predictor.run(pictures[start : start + batch_size])
-        found.append((output.features.half().cpu(), logits.cpu()))
-    return torch.cat([features for features, _ in found]), torch.cat([logits for _, logits in found])
