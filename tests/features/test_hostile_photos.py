@@ -7,6 +7,7 @@ time. The process survives, and the next photo is predicted.
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -170,7 +171,9 @@ def test_names_are_displayed_as_text_on_the_page(browser, site, tmp_path):
     with visiting(browser, site, "/?tab=many") as page:
         page.on("dialog", lambda dialog: pytest.fail("a file name was executed"))
         page.set_input_files("#files input[type=file]", [case.put(tmp_path) for case in named])
-        expect(page.locator("#status")).to_contain_text(f"{len(named) - 2} photos answered, 2 could not be read")
+        expect(page.locator("#status")).to_contain_text(
+            re.compile(rf"{len(named) - 2} photos answered, .*2 could not be read")
+        )
         names = page.locator("#table tbody td.file").all_inner_texts()
         assert len(names) == len(named)
         assert any("سيارة" in name for name in names) and any("🚗" in name for name in names)

@@ -1,7 +1,6 @@
 """8-bit inference: ranges are measured by the command, saved in the model, validated by the engine, and discarded if
 they cost too much."""
 
-
 import numpy as np
 import pytest
 import torch
