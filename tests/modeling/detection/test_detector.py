@@ -197,3 +197,11 @@ def test_a_file_without_the_tensors_is_one_sentence(name, error, says, tmp_path)
     save_file({name: torch.ones(())}, tmp_path / detector.FILE)
     with pytest.raises(error, match=says):
         Detector.load(tmp_path / detector.FILE)
+
+
+@pytest.mark.parametrize("scenes", [1, 20])
+def test_few_scenes_of_a_wide_network_are_enough_to_fit_one(scenes):
+    """The features have fewer cells in all than principal components are asked for."""
+    levels = torch.rand(scenes, 1024, 4, 4).half(), torch.rand(scenes, 2048, 2, 2).half()
+    fitted = detector.fit(levels, [np.array([[0.2, 0.2, 0.8, 0.8]])] * scenes, epochs=1)
+    assert fitted(levels[0].float(), levels[1].float()).isfinite().all()

@@ -187,12 +187,12 @@ def fit(
 
 
 def _principal_components(level: Tensor, pictures: int = 200, cells: int = 8192) -> Tensor:
-    """(C, D) directions in which (N, C, h, w) features have the largest mean square, D = min(C, COMPONENTS)."""
+    """(C, D) directions in which (N, C, h, w) features have the largest mean square, D = COMPONENTS or less."""
     if level.shape[1] <= COMPONENTS:
         return torch.eye(level.shape[1])
     sample = level[torch.randperm(len(level))[:pictures]].float().permute(0, 2, 3, 1).flatten(0, 2)
     sample = sample[torch.randperm(len(sample))[:cells]]
-    return torch.pca_lowrank(sample, COMPONENTS, center=False)[2]
+    return torch.pca_lowrank(sample, min(COMPONENTS, *sample.shape), center=False)[2]
 
 
 def _project(level: Tensor, basis: Tensor, batch_size: int = 32) -> Tensor:
