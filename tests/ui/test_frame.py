@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import pytest
@@ -29,6 +30,7 @@ STATES = {  # width of a photo -> its probabilities for the classes of BMW, is_c
     540: ((0.96, 0.04, 0, 0, 0), True, False),
     550: ((0.96, 0.04, 0, 0, 0), False, False),
 }
+LOCK = Lock()
 APP = """
 from tests.ui.test_frame import predictor
 from twincar.ui import page
@@ -42,9 +44,10 @@ class Scripted(Predictor):
 
     def __call__(self, photo, box=None, refine=True, side=None, found=()):
         probabilities, is_car, is_known = STATES.get(load_photo(photo).width, (None, True, True))
-        self.open_set.is_car = Threshold(-1e9 if is_car else 1e9, 0.05)
-        self.open_set.is_known = Threshold(-1e9 if is_known else 1e9, 0.05)
-        answer = super().__call__(photo, box, refine, found=found)
+        with LOCK:  # a page that was closed may still have a photo in the queue
+            self.open_set.is_car = Threshold(-1e9 if is_car else 1e9, 0.05)
+            self.open_set.is_known = Threshold(-1e9 if is_known else 1e9, 0.05)
+            answer = super().__call__(photo, box, refine, found=found)
         if probabilities:
             answer.probabilities = np.array(probabilities)
             answer._smaller = ()

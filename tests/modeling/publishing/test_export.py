@@ -110,7 +110,7 @@ def test_an_export_with_other_results_is_not_kept(tiny_model, tmp_path, monkeypa
 def test_refusals_are_one_sentence(model, tmp_path, monkeypatch):
     for words, message in (
         (("--to", "onnx", "--out", tmp_path / "car.pt"), "does not end in .onnx"),
-        (("--to", "onnx", "--model", tmp_path), "has no config.json"),
+        (("--to", "onnx", "--model", tmp_path), "is empty"),
     ):
         done = twincar("export", "--model", model, *words)
         assert done.exit_code == 2
