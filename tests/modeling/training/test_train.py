@@ -33,7 +33,8 @@ from twincar.modeling.training.train import train
 SMALL = {"sizes": ((0.0, 48), (0.5, 64)), "eval_size": 64, "batch_size": 8}
 BACKBONES = {"timm/resnet50": "timm/resnet10t", "timm/tf_efficientnet_lite2": "timm/tf_efficientnet_lite0"}
 CALM = {"jitter": (0, 0, 0, 0), "crop_scale": (0.9, 1.0), "rotation": 0, "shift": 0, "zoom": 0, "shear": 0, "clahe": 0,
-        "blur": 0, "grey": 0, "erasing": 0, "hole": 0, "mix_probability": 0}  # fmt: skip
+        "blur": 0, "grey": 0, "erasing": 0, "hole": 0, "corruption": 0, "paste": 0,
+        "mix_probability": 0}  # fmt: skip
 
 
 def small(name: str, **changes):
@@ -72,6 +73,7 @@ def test_a_recipe_overfits_publishes_and_predicts(name, data, tmp_path, monkeypa
         name, epochs=24, sizes=((0.0, 48), (0.25, 64)), batch_size=18, learning_rates=(("", rates[optimizer]),),
         frozen=(), train_share=1.0, dropout=0.0, input_dropout=0.0, patience=None, plateau_patience=4, **CALM,
     )  # fmt: skip
+    recipe = replace(recipe, ema_decay=0.5 if recipe.ema_decay else 0.0)  # of 24 steps, not thousands
     best = run(recipe, data, tmp_path / "run")
     best.with_name("last.ckpt").replace(best)  # six val pictures do not measure overfitting
     log = pd.read_csv(tmp_path / "run" / "metrics.csv")
@@ -100,6 +102,32 @@ def test_a_recipe_overfits_publishes_and_predicts(name, data, tmp_path, monkeypa
     np.testing.assert_allclose(answer.probabilities, own, atol=0.02)  # the published weights are rounded to half
     assert len(answer.top(5)) == 3
     assert answer.overlay().size == answer.photo.size
+
+
+def test_the_second_stage_continues_a_published_model(data, tmp_path):
+    """Corrupted and pasted pictures, averaged weights; a killed run resumes to the same weights."""
+    run(small("flagship", epochs=1, sizes=((0.0, 48),), batch_size=18), data, tmp_path / "first")
+    publish(tmp_path / "first", load_table(data), tmp_path / "model", progress=False)
+    (tmp_path / "no_cars").mkdir()
+    for row in range(20):
+        noise = np.random.default_rng(row).integers(0, 255, (30, 40, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(tmp_path / "no_cars" / f"{row}.png")
+    recipe = small("flagship_robust", epochs=2, sizes=((0.0, 48),), batch_size=6, paste=0.5, corruption=0.5)
+    options = {"init": str(tmp_path / "model"), "not_cars": tmp_path / "no_cars"}
+    with pytest.raises(TwinCarError, match="--not-cars"):
+        run(recipe, data, tmp_path / "refused", init=options["init"])
+    run(recipe, data, tmp_path / "whole", **options)
+    facts = json.loads((tmp_path / "whole" / "run.json").read_text())
+    assert facts["not_cars"] == 20 and facts["parent"]["recipe"] == "flagship" and facts["parent"]["epochs"] == 1
+
+    def state(folder):
+        return torch.load(tmp_path / folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+
+    before, after = model_folder.load(tmp_path / "model").network.state_dict(), state("whole")
+    frozen = [key for key in before if RECIPES["flagship_robust"].frozen and key.startswith("layer1.")]
+    assert frozen and all(torch.allclose(before[key], after[f"network.{key}"], rtol=1e-3) for key in frozen)
+    moved = (before["fc.weight"] - after["network.fc.weight"]).norm() / before["fc.weight"].norm()
+    assert 0 < moved < 0.5, "the head is that of the model, trained on"
 
 
 def test_twincar_freezes_its_stages(data):
@@ -231,7 +259,7 @@ def test_batches_are_normalized_as_for_imagenet():
 @pytest.mark.parametrize("name", sorted(RECIPES))
 def test_augmentation_keeps_the_contract(name):
     picture = torch.from_numpy(np.random.default_rng(1).integers(0, 255, (224, 224, 3), dtype=np.uint8))
-    transform = augmentation(RECIPES[name], 96)
+    transform = augmentation(RECIPES[name], 96, [np.full((30, 40, 3), 128, np.uint8)])
     variants = [transform(picture.permute(2, 0, 1)) for _ in range(4)]
     assert all(variant.shape == (3, 96, 96) and variant.dtype == torch.uint8 for variant in variants)
     assert not torch.equal(variants[0], variants[1])
