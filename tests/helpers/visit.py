@@ -17,7 +17,7 @@ from twincar.config import CHECKOUT
 
 QUIET = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
          "--disable-sync", "--no-first-run")  # fmt: skip
-WAIT = 20_000  # milliseconds, enough on a busy machine
+WAIT = 45_000  # milliseconds, enough on a busy machine
 expect.set_options(timeout=WAIT)
 
 
