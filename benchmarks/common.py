@@ -18,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 
 from twincar.config import IMAGENET_MEAN, IMAGENET_STD
+from twincar.files import atomic_write
 from twincar.modeling.networks import architectures
 from twincar.modeling.training import run_folder
 
@@ -77,6 +78,13 @@ def table(columns: list[str], rows: list[list]) -> str:
 def ms(seconds: float) -> str:
     """Format seconds as milliseconds."""
     return f"{1000 * seconds:.1f} ms"
+
+
+def write_report(out: Path, title: str, benchmark: str, lines: list[str]) -> None:
+    """Write the Markdown file of a benchmark: its title, its command and the lines."""
+    text = "\n".join([f"# {title}", "", f"`python -m benchmarks.{benchmark}`", "", *lines])
+    with atomic_write(out) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
 
 
 def val_rows(options: Options, count: int) -> pd.DataFrame:

@@ -18,14 +18,13 @@ from PIL import Image
 from scipy.stats import binomtest
 from torch import Tensor
 
-from benchmarks.common import table
+from benchmarks.common import table, write_report
 from twincar import Predictor
-from twincar.config import IMAGE_SUFFIXES
 from twincar.data.listing import BOX
 from twincar.data.table import load_table
 from twincar.features.photo import load_photo
 from twincar.features.transforms import squash
-from twincar.files import atomic_write
+from twincar.files import pictures_below
 from twincar.modeling.detection.boxes import Box, iou, to_fractions, to_pixels, with_margin
 from twincar.modeling.inference.predictor import REFERENCE
 from twincar.modeling.open_set.open_set import energy
@@ -69,7 +68,7 @@ def main(
         for boxes in ("annotated", "found"):
             known += [[f"{name}, {boxes}", *row] for row in compare(predictor, group, boxes == "found")]
     lines += [table(columns, known), "", "## Car or no car", ""]
-    empty = [path for path in sorted(not_cars.iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES]
+    empty = list(pictures_below(not_cars))
     counted = []
     for name, photos in (
         ("whole photos", [scene[0] for scene in scenes]),
@@ -86,9 +85,7 @@ def main(
     lines.append(table(["photos", "number", "no car", "with a frame", "largest car unknown"], counted))
     print("\n".join(lines))
     if out:
-        with atomic_write(out) as temporary:
-            title = "# The decision about a photo\n\n`python -m benchmarks.decision`\n\n"
-            temporary.write_text(title + "\n".join(lines) + "\n", encoding="utf-8")
+        write_report(out, "The decision about a photo", "decision", lines)
 
 
 def beside(scenes: list[Scene]) -> Scene:

@@ -1,6 +1,6 @@
 """Detection of every car: whole photos alone, and two and three of them side by side.
 
-    python benchmarks/every_car.py models/twincar --data data_full --not-cars photos --out reports/every_car.md
+    python -m benchmarks.every_car models/twincar --data data_full --not-cars photos --out reports/every_car.md
 
 `data_full` is the output of `twincar prepare` for whole photos with boxes, none of them used for training, and `photos`
 a folder of photos without cars, none of them used to fit the detector. Every photo of `data_full` is read alone, with
@@ -18,12 +18,12 @@ from PIL import Image
 from rich.progress import track
 from scipy.stats import binomtest
 
+from benchmarks.common import write_report
 from twincar import Predictor
-from twincar.config import IMAGE_SUFFIXES
 from twincar.data.listing import BOX
 from twincar.data.table import load_table
 from twincar.features.photo import load_photo
-from twincar.files import atomic_write
+from twincar.files import pictures_below
 from twincar.modeling.detection.boxes import Pixels, iou, to_fractions
 from twincar.modeling.inference.predictor import REFERENCE
 
@@ -84,7 +84,7 @@ def main(
             f"{rate(sum(car.right for car in cars), len(cars))} | "
             f"{rate(sum(car.right_annotated for car in cars), len(cars))} | {wrong} |"
         )
-    files = sorted(file for file in not_cars.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+    files = list(pictures_below(not_cars))
     framed = [any(car.box for car in predictor(file).cars) for file in track(files, "photos without cars")]
     lines += [
         "",
@@ -94,9 +94,7 @@ def main(
     ]
     print("\n".join(lines))
     if out:
-        with atomic_write(out) as temporary:
-            title = "# Every car\n\n`python benchmarks/every_car.py`\n\n"
-            temporary.write_text(title + "\n".join(lines) + "\n", encoding="utf-8")
+        write_report(out, "Every car", "every_car", lines)
 
 
 def beside(photos: list[Image.Image], boxes: list[Pixels]) -> tuple[Image.Image, list[Pixels]]:

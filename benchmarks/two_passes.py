@@ -1,6 +1,6 @@
 """Accuracy and time of one and of two passes over whole photos.
 
-    python benchmarks/two_passes.py models/twincar --data data_full --out reports/two_passes.md
+    python -m benchmarks.two_passes models/twincar --data data_full --out reports/two_passes.md
 
 `data_full` is the output of `twincar prepare` for whole photos with boxes, none of them used for training. Each is
 predicted from the whole photo (one pass), from the box that the detector finds (two passes) and from the annotated box.
@@ -16,11 +16,11 @@ import numpy as np
 import typer
 from scipy.stats import binomtest
 
+from benchmarks.common import write_report
 from twincar import Predictor
 from twincar.data.listing import BOX
 from twincar.data.table import load_table
 from twincar.features.photo import load_photo
-from twincar.files import atomic_write
 from twincar.modeling.detection.boxes import iou, to_fractions
 from twincar.modeling.inference.predictor import REFERENCE
 
@@ -86,9 +86,7 @@ def main(
     ]
     print("\n".join(lines))
     if out:
-        with atomic_write(out) as temporary:
-            title = "# One and two passes over whole photos\n\n`python benchmarks/two_passes.py`\n\n"
-            temporary.write_text(title + "\n".join(lines) + "\n", encoding="utf-8")
+        write_report(out, "One and two passes over whole photos", "two_passes", lines)
 
 
 def _iou(box, truth, size) -> float:

@@ -20,6 +20,7 @@ from twincar.config import TwinCarError
 from twincar.features.photo import Photo, PhotoError, load_photo
 from twincar.files import write_csv, write_json
 from twincar.modeling.evaluation.metrics import bootstrap_intervals, metrics
+from twincar.modeling.inference.prediction import Prediction
 from twincar.modeling.inference.predictor import Predictor
 
 
@@ -143,6 +144,24 @@ def _per_class(names: Sequence[str], p: Tensor, labels: Tensor) -> pd.DataFrame:
     values = {name: (metric(guess, labels, **kind) if len(labels) else none) for name, metric in scores.items()}
     table = {"class_name": names} | {name: value.numpy() for name, value in values.items()}
     return pd.DataFrame(table | {"support": torch.bincount(labels, minlength=p.shape[1]).numpy()})
+
+
+def labelled_answers(
+    predictor: Predictor, rows: pd.DataFrame, text: str, progress: bool = True
+) -> Iterator[tuple[int, Prediction]]:
+    """Yield (label, prediction) of every readable picture of the rows, cropped to its box, from one pass each.
+
+    Args:
+        predictor: A model that has the classes of the rows.
+        rows: Rows of a prepared table.
+        text: What the progress bar says.
+        progress: Whether to show it.
+    """
+    label_of = {name: label for label, name in enumerate(predictor.class_names)}
+    answers = track(predictor.stream(load_crops(rows), refine=False), text, total=len(rows), disable=not progress)
+    for name, answer in zip(rows["class_name"], answers, strict=True):
+        if not isinstance(answer, PhotoError):
+            yield label_of[name], answer
 
 
 def load_crops(rows: pd.DataFrame) -> Iterator[Image.Image | PhotoError]:

@@ -29,6 +29,7 @@ from twincar.features.transforms import squash
 from twincar.modeling.detection.boxes import Pixels
 from twincar.modeling.hub.model_folder import CarModel
 from twincar.modeling.inference.prediction import Prediction
+from twincar.modeling.networks.closed_form_head import ClassStatistics
 
 if TYPE_CHECKING:
     from twincar.modeling.inference.predictor import Predictor
@@ -109,11 +110,7 @@ def check_name(predictor: "Predictor", name: str) -> str:
     Raises:
         TwinCarError: The model cannot take new classes, or has this one, or the name is empty or too long.
     """
-    if predictor.model.class_statistics is None:
-        raise TwinCarError(
-            "This model has no class statistics, which new classes are computed with: run `twincar fit-head` on its "
-            "folder, with its training pictures, or use a model that has them."
-        )
+    _statistics(predictor.model)
     name = unicodedata.normalize("NFC", " ".join(name.split()))
     if not name or len(name) > MAX_NAME or not re.search(r"\w", name):
         raise TwinCarError(f"A class name has 1 to {MAX_NAME} characters, such as 'Tesla Model 3 Sedan 2021'.")
@@ -130,13 +127,12 @@ def add_classes(model: CarModel, examples: Sequence[Examples]) -> CarModel:
     Raises:
         TwinCarError: The model has no class statistics, or two of the names are the same.
     """
-    if model.class_statistics is None:
-        raise TwinCarError("This model has no class statistics: run `twincar fit-head` on its folder.")
+    before = _statistics(model)
     names = [each.name for each in examples]
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise TwinCarError(f"The class {twice[0]!r} is given twice.")
     means = torch.stack([each.mean for each in examples])
-    statistics = model.class_statistics.with_classes(means, torch.tensor([each.count for each in examples]))
+    statistics = before.with_classes(means, torch.tensor([each.count for each in examples]))
     weight, bias = (part[-len(names) :] for part in statistics.head())
     head = model.network.fc
     assert isinstance(head, nn.Linear)  # `fit_head` makes it one
@@ -160,8 +156,7 @@ def remove_class(model: CarModel, name: str) -> CarModel:
     names = list(model.config["class_names"])
     if name not in names:
         raise TwinCarError(f"The model has no class {name!r}: `twincar classes` lists those it has.")
-    if model.class_statistics is None:
-        raise TwinCarError("This model has no class statistics: run `twincar fit-head` on its folder.")
+    statistics = _statistics(model)
     if len(names) == 1:
         raise TwinCarError(f"{name!r} is the only class of the model.")
     label = names.index(name)
@@ -175,7 +170,17 @@ def remove_class(model: CarModel, name: str) -> CarModel:
     config.pop("weights_sha256", None)
     open_set = model.open_set and model.open_set.without(label)
     network = model.network.with_head(_linear(head.weight[kept], head.bias[kept]))
-    return model.replace(config, network, open_set, model.class_statistics.without(label))
+    return model.replace(config, network, open_set, statistics.without(label))
+
+
+def _statistics(model: CarModel) -> ClassStatistics:
+    """The class statistics of a model, or a TwinCarError."""
+    if model.class_statistics is None:
+        raise TwinCarError(
+            "This model has no class statistics, which new classes are computed with: run `twincar fit-head` on its "
+            "folder, with its training pictures, or use a model that has them."
+        )
+    return model.class_statistics
 
 
 def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:

@@ -18,11 +18,11 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor
 
 from twincar.config import TwinCarError
-from twincar.modeling.networks.weights import save_tensors
+from twincar.modeling.networks.weights import load_tensors, save_tensors
 
 FILE = "class_statistics.safetensors"
 
@@ -164,9 +164,7 @@ class ClassStatistics:
             TwinCarError: The file cannot be read or lacks an entry.
         """
         try:
-            with safe_open(path, "pt") as file:
-                facts = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  not a dict
+            tensors, facts = load_tensors(path)
             size = tensors["means"].shape[1]
             rows, columns = torch.triu_indices(size, size)
             covariance = torch.zeros(size, size)

@@ -3,12 +3,13 @@
 Only safetensors, and torch files read with weights_only=True: no code in a weights file is run.
 """
 
+import json
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torchvision.models import get_model_weights
@@ -158,6 +159,19 @@ def load_state_dict(
             f"The weights of {source} do not fit this network: {len(missing)} tensors are missing "
             f"(such as {missing[:2]}) and {len(unexpected)} unknown (such as {unexpected[:2]})."
         )
+
+
+def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict]:
+    """Read what `save_tensors` wrote: the tensors, and the values of its metadata, which are JSON.
+
+    Raises:
+        SafetensorError: The file is no complete safetensors file.
+        OSError: It cannot be read.
+        ValueError: A value of its metadata is not JSON.
+    """
+    with safe_open(path, "pt") as file:
+        metadata = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
+        return {key: file.get_tensor(key) for key in file.keys()}, metadata  # noqa: SIM118  not a dict
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> Path:

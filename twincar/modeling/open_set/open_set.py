@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor
 
 from twincar.config import TwinCarError
-from twincar.modeling.networks.weights import save_tensors
+from twincar.modeling.networks.weights import load_tensors, save_tensors
 
 FILE = "open_set.safetensors"
 
@@ -150,16 +150,14 @@ class OpenSet:
             TwinCarError: The file cannot be read or lacks an entry.
         """
         try:
-            with safe_open(path, "pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  not a dict
+            tensors, metadata = load_tensors(path)
             return cls(
                 tensors["car.weight"],
                 float(tensors["car.bias"]),
                 tensors["class_means"].float(),
                 tensors["confusion"].int(),
-                Threshold(**json.loads(metadata["is_car"])),
-                Threshold(**json.loads(metadata["is_known"])),
+                Threshold(**metadata["is_car"]),
+                Threshold(**metadata["is_known"]),
             )
         except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise TwinCarError(

@@ -11,12 +11,10 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import torch
-from rich.progress import track
 from torch import Tensor, nn
 
 from twincar.config import TwinCarError
-from twincar.features.photo import PhotoError
-from twincar.modeling.evaluation.evaluate import Evaluation, evaluate, load_crops
+from twincar.modeling.evaluation.evaluate import Evaluation, evaluate, labelled_answers
 from twincar.modeling.hub.model_folder import CarModel
 from twincar.modeling.inference.calibration import fit_temperature
 from twincar.modeling.inference.predictor import REFERENCE, Predictor
@@ -52,7 +50,6 @@ def fit_head(
         TwinCarError: The head's input is too wide, the table lacks pictures, or top-1 falls by more than MAX_TOP1_LOSS.
     """
     train, val = train_and_val(table)
-    labels = {name: label for label, name in enumerate(model.config["class_names"])}
     predictor = Predictor(model, engine=REFERENCE)
     width = predictor.network.forward_head(torch.zeros(1, predictor.network.width, 7, 7), pre_logits=True).shape[1]
     if width > MAX_WIDTH:
@@ -60,9 +57,9 @@ def fit_head(
             f"The head of this network has {width:,} inputs, for whose covariance there is not enough memory: at most "
             f"{MAX_WIDTH:,} are supported."
         )
-    x, y, _ = _pooled(predictor, train, labels, "Reading training pictures", progress)
-    val_x, val_y, before = _pooled(predictor, val, labels, "Reading validation pictures", progress)
-    statistics = _best(ClassStatistics.fit(x, y, len(labels)), val_x, val_y)
+    x, y, _ = _pooled(predictor, train, "Reading training pictures", progress)
+    val_x, val_y, before = _pooled(predictor, val, "Reading validation pictures", progress)
+    statistics = _best(ClassStatistics.fit(x, y, len(predictor.class_names)), val_x, val_y)
     weight, bias = statistics.head()
     top1_before, top1 = (_top1(logits, val_y) for logits in (before, val_x @ weight.T + bias))
     if top1_before - top1 > MAX_TOP1_LOSS:
@@ -90,17 +87,12 @@ def fit_head(
 
 
 @torch.no_grad()
-def _pooled(
-    predictor: Predictor, rows: pd.DataFrame, labels: dict[str, int], text: str, progress: bool
-) -> tuple[Tensor, Tensor, Tensor]:
+def _pooled(predictor: Predictor, rows: pd.DataFrame, text: str, progress: bool) -> tuple[Tensor, Tensor, Tensor]:
     """(N, D) inputs of the head, (N,) labels and (N, K) logits of the readable pictures of the rows, one pass each."""
     pooled, found, logits = [], [], []
-    answers = track(predictor.stream(load_crops(rows), refine=False), text, total=len(rows), disable=not progress)
-    for name, answer in zip(rows["class_name"], answers, strict=True):
-        if isinstance(answer, PhotoError):
-            continue
+    for label, answer in labelled_answers(predictor, rows, text, progress):
         pooled.append(predictor.network.forward_head(answer.features[None].float(), pre_logits=True)[0].cpu())
-        found.append(labels[name])
+        found.append(label)
         logits.append(answer.logits)
     return torch.stack(pooled), torch.tensor(found), torch.from_numpy(np.stack(logits))
 

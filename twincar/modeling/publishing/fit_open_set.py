@@ -9,7 +9,6 @@ confusions come from the validation pictures, which nothing else is fitted on; t
 that are left out of the fit in turn.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,11 +25,9 @@ from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from twincar.features.backgrounds import load_backgrounds
 from twincar.features.copy_paste import ASPECT, ASPECT_SPREAD
-from twincar.features.photo import PhotoError
 from twincar.features.transforms import squash
 from twincar.modeling.detection.boxes import Box, to_pixels, with_margin
-from twincar.modeling.evaluation.evaluate import load_crops
-from twincar.modeling.inference.prediction import Prediction
+from twincar.modeling.evaluation.evaluate import labelled_answers
 from twincar.modeling.inference.predictor import Predictor
 from twincar.modeling.open_set import scores
 from twincar.modeling.open_set.open_set import OpenSet, Threshold, energy
@@ -72,14 +69,13 @@ def fit_open_set(
         TwinCarError: There are too few photos without cars, or no train or val pictures.
     """
     backgrounds = load_backgrounds(not_cars)
-    labels = {name: label for label, name in enumerate(predictor.class_names)}
     train, val = train_and_val(table)
 
-    means, peaks = _training(predictor, train, labels, progress)
+    means, peaks = _training(predictor, train, progress)
     empty, logits, pooled = _read_empty(predictor, backgrounds, seed, progress)
     weight, bias = _fit_car_score(peaks, empty.peaks[empty.fitted])
 
-    val_peaks, val_pooled, val_logits, val_labels = _validation(predictor, val, labels, progress)
+    val_peaks, val_pooled, val_logits, val_labels = _validation(predictor, val, progress)
     temperature = predictor.calibration.temperature
     photo_scores, val_scores = _cross_validated(peaks, empty, val_peaks)
     is_car = min(np.quantile(photo_scores, 1 - ACCEPTED), np.quantile(val_scores, FALSE_ALARMS))
@@ -88,7 +84,7 @@ def fit_open_set(
         torch.from_numpy(weight),
         bias,
         means,
-        multiclass_confusion_matrix(val_logits, val_labels, len(labels)),
+        multiclass_confusion_matrix(val_logits, val_labels, len(predictor.class_names)),
         _threshold(float(is_car), val_peaks @ weight + bias),
         _threshold(float(np.quantile(is_known, FALSE_ALARMS)), is_known),
     )
@@ -108,20 +104,11 @@ def fit_open_set(
     }
 
 
-def _answers(
-    predictor: Predictor, rows: pd.DataFrame, labels: dict, text: str, progress: bool
-) -> Iterator[tuple[int, Prediction]]:
-    """Yield (label, prediction) of every readable picture of the rows, from one pass each."""
-    answers = track(predictor.stream(load_crops(rows), refine=False), text, total=len(rows), disable=not progress)
-    for name, answer in zip(rows["class_name"], answers, strict=True):
-        if not isinstance(answer, PhotoError):
-            yield labels[name], answer
-
-
-def _training(predictor: Predictor, rows: pd.DataFrame, labels: dict, progress: bool) -> tuple[Tensor, np.ndarray]:
+def _training(predictor: Predictor, rows: pd.DataFrame, progress: bool) -> tuple[Tensor, np.ndarray]:
     """Return the (K, C) mean features of the classes, and (N, C) maxima of the features of the rows' pictures."""
-    total, count, peaks = torch.zeros(len(labels), predictor.network.width), torch.zeros(len(labels)), []
-    for label, answer in _answers(predictor, rows, labels, "Reading training pictures", progress):
+    classes = len(predictor.class_names)
+    total, count, peaks = torch.zeros(classes, predictor.network.width), torch.zeros(classes), []
+    for label, answer in labelled_answers(predictor, rows, "Reading training pictures", progress):
         features = answer.features.float().cpu()
         total[label] += features.mean((1, 2))
         count[label] += 1
@@ -177,12 +164,10 @@ def _random_part(size: tuple[int, int], rng: np.random.Generator) -> Box:
     return float(x), float(y), float(x + width), float(y + height)
 
 
-def _validation(
-    predictor: Predictor, rows: pd.DataFrame, labels: dict, progress: bool
-) -> tuple[np.ndarray, Tensor, Tensor, Tensor]:
+def _validation(predictor: Predictor, rows: pd.DataFrame, progress: bool) -> tuple[np.ndarray, Tensor, Tensor, Tensor]:
     """Return (N, C) maxima and means of the features, (N, K) logits and (N,) labels of the rows' pictures."""
     peaks, pooled, logits, found = [], [], [], []
-    for label, answer in _answers(predictor, rows, labels, "Reading validation pictures", progress):
+    for label, answer in labelled_answers(predictor, rows, "Reading validation pictures", progress):
         features = answer.features.float().cpu()
         peaks.append(features.amax((1, 2)))
         pooled.append(features.mean((1, 2)))

@@ -1,5 +1,6 @@
 """Lightning module: loss, optimizer, schedule and metrics of a recipe."""
 
+import math
 import time
 from typing import Any, NoReturn, cast
 
@@ -162,7 +163,8 @@ class CarClassifier(LightningModule):
                 optimizer,
                 max_lr=[group["lr"] for group in groups.values()],
                 total_steps=int(self.trainer.estimated_stepping_batches),
-                pct_start=recipe.warmup,
+                # It divides by zero if the warm-up is exactly one step; the next smaller number avoids that.
+                pct_start=math.nextafter(recipe.warmup, 0),
                 cycle_momentum=recipe.cycle_momentum,
             )
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": one_cycle, "interval": "step"}}

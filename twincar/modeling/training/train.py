@@ -8,9 +8,7 @@ command resumes the run after its last complete epoch, and ends with the same we
 
 import errno
 import logging
-import math
 import warnings
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -129,9 +127,7 @@ def train(
             network = architectures.build(num_classes=len(names), **recipe.network())
         except ValueError as error:
             raise TwinCarError(str(error)) from error
-        # OneCycleLR divides by zero if the warm-up is exactly one step; the next smaller number avoids that.
-        steady = replace(recipe, warmup=math.nextafter(recipe.warmup, 0))
-        module = CarClassifier(network, steady, len(names), seed)
+        module = CarClassifier(network, recipe, len(names), seed)
         checks.check_network(module, recipe, int((table["split"] == "train").sum()))
         if parent:
             state = parent.network.state_dict()
