@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 
 from twincar.config import IMAGENET_MEAN, IMAGENET_STD
-from twincar.files import atomic_write
+from twincar.files import atomic_write, write_csv
 from twincar.modeling.networks import architectures
 from twincar.modeling.training import run_folder
 
@@ -80,8 +80,13 @@ def ms(seconds: float) -> str:
     return f"{1000 * seconds:.1f} ms"
 
 
-def write_report(out: Path, title: str, benchmark: str, lines: list[str]) -> None:
-    """Write the Markdown file of a benchmark: its title, its command and the lines."""
+def write_report(out: Path, title: str, benchmark: str, lines: list[str], figures: pd.DataFrame | None = None) -> None:
+    """Write the Markdown file of a benchmark: its title, its command and the lines.
+
+    With `figures`, the table that the page reads, write it to a CSV of the same name.
+    """
+    if figures is not None:
+        write_csv(figures, out.with_suffix(".csv"))
     text = "\n".join([f"# {title}", "", f"`python -m benchmarks.{benchmark}`", "", *lines])
     with atomic_write(out) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")

@@ -20,7 +20,7 @@ from benchmarks.corruptions import CORRUPTIONS, SEVERITIES
 from twincar import Predictor
 from twincar.data.table import load_table
 from twincar.features.transforms import squash
-from twincar.files import atomic_write
+from twincar.files import atomic_write, write_csv
 from twincar.modeling.evaluation.evaluate import load_crops
 from twincar.plots.figures import canvas, percents, styled
 from twincar.plots.palette import GREY, VIOLET
@@ -123,7 +123,7 @@ def main(
     model: Annotated[Path, typer.Argument(help="Model folder.")],
     data: Annotated[Path, typer.Option(help="Folder that `twincar prepare` wrote.")],
     out: Annotated[
-        Path | None, typer.Option(help="Folder to write corruption_robustness.md and its figures to.")
+        Path | None, typer.Option(help="Folder to write corruption_robustness.md, .csv and figures to.")
     ] = None,
     count: Annotated[int, typer.Option(min=8, help="Number of validation pictures.")] = 408,
 ) -> None:
@@ -138,6 +138,7 @@ def main(
     if out:
         save(figure(found, len(rows)), out / "corruption_robustness.svg")
         save(sheet(pictures[0]), out / "corruption_robustness.jpg")
+        write_csv(found[["corruption", "severity", "accuracy"]], out / "corruption_robustness.csv", decimals=3)
         command = "python -m benchmarks.corruption_robustness models/twincar --data data --out reports"
         with atomic_write(out / "corruption_robustness.md") as temporary:
             text = [

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import numpy as np
+import pandas as pd
 import typer
 from PIL import Image
 from rich.progress import track
@@ -53,7 +54,9 @@ def main(
     model: Annotated[Path, typer.Argument(help="Model folder with a detector.")],
     data: Annotated[Path, typer.Option(help="Folder that `twincar prepare` wrote for whole photos with boxes.")],
     not_cars: Annotated[Path, typer.Option(help="Folder of photos without cars that the detector was not fitted on.")],
-    out: Annotated[Path | None, typer.Option(help="Markdown file to write.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Markdown file to write, with a CSV for the page next to it.")
+    ] = None,
 ) -> None:
     """Count the cars that are found, and named as from their annotated boxes."""
     predictor = Predictor.from_pretrained(model, device="cpu", engine=REFERENCE)
@@ -68,6 +71,7 @@ def main(
         "from the annotated box | frames on no car |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
+    figures = []
     for count, title in TITLES.items():
         cars, wrong = [], 0
         for first in track(range(len(photos)), title):
@@ -78,10 +82,15 @@ def main(
         if count == 1:
             alone = np.array([car.iou for car in cars])
         seen = [car for car in cars if car.iou > FOUND]
+        named = sum(car.right for car in cars)
+        low, high = binomtest(len(seen), len(cars)).proportion_ci(0.95, method="wilson")
+        figures.append(
+            {"scene": title, "cars": len(cars), "found": len(seen), "low": low, "high": high, "named_right": named}
+        )
         lines.append(
             f"| {title} | {len(cars)} | {rate(len(seen), len(cars))} | "
             f"{rate(sum(car.as_annotated for car in seen), len(seen))} | "
-            f"{rate(sum(car.right for car in cars), len(cars))} | "
+            f"{rate(named, len(cars))} | "
             f"{rate(sum(car.right_annotated for car in cars), len(cars))} | {wrong} |"
         )
     files = list(pictures_below(not_cars))
@@ -94,7 +103,7 @@ def main(
     ]
     print("\n".join(lines))
     if out:
-        write_report(out, "Every car", "every_car", lines)
+        write_report(out, "Every car", "every_car", lines, pd.DataFrame(figures))
 
 
 def beside(photos: list[Image.Image], boxes: list[Pixels]) -> tuple[Image.Image, list[Pixels]]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+import pandas as pd
 import typer
 from scipy.stats import binomtest
 
@@ -30,7 +31,9 @@ ROUNDS = 3  # of the timing
 def main(
     model: Annotated[Path, typer.Argument(help="Model folder with a detector.")],
     data: Annotated[Path, typer.Option(help="Folder that `twincar prepare` wrote for whole photos with boxes.")],
-    out: Annotated[Path | None, typer.Option(help="Markdown file to write.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Markdown file to write, with a CSV for the page next to it.")
+    ] = None,
 ) -> None:
     """Compare predictions from the whole photo, the found box and the annotated box."""
     exact, fast = Predictor.from_pretrained(model, device="cpu", engine=REFERENCE), Predictor.from_pretrained(model)
@@ -64,8 +67,11 @@ def main(
         f"| predicted from | top-1 ({exact.engine.name}) | 95 % interval (Wilson) | median time ({fast.engine.name}) |",
         "| --- | --- | --- | --- |",
     ]
+    figures = []
     for source in sources:
-        low, high = binomtest(sum(right[source]), len(photos)).proportion_ci(0.95, method="wilson")
+        correct = sum(right[source])
+        low, high = binomtest(correct, len(photos)).proportion_ci(0.95, method="wilson")
+        figures.append({"predicted_from": source, "photos": len(photos), "correct": correct, "low": low, "high": high})
         median = 1000 * statistics.median(seconds[source])
         lines.append(f"| {source} | {np.mean(right[source]):.1%} | {low:.1%} to {high:.1%} | {median:.1f} ms |")
     ious = [_iou(answer.box, truth, photo.size) for answer, truth, photo in zip(answers, boxes, photos, strict=True)]
@@ -86,7 +92,7 @@ def main(
     ]
     print("\n".join(lines))
     if out:
-        write_report(out, "One and two passes over whole photos", "two_passes", lines)
+        write_report(out, "One and two passes over whole photos", "two_passes", lines, pd.DataFrame(figures))
 
 
 def _iou(box, truth, size) -> float:

@@ -1,4 +1,4 @@
-"""Formatting of counts and of untrusted file names. Standard library only, so that the command line starts fast."""
+"""Formatting of numbers and of untrusted file names. Standard library only, so that the command line starts fast."""
 
 MAX_NAME_LENGTH = 160  # characters
 
@@ -12,6 +12,13 @@ def count(n: int, one: str, many: str | None = None) -> str:
         many: The noun in the plural; by default `one` with an "s".
     """
     return f"{n:,} {one if n == 1 else many or one + 's'}"
+
+
+def percent(fraction: float, digits: int = 1) -> str:
+    """Format a fraction (0-1) as a percentage: "91.8 %" with a no-break space, "< 0.1 %" for what rounds to 0."""
+    if 0 < fraction < 0.5 * 10 ** -(digits + 2):
+        return f"<\N{NO-BREAK SPACE}{10.0**-digits:.{digits}f}\N{NO-BREAK SPACE}%"
+    return f"{100 * fraction:.{digits}f}\N{NO-BREAK SPACE}%"
 
 
 def printable(name: str) -> str:

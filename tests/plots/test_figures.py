@@ -15,6 +15,7 @@ from twincar.config import STANFORD_CARS, parse_class_name
 from twincar.data import statistics
 from twincar.plots import confusion, figures, palette, photos
 from twincar.report import tables
+from twincar.text import percent
 
 
 def predictions(names, pictures=4, every=7):
@@ -186,9 +187,9 @@ def test_training_curves_of_one_epoch_and_of_many():
 
 
 def test_percent_is_formatted():
-    assert figures.percent(0.9178).replace("\N{NO-BREAK SPACE}", " ") == "91.8 %"
-    assert figures.percent(0.0001).replace("\N{NO-BREAK SPACE}", " ") == "< 0.1 %"
-    assert figures.percent(0).startswith("0.0")
+    assert percent(0.9178).replace("\N{NO-BREAK SPACE}", " ") == "91.8 %"
+    assert percent(0.0001).replace("\N{NO-BREAK SPACE}", " ") == "< 0.1 %"
+    assert percent(0).startswith("0.0")
 
 
 # Linear RGB as perceived without one of the three cones: Machado, Oliveira and Fernandes, "A Physiologically-based

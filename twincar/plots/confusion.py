@@ -12,9 +12,9 @@ from matplotlib.patches import Rectangle
 from sklearn.isotonic import isotonic_regression
 
 from twincar.config import parse_class_name
-from twincar.plots.figures import LIGHT, canvas, percent, short, styled
+from twincar.plots.figures import LIGHT, canvas, short, styled
 from twincar.plots.palette import AMBER, GREY, GROUND, INK, RULE, SUBDUED, VIOLET
-from twincar.text import count
+from twincar.text import count, percent
 
 FEW = 30  # up to this number of classes, every cell shows its count and every row its name
 

@@ -20,7 +20,7 @@ from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from twincar.plots.palette import AMBER, DIVERGING, GREY, GROUND, INK, PINK, RULE, SPLITS, SUBDUED, TEAL, VIOLET
-from twincar.text import printable
+from twincar.text import percent, printable
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -92,13 +92,6 @@ def fit(figure: Figure, text: Text, wide: float) -> None:
     """Reduce the size of a text, such as a class name of wide letters, until it is at most `wide` inches wide."""
     while text.get_window_extent().width > wide * figure.dpi:
         text.set_fontsize(0.95 * float(text.get_fontsize()))
-
-
-def percent(fraction: float, digits: int = 1) -> str:
-    """Format a fraction (0-1) as a percentage: "91.8 %" with a no-break space, "< 0.1 %" for what rounds to 0."""
-    if 0 < fraction < 0.5 * 10 ** -(digits + 2):
-        return f"<\N{NO-BREAK SPACE}{10.0**-digits:.{digits}f}\N{NO-BREAK SPACE}%"
-    return f"{100 * fraction:.{digits}f}\N{NO-BREAK SPACE}%"
 
 
 def short(name: str, longest: int = 42) -> str:

@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageOps
 
 from twincar.config import parse_class_name
-from twincar.plots.figures import WIDTH, blank, fit, letter_width, percent, short, styled
+from twincar.plots.figures import WIDTH, blank, fit, letter_width, short, styled
 from twincar.plots.palette import AMBER, INK, RULE, SUBDUED, TEAL
-from twincar.text import count
+from twincar.text import count, percent
 
 PIXELS = 220  # side of a photo in a figure; more is not visible at 120 dpi
 MARGIN = 0.13  # inches

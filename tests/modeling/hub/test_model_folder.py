@@ -168,7 +168,7 @@ def test_the_card_shows_only_what_was_measured():
         "notice": "Mind the licence.",
     }
     card = published.model_card(config)
-    assert "| Top-1 accuracy | 91.2% (89.0% to 93.0%) |" in card
+    assert "| Top-1 accuracy | 91.2 % (89.0 % to 93.0 %) |" in card.replace("\N{NO-BREAK SPACE}", " ")
     assert "Top-5" not in card
     assert "value: 0.9123" in card
     assert "Mind the licence." in card

@@ -3,6 +3,7 @@
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from twincar.modeling.hub.download import part_files
+from twincar.text import percent
 
 METRICS = {  # score -> type on the Hub, name and arguments of the metric in the card's model-index
     "top1": ("accuracy", "Top-1 accuracy", None),
@@ -80,7 +81,7 @@ def _base_model(architecture: str, training: dict) -> str | None:
 
 def headline_scores(scores: dict) -> list[tuple[str, str, str]]:
     """Return (name, value, 95 % interval or "") of each of the HEADLINES in `scores`, formatted."""
-    return [(METRICS[key][1], f"{scores[key]:.1%}", _interval(scores, key)) for key in HEADLINES if key in scores]
+    return [(METRICS[key][1], percent(scores[key]), _interval(scores, key)) for key in HEADLINES if key in scores]
 
 
 def scores_table(scores: dict) -> str:
@@ -107,8 +108,11 @@ def sections(config: dict) -> dict[str, str]:
 def measured_on(config: dict) -> str:
     """Return the sentence that introduces the scores: how many pictures, of which split."""
     scores = config["scores"]
-    return f"On {scores['pictures']} pictures of the {scores['split']} split, which the network was not trained on" + (
-        ", with 95 % bootstrap intervals:" if any(interval for *_, interval in headline_scores(scores)) else ":"
+    split = {"val": "validation", "holdout": "held-out"}.get(scores["split"], scores["split"])
+    return f"On {scores['pictures']:,} {split} pictures never used in training, cropped to the car" + (
+        ", with 95\N{NO-BREAK SPACE}% bootstrap intervals:"
+        if any(interval for *_, interval in headline_scores(scores))
+        else ":"
     )
 
 
@@ -158,9 +162,9 @@ def _training(training: dict) -> str:
 def _input(config: dict) -> str:
     size = config["input"]["size"]
     return (
-        f"An upright RGB photo of a car, resized to {size} by {size} pixels without keeping its aspect ratio"
-        + (", and its mirror image" if config["input"].get("flip") else "")
-        + ", normalized with the mean and standard deviation in `config.json`. The training pictures were cropped to "
+        f"An upright RGB photo of a car, resized to {size}×{size} pixels without keeping its aspect ratio"
+        + (", and its mirror image," if config["input"].get("flip") else "")
+        + " and normalized (see `config.json`). The training pictures were cropped to "
         "the car with 16 pixels of context, so photos that the car fills give the best results."
     )
 
@@ -196,9 +200,10 @@ def _int8(int8: dict | None) -> str:
         return ""
     return (
         "Where it is faster, OpenVINO computes the network's convolutions in 8-bit integers, with the activation "
-        f"ranges in `config.json`. Top-1 accuracy is then {int8['top1']:.1%} instead of {int8['top1_before']:.1%} on "
-        f"{int8['pictures']} val pictures, and the predicted class is the same for {int8['same']:.1%} of them. Set "
-        "`TWINCAR_ENGINE=openvino:f32` for single precision, in which the results above were measured."
+        f"ranges in `config.json`. Top-1 accuracy is then {percent(int8['top1'])} instead of "
+        f"{percent(int8['top1_before'])} on {int8['pictures']} val pictures, and the predicted class is the same for "
+        f"{percent(int8['same'])} of them. Set `TWINCAR_ENGINE=openvino:f32` for single precision, in which the "
+        "results above were measured."
     )
 
 
@@ -211,10 +216,10 @@ def _parts(config: dict) -> str:
         if "found" in figures:
             text += (
                 f" Of {figures['cars']} cars of val pictures, none to six of them pasted onto photos without cars in "
-                f"{figures['val_scenes']} scenes, it finds {figures['found']:.1%} (IoU above 0.5), with a mean IoU of "
-                f"{figures['mean_iou']:.3f}; many of them are small or partly hidden. It finds a box in "
-                f"{figures['false_alarms']:.1%} of the held-out pictures without cars; the open-set data reject most "
-                "of these boxes. Only its threshold was set on these pictures."
+                f"{figures['val_scenes']} scenes, it finds {percent(figures['found'])} (IoU above 0.5), with a mean "
+                f"IoU of {figures['mean_iou']:.3f}; many of them are small or partly hidden. It finds a box in "
+                f"{percent(figures['false_alarms'])} of the held-out pictures without cars; the open-set data reject "
+                "most of these boxes. Only its threshold was set on these pictures."
             )
         parts.append(text)
     if "open_set" in files:
@@ -225,12 +230,12 @@ def _parts(config: dict) -> str:
         )
         if "not_cars_accepted" in figures:
             text += (
-                f" `is_car` rejects {figures['cars_rejected']:.1%} of the val pictures and accepts "
-                f"{figures['not_cars_accepted']:.1%} of the photos without cars; `is_known` rejects "
-                f"{figures['false_alarms']:.0%} of the val pictures."
+                f" `is_car` rejects {percent(figures['cars_rejected'])} of the val pictures and accepts "
+                f"{percent(figures['not_cars_accepted'])} of the photos without cars; `is_known` rejects "
+                f"{percent(figures['false_alarms'], 0)} of the val pictures."
             )
         elif "false_alarms" in figures:
-            text += f" Each threshold rejects {figures['false_alarms']:.0%} of the val pictures."
+            text += f" Each threshold rejects {percent(figures['false_alarms'], 0)} of the val pictures."
         parts.append(text)
         titles = {
             "not_a_car": f"No-car detection: {figures.get('not_cars')} photos without a car against the val pictures",
@@ -262,12 +267,14 @@ def _classes(config: dict, file: str) -> str:
 
 
 def _auroc_table(rows: list[dict]) -> str:
-    lines = [f"| {row['score']} | {row['auroc']:.3f} | {row['fpr95']:.1%} |" for row in rows]
-    return "\n".join(["| score | AUROC | false positives at 95 % true positives |", "| --- | --- | --- |", *lines])
+    lines = [f"| {row['score']} | {row['auroc']:.3f} | {percent(row['fpr95'])} |" for row in rows]
+    return "\n".join(
+        ["| score | AUROC | false positives at 95\N{NO-BREAK SPACE}% true positives |", "| --- | --- | --- |", *lines]
+    )
 
 
 def _interval(scores: dict, key: str) -> str:
     if f"{key}_interval" not in scores:
         return ""
     low, high = scores[f"{key}_interval"]
-    return f"{low:.1%} to {high:.1%}"
+    return f"{percent(low)} to {percent(high)}"
