@@ -2,7 +2,8 @@
 
 python app.py                                   # http://127.0.0.1:7860; a Hugging Face Space runs this same file
 TWINCAR_MODEL=user/repo@v1 python app.py        # a model from the Hub, pinned to a tag or commit, or another folder
-TWINCAR_EXAMPLES=photos/ python app.py          # offers the photos of a folder as examples
+TWINCAR_EXAMPLES=photos/ python app.py          # offers the photos of a folder as examples, instead of its own
+TWINCAR_FEEDBACK=answers.csv python app.py      # asks visitors "Was this right?"; keeps no photos
 TWINCAR_DATA=data/ python app.py                # prepared data to explore; by default data/ next to this file
 TWINCAR_ENGINE=torch python app.py              # by default the fastest on this machine
 TWINCAR_FRAME_ANCESTORS=https://my.site python app.py   # sites that may embed the page; a list with spaces
@@ -22,13 +23,11 @@ from PIL import Image
 
 from twincar import Predictor
 from twincar.config import TwinCarError
-from twincar.files import is_picture
 from twincar.modeling.engines.choose import limit_threads, release_weights
-from twincar.ui import page
+from twincar.ui import examples, page
 
 HERE = Path(__file__).resolve().parent
 SHIPPED = HERE / "models" / "twincar"  # the model of a checkout
-MOST_EXAMPLES = 8
 ARENAS, MMAP_THRESHOLD = -8, -3  # of glibc's mallopt
 
 
@@ -57,16 +56,6 @@ def load(wanted: str | None, shipped: Path = SHIPPED) -> tuple[Predictor, str | 
         how = "set TWINCAR_MODEL=user/repo (or a folder), or train one into models/twincar with `twincar train`."
         raise TwinCarError(f"{reason or error} There is no model: {how}") from error
     return predictor, reason and f"{reason} This page uses the model that it was shipped with."
-
-
-def example_photos(folder: str | None) -> list[str]:
-    """Paths of the first MOST_EXAMPLES pictures in a folder, by name."""
-    if not folder:
-        return []
-    found = sorted(p for p in Path(folder).glob("*") if is_picture(p.name))
-    if not found:
-        print(f"TWINCAR_EXAMPLES={folder} contains no pictures: the page shows no examples.", file=sys.stderr)
-    return [str(path.resolve()) for path in found[:MOST_EXAMPLES]]
 
 
 def prepared_data(folder: str | None) -> Path | None:
@@ -106,14 +95,17 @@ def main() -> None:
         print(notice, file=sys.stderr)
     port = os.environ.get("GRADIO_SERVER_PORT") or os.environ.get("PORT")
     try:
+        folder, feedback = os.environ.get("TWINCAR_EXAMPLES"), os.environ.get("TWINCAR_FEEDBACK")
+        offered = examples.from_folder(folder) if folder else examples.shipped()
         demo = page.build(
             predictor,
             notice=notice,
-            examples=example_photos(os.environ.get("TWINCAR_EXAMPLES")),
+            examples=offered,
             reports=HERE / "reports" if (HERE / "reports").is_dir() else None,
             data=prepared_data(os.environ.get("TWINCAR_DATA")),
+            feedback=Path(feedback) if feedback else None,
         )
-        demo.launch(**page.launch_options(predictor), server_port=int(port) if port else None)
+        demo.launch(**page.launch_options(predictor, offered), server_port=int(port) if port else None)
     except (OSError, ValueError) as error:  # the port is taken or not a number, or a variable is invalid
         sys.exit(f"The page cannot be served: {error}")
 

@@ -133,7 +133,7 @@ def answered(page: Page, text: str) -> None:
 def test_every_car_is_framed_with_its_name_and_one_is_selected(page, photo):
     frame = give(page, photo)
     assert np.abs(np.array(frame_of(page)) - LARGE).max() < 0.05
-    answered(page, "2 cars were found. Select one, or draw a frame around another.")
+    answered(page, "2 cars found. Pick one, or draw a frame around another.")
     cars = predictor()(photo).cars
     large, small = page.locator("#frame .cars button").all()
     for place, (button, car) in enumerate(zip((large, small), cars, strict=True), 1):
@@ -165,7 +165,7 @@ def test_the_frame_is_moved_resized_and_drawn_by_dragging(page, photo):
     frame = give(page, photo)
     start, box = frame_of(page), frame.bounding_box()
     drag(page, (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2), (-40, -20))
-    answered(page, "Your frame was read.")
+    answered(page, "Only the area in your frame was used.")
     moved = frame_of(page)
     assert moved[0] < start[0] - 0.05 and moved[1] < start[1] - 0.02
     assert moved[2] - moved[0] == pytest.approx(start[2] - start[0], abs=1e-6)
@@ -190,7 +190,7 @@ def test_the_keyboard_moves_and_resizes_it(page, photo):
     for _ in range(3):
         page.keyboard.press("ArrowLeft")
     page.keyboard.press("Shift+ArrowUp")
-    answered(page, "Your frame was read.")
+    answered(page, "Only the area in your frame was used.")
     now = frame_of(page)
     assert now == pytest.approx((start[0] - 0.03, start[1], start[2] - 0.03, start[3] - 0.01), abs=1e-6)
     expect(frame).to_be_focused()
@@ -199,18 +199,18 @@ def test_the_keyboard_moves_and_resizes_it(page, photo):
 
 def test_the_whole_photo_and_back(page, photo):
     frame = give(page, photo)
-    found, buttons = frame_of(page), page.get_by_role("group", name="Area to read")
+    found, buttons = frame_of(page), page.get_by_role("group", name="Area to use")
     buttons.get_by_role("button", name="Whole photo").click()
-    answered(page, "The whole photo was read.")
+    answered(page, "The whole photo was used.")
     expect(frame).to_be_hidden()
     expect(page.locator("#frame .cars button")).to_have_count(2)
     expect_answer(page, photo, refine=False)
     expect(page.locator("#frame .cars [aria-pressed=true]")).to_have_count(0)
     buttons.get_by_role("button", name="My own frame").click()
-    answered(page, "Your frame was read.")
+    answered(page, "Only the area in your frame was used.")
     expect(frame).to_be_focused()
     buttons.get_by_role("button", name="Found cars").click()
-    answered(page, "2 cars were found.")
+    answered(page, "2 cars found.")
     assert frame_of(page) == pytest.approx(found, abs=1e-6)
     expect_answer(page, photo)
     page.get_by_role("button", name="Remove Image").click()
@@ -220,25 +220,26 @@ def test_the_whole_photo_and_back(page, photo):
 
 def test_every_state_has_its_text(page, tmp_path):
     texts = {
-        500: ["Very sure 96 %", "M3 Coupe 2012", "Similar: BMW 3 Series Sedan 2012 (2 validation pictures of the two"],
+        500: ["Very sure 96 %", "M3 Coupe 2012", "Similar: BMW 3 Series Sedan 2012 (confused twice in validation)"],
         510: ["Fairly sure of the model 85 %", "A BMW 3 Series Sedan", "most likely that of 2012 (45 %)"],
         520: ["Very sure of the make 98 %", "A BMW", "most likely the 3 Series Sedan 2012 (42 %)"],
-        530: ["Not sure 30 %", "Closest match:", "The Audi TT Hatchback 2011 comes next (30 %)."],
-        540: ["A car, but probably none of the known models", "Closest match:", "M3 Coupe 2012"],
-        550: ["No car found in this photo", "The closest match is the BMW M3 Coupe 2012."],
+        530: ["Not sure 30 %", "Closest match:", "The runner-up is the Audi TT Hatchback 2011 (30 %)."],
+        540: ["A car, but maybe none of the 5 known models", "The closest match would be the BMW M3 Coupe 2012."],
+        550: ["No car found in this photo", "The closest match would be the BMW M3 Coupe 2012."],
     }
     for width, sentences in texts.items():
         draw_car(0, size=(width, 360)).save(tmp_path / f"{width}.png")
         give(page, tmp_path / f"{width}.png")
+        evidence = page.locator("#slider")
         for sentence in sentences:
             expect(page.locator("#headline")).to_contain_text(sentence.replace(" %", "\N{NO-BREAK SPACE}%"))
-        note = page.get_by_text("The percentages compare the known cars only.")
+        expect(evidence).to_be_visible(visible=width != 550)  # folded away where there is no car
+        note = page.get_by_text("These percentages only compare the known cars.")
         expect(note).to_have_count(int(width >= 540))
         expect(page.locator("#top5 input[type=radio]")).to_have_count(5)  # the closest matches are shown in every state
     expect(page.locator("#frame .frame")).to_be_hidden()  # no frame where there is no car
     expect(page.locator("#frame .cars button")).to_have_count(0)
     expect(page.locator("#frame .stage:not(.busy)")).to_be_visible()
-    page.wait_for_timeout(1000)  # a busy machine may show the new headline a moment before the new photo is framed
     page.get_by_role("button", name="My own frame").click()
     expect(page.locator("#headline h2")).to_have_text("No car found in this frame")
 
@@ -251,16 +252,38 @@ def test_a_phone_has_the_frame_on_the_photo(page, photo):
     assert outer["x"] <= inner["x"] and inner["x"] + inner["width"] <= outer["x"] + outer["width"] + 1
     assert outer["y"] <= inner["y"] and inner["y"] + inner["height"] <= outer["y"] + outer["height"]
     assert page.locator("#headline").bounding_box()["y"] > page.locator("#frame .below").bounding_box()["y"]
-    start, finger = frame_of(page), page.context.new_cdp_session(page)
-    finger.send("Emulation.setTouchEmulationEnabled", {"enabled": True})
-    x, y = inner["x"] + inner["width"] / 2, inner["y"] + inner["height"] / 2
-    for kind, by in (("touchStart", 0), ("touchMove", 20), ("touchMove", 40), ("touchEnd", None)):
-        points = [] if by is None else [{"x": x - by, "y": y - by}]
-        finger.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
-    answered(page, "Your frame was read.")
+    start = frame_of(page)
+    swipe(page, frame, (-40, -40), hold=500)  # a finger that rests first moves the frame
+    answered(page, "Only the area in your frame was used.")
     moved = frame_of(page)
     assert moved[0] < start[0] - 0.05 and moved[1] < start[1] - 0.05
     expect_answer(page, photo, box=moved)
+
+
+def test_a_thumb_scrolls_the_page_over_the_photo_and_the_evidence(page, photo):
+    page.set_viewport_size({"width": 390, "height": 844})
+    frame = give(page, photo)
+    before = frame_of(page)
+    swipe(page, frame, (0, -200))
+    page.wait_for_function("scrollY > 100")
+    assert frame_of(page) == before
+    expect(page.locator("#frame .below p")).to_contain_text("2 cars found.")
+    page.locator("#slider").scroll_into_view_if_needed()
+    at = page.evaluate("scrollY")
+    swipe(page, page.locator("#slider img").first, (0, 150))
+    page.wait_for_function(f"scrollY < {at} - 50")
+
+
+def swipe(page: Page, over: Locator, by: tuple[float, float], hold: float = 0) -> None:
+    """A finger on the middle of something, moved in steps; `hold` is the time in milliseconds that it rests first."""
+    box, finger = over.bounding_box(), page.context.new_cdp_session(page)
+    finger.send("Emulation.setTouchEmulationEnabled", {"enabled": True})
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    for step in range(11):
+        points = [{"x": x + by[0] * step / 10, "y": y + by[1] * step / 10}]
+        finger.send("Input.dispatchTouchEvent", {"type": "touchMove" if step else "touchStart", "touchPoints": points})
+        page.wait_for_timeout(16 if step else hold)
+    finger.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,8 @@ MAX_PIXELS = 100_000_000  # more than nearly any camera's; 400 MB when decoded
 MIN_SIDE = 16  # pixels; a smaller picture shows no recognizable car
 MAX_SCANS = 100  # of a JPEG; a progressive JPEG has about ten, and decoding each is a pass over all pixels
 
+READABLE = "JPEG, PNG, WebP, AVIF, HEIC, GIF, TIFF or BMP"  # config.FORMATS as people write them
+
 MARKER = re.compile(rb"\xff([^\x00\xd0-\xd7\xff])")  # a JPEG marker; scan data has only the excluded bytes after \xff
 ORIENTATION = 0x0112  # EXIF tag
 FULL_SIZE = "full_size"  # key in `info` of an image that `load_photo` reduced: its full size
@@ -78,13 +80,13 @@ def load_photo(photo: Photo, box: Sequence[float] | None = None, side: int | Non
     except PhotoError as error:
         failure = type(error)(str(error))
     except UnidentifiedImageError:
-        failure = NotAPictureError("This file is not a picture that can be read: send a JPEG, PNG or WebP photo.")
+        failure = NotAPictureError(f"This file is not a picture that can be read: send a photo as {READABLE}.")
     except Image.DecompressionBombError:
         failure = TooLargeError(_too_large())
     except MemoryError:
         failure = TooLargeError("This picture needs more memory than is available: send a smaller one.")
     except Exception:  # PIL's decoders raise anything from SyntaxError to struct.error on broken files
-        failure = PhotoError("This picture is broken and cannot be read to its end: save or send it again.")
+        failure = PhotoError("This file is damaged. Try saving or sending it again.")
     raise failure  # a new one, without `from`: batches keep errors, and a traceback keeps the decoder's buffers
 
 

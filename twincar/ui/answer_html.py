@@ -9,42 +9,49 @@ from html import escape
 from twincar.modeling.inference.describe import Description, confused_classes, describe, how_often, percent
 from twincar.modeling.inference.prediction import Guess, Prediction
 
+TAKE = """<p class="take"><button type="button" data-do="copy">Copy answer</button><button type="button" data-do="save">
+Save picture</button><button type="button" data-do="share" hidden>Share</button></p>"""
 
-def answer(prediction: Prediction, below: str = "", where: str = "this photo", which: str = "") -> str:
-    """The answer: confidence, class name in large, the runner-up, and the parts of the name.
+
+def answer(prediction: Prediction, where: str = "this photo", which: str = "", take: bool = False) -> str:
+    """The answer: confidence, class name in large, and the runner-up.
 
     Args:
         prediction: The answer to show.
-        below: HTML for the end.
         where: The name of the area that was read.
         which: Which of several cars it is about, such as "Car 1 of 2".
+        take: Whether buttons that copy, save and share the answer are below it; `answer.js` runs them.
     """
     description, best = describe(prediction, where), prediction.top(1)[0]
     state = "answer" if description.state in ("car", "model", "make") else f"answer {description.state}"
     above = f'<p class="which">{escape(which)}</p>' if which else ""
-    return f'<div class="{state}">{above}{_description(description, best)}{_similar(prediction)}{below}</div>'
+    below = TAKE if take and description.state != "no_car" else ""
+    html = f"{above}{_description(description, best)}{_similar(prediction)}{below}"
+    return f'<div class="{state}" data-text="{escape(description.text)}">{html}</div>'
 
 
 def _description(answer: Description, best: Guess) -> str:
-    then = f"<p>{_bold(answer.then, answer.names)}</p>"
+    then = f"<p>{_bold(answer.then, answer.names)}</p>" if answer.then else ""
     if answer.state == "no_car":
         return f"<h2>{escape(answer.lead)}</h2>{then}"
-    if answer.state == "unknown_car":
-        return f'<p class="sure"><b>{escape(answer.lead)}</b></p><p>Closest match:</p>{_name(best)}{facts(best)}'
+    if answer.state == "unknown_car":  # no parts of a name: they would read as facts
+        return f"<h2>{escape(answer.lead)}</h2>{then}"
     figure = "" if answer.probability is None else f" {percent(answer.probability)}"
     sure = f'<p class="sure"><b>{answer.sure}</b>{figure}</p>'
     if answer.state == "unsure":
-        return f"{sure}<p>Closest match:</p>{_name(best)}{then}{facts(best)}"
+        return f"{sure}<p>Closest match:</p>{_name(best)}{then}"
     if answer.likely:
         return f'{sure}<h2>{escape(answer.lead)}</h2><p class="likely">{escape(answer.likely)}</p>{then}'
-    return f"{sure}{_name(best)}{then}{facts(best)}"
+    return f"{sure}{_name(best)}{then}"
 
 
 def _name(best: Guess) -> str:
-    name = best.class_name.removesuffix(str(best.year or "")).strip()
-    rest = escape(name.removeprefix(best.make).strip())
+    """The class name as a heading, its make, body and year set apart."""
+    rest = escape(best.class_name.removesuffix(str(best.year or "")).strip().removeprefix(best.make).strip())
+    if best.body and rest.endswith(escape(best.body)):
+        rest = f'{rest.removesuffix(escape(best.body))}<span class="body">{escape(best.body)}</span>'
     year = f' <span class="year">{best.year}</span>' if best.year else ""
-    return f'<h2><span class="make">{escape(best.make)}</span> {rest}{year}</h2>'
+    return f'<h2><span class="make">{escape(best.make)}</span> <span class="model">{rest}</span>{year}</h2>'
 
 
 def _similar(prediction: Prediction) -> str:
@@ -65,13 +72,6 @@ def with_code(sentence: str) -> str:
     return re.sub("`([^`]+)`", r"<code>\1</code>", escape(sentence))
 
 
-def facts(guess: Guess) -> str:
-    """A list of make, model, body and year, as far as the class name contains them."""
-    parts = {"Make": guess.make, "Model": guess.model, "Body": guess.body, "Year": guess.year}
-    rows = (f"<div><dt>{part}</dt><dd>{escape(str(value))}</dd></div>" for part, value in parts.items() if value)
-    return f'<dl class="facts">{"".join(rows)}</dl>'
-
-
 def top_list(top: list[Guess]) -> str:
     """The most probable classes as a list with bars, where there is nothing to select."""
     rows = (
@@ -84,9 +84,9 @@ def top_list(top: list[Guess]) -> str:
 
 def top_info(prediction: Prediction | None) -> str:
     """The sentence under the heading of the top 5."""
-    select = "Select a class to see the evidence for it."
+    select = "Pick one to see the evidence for it."
     if prediction and (prediction.is_car is False or prediction.is_known is False):
-        return f"The percentages compare the known cars only. {select}"
+        return f"These percentages only compare the known cars. {select}"
     return select
 
 
@@ -95,7 +95,7 @@ def evidence(class_name: str, found: bool) -> str:
     if not found:
         return f"<p>No evidence for <b>{escape(class_name)}</b> in this photo: both halves show the photo.</p>"
     return (
-        f"<p>Bright areas count most towards <b>{escape(class_name)}</b>, unmarked areas least. "
+        f"<p>The bright areas counted most towards <b>{escape(class_name)}</b>, untouched areas little. "
         "Drag the handle to compare.</p>"
         '<p class="scale" aria-hidden="true"><span>least</span><i></i><span>most</span></p>'
     )

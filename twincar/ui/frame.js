@@ -5,8 +5,10 @@ const stage = find(".stage"), picture = find(".picture"), shade = find(".shade")
 const below = find(".below"), buttons = [...element.querySelectorAll("[data-mode]")];
 const STEP = 0.01, LEAST = 0.04; // fractions of the photo
 const NUDGE = 4; // pixels before a press becomes a drag
+const HOLD = 350; // milliseconds that a finger rests before it moves or draws a frame; a quick swipe scrolls the page
+const coarse = matchMedia("(pointer: coarse)").matches;
 const SIDES = { w: 0, n: 1, e: 2, s: 3 }; // places in a box: x1, y1, x2, y2
-let box = null, mode = "found", selected = null, turn = 0, drag = null, later = null;
+let box = null, mode = "found", selected = null, turn = 0, drag = null, later = null, shown = null;
 
 const clamp = (value, low = 0, high = 1) => Math.min(Math.max(value, low), high);
 const contains = (outer, [x, y]) => outer && x >= outer[0] && x <= outer[2] && y >= outer[1] && y <= outer[3];
@@ -82,11 +84,26 @@ const at = (event) => {
 stage.addEventListener("pointerdown", (event) => {
   if (event.button || !event.isPrimary) return;
   const start = at(event), what = event.target.dataset.edges ?? (contains(box, start) ? "move" : "draw");
+  clearTimeout(drag?.timer);
   drag = { start, what, from: box, before: mode, x: event.clientX, y: event.clientY, moved: false };
+  if (event.pointerType !== "touch" || event.target.dataset.edges) drag.ready = true;
+  else drag.timer = setTimeout(() => {
+    drag.ready = true;
+    stage.classList.add("held");
+    navigator.vibrate?.(12);
+  }, HOLD);
 });
+// Once the finger has rested, the page must not scroll under it; touch-action cannot change during a touch.
+stage.addEventListener("touchmove", (event) => drag?.ready && !drag.over && event.cancelable && event.preventDefault(), { passive: false });
+stage.addEventListener("contextmenu", (event) => drag?.timer && event.preventDefault()); // of a long press
 stage.addEventListener("pointermove", (event) => {
   if (!drag || drag.over || !event.isPrimary) return;
   if (!drag.moved && Math.hypot(event.clientX - drag.x, event.clientY - drag.y) < NUDGE) return;
+  if (!drag.ready) { // a swipe
+    clearTimeout(drag.timer);
+    drag.over = true;
+    return;
+  }
   if (!drag.moved) stage.setPointerCapture(event.pointerId); // not before, so that a tap on a car remains a click
   drag.moved = true;
   const [x, y] = at(event), { start, from, what } = drag, dx = x - start[0], dy = y - start[1];
@@ -96,6 +113,8 @@ stage.addEventListener("pointermove", (event) => {
   draw();
 });
 const end = (event) => {
+  clearTimeout(drag?.timer);
+  stage.classList.remove("held");
   if (!drag || drag.over) return;
   drag.over = true;
   if (!drag.moved) return;
@@ -141,13 +160,15 @@ const update = () => {
   const value = props.value || null;
   stage.hidden = below.hidden = !value;
   if (!value) return;
+  if (value.id === shown) return; // seen before: it must not cancel a selection made since
   if (value.turn !== null && value.turn !== turn) return; // an answer to an earlier selection
+  shown = value.id;
   if (value.turn === null) turn += 1; // another photo: earlier selections no longer apply
   stage.classList.remove("busy");
   const image = find("img");
   if (image.src !== value.photo) image.src = value.photo;
   picture.style.setProperty("--ratio", value.ratio);
-  below.querySelector("p").textContent = value.text;
+  below.querySelector("p").textContent = value.text + (coarse ? " Press and hold to move or draw a frame." : "");
   const several = value.cars.length > 1;
   buttons.find((button) => button.dataset.mode === "found").textContent = several ? "Found cars" : value.cars.length ? "Found car" : "Find the car";
   if (value.turn === null) addCars(value.cars);

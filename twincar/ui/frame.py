@@ -6,6 +6,7 @@ cars, a frame of their own, or the whole photo. Boxes are fractions of the photo
 
 import base64
 import io
+import secrets
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
@@ -25,10 +26,10 @@ STAGE = """<div class="stage" hidden><div class="picture"><img alt="Your photo" 
 <div class="shade"></div><div class="cars" role="group" aria-label="Cars in the photo"></div>
 <div class="frame" tabindex="0" role="application"
 aria-roledescription="frame"
-aria-label="The area that was read. Arrow keys move it, Shift with an arrow key resizes it.">
+aria-label="The area that was used. Arrow keys move it, Shift with an arrow key resizes it.">
 <i data-edges="n"></i><i data-edges="e"></i><i data-edges="s"></i><i data-edges="w"></i>
 <i data-edges="nw"></i><i data-edges="ne"></i><i data-edges="sw"></i><i data-edges="se"></i></div></div></div>
-<div class="below" hidden><p></p><div role="group" aria-label="Area to read">
+<div class="below" hidden><p></p><div role="group" aria-label="Area to use">
 <button type="button" data-mode="found">Found car</button><button type="button" data-mode="own">My own frame</button>
 <button type="button" data-mode="whole">Whole photo</button></div></div>"""
 
@@ -85,6 +86,7 @@ def shown(prediction: Prediction, found: Prediction, selection: Selection) -> di
     photo = prediction.photo.copy()
     photo.thumbnail(SIZE)
     return {
+        "id": secrets.token_hex(8),
         "photo": data_url(photo, 80),
         "ratio": photo.width / photo.height,
         "box": None if selection.mode == "whole" else selection.box or prediction.bounds,
@@ -118,15 +120,15 @@ def _is_box(box: Any) -> bool:
 
 def _text(prediction: Prediction, cars: int, selection: Selection) -> str:
     if selection.mode == "whole":
-        return "The whole photo was read."
+        return "The whole photo was used."
     if selection.mode == "own":
-        return "Your frame was read."
+        return "Only the area in your frame was used."
     if prediction.is_car is False:
-        return "No car was detected. If there is one, draw a frame around it."
+        return "No car found. If there is one, draw a frame around it."
     if cars > 1:
-        return f"{cars} cars were found. Select one, or draw a frame around another."
+        return f"{cars} cars found. Pick one, or draw a frame around another."
     if not cars:
-        return "The whole photo was read. For one part of it, draw a frame."
+        return "The whole photo was used. For one part of it, draw a frame."
     if prediction.refined:
-        return "The framed area was read. If it is wrong, drag it or draw a new one."
-    return "The car fills the photo, so the whole photo was read."
+        return "Only the area in the frame was used. Wrong spot? Drag it or draw a new one."
+    return "The car fills most of the photo, so all of it was used."

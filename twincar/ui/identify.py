@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+import numpy as np
 
 from twincar.config import TwinCarError
 from twincar.features.photo import PhotoError, load_photo
@@ -22,16 +23,22 @@ from twincar.modeling.inference.predictor import Predictor
 from twincar.ui import answer_html, frame
 from twincar.ui.api_docs import tool_description
 from twincar.ui.compare import drawer
+from twincar.ui.examples import Example, gallery
+from twincar.ui.feedback import feedback_row
 from twincar.ui.frame import Selection
+from twincar.ui.known_cars import known_cars
 from twincar.ui.uploads import stored_photo
 
 TOP = 5
+NUMBERS = ("no", "one", "two", "three", "four", "five")
 SHOWN_SIDE = 1280  # pixels: enough for the page; a phone's 12 megapixels would take seconds to draw and send
 SLOWER = ("Eigen-CAM", "Eigen-Grad-CAM", "Ablation-CAM", "Score-CAM")  # methods that take a second or more
 EXPIRED = "This photo is no longer stored here: upload it again."
-ADVICE = "Drop, paste or select another photo."
+ADVICE = "Drop, paste or choose another photo."
 BUSY = "The page is too busy to answer now, or cannot be reached."
 LATER = "Wait a moment, then upload the photo again."
+ACTIONS = """<div class="actions" role="group" aria-label="Photo"><button type="button" data-do="choose">Choose a photo
+</button><button type="button" data-do="camera">Take a photo</button></div>"""
 READING = '<div class="reading"><p>Reading the photo…</p></div>'
 
 CAR = """<svg viewBox="0 0 240 96" aria-hidden="true"><defs><radialGradient id="heat" cx=".34" cy=".55" r=".5">
@@ -44,14 +51,20 @@ CAR = """<svg viewBox="0 0 240 96" aria-hidden="true"><defs><radialGradient id="
 <circle class="tyre" cx="61" cy="71" r="16"/><circle class="tyre" cx="194" cy="71" r="16"/></svg>"""
 
 
-def tab(predictor: Predictor, scope: str, examples: list[str], keep_for: float) -> None:
+def tab(
+    predictor: Predictor, scope: str, examples: list[Example], keep_for: float, feedback: Path | None = None
+) -> gr.Image:
     """Draw the tab into the open Blocks.
 
     Args:
         predictor: Answers the photos.
         scope: A short description of the model's classes, from `page.scope`.
-        examples: Paths of photos to offer.
+        examples: Pictures to offer.
         keep_for: Seconds for which answers are kept.
+        feedback: A CSV file for what visitors say about the answers; None does not ask them.
+
+    Returns:
+        The component that holds the photo; setting it from another tab has its value answered here.
     """
     answer, source = gr.State(None, time_to_live=keep_for), gr.State(None, time_to_live=keep_for)
     with gr.Row(elem_id="identify"):
@@ -59,32 +72,31 @@ def tab(predictor: Predictor, scope: str, examples: list[str], keep_for: float) 
             with gr.Column(elem_id="shown"):
                 photo = gr.Image(
                     type="filepath",
-                    sources=["upload", "webcam", "clipboard"],
+                    sources=["upload", "webcam"],  # switched by page.js, which has buttons with text for them
                     label="Photo of a car",
                     show_label=False,
                     buttons=[],
                     alt_text="Your photo",
                     elem_id="photo",
                     height=330,
-                    placeholder="# Drop, paste or select a photo of a car\nor take one with the camera below",
+                    placeholder="# Drop or paste a photo of a car anywhere\nor click to choose one",
                     webcam_options=gr.WebcamOptions(mirror=False, constraints={"video": {"facingMode": "environment"}}),
                 )
                 framed = frame.control()
-            if examples:
-                gr.Examples(
-                    examples,
-                    photo,
-                    label="Photos to try",
-                    elem_id="examples",
-                    cache_examples=False,
-                    api_visibility="private",
-                )
+                gr.HTML(ACTIONS, apply_default_css=False, elem_id="actions")
             with gr.Column(visible=False, elem_id="top5") as top5:
-                choice = gr.Radio(label="Top 5", info=answer_html.top_info(None))
+                choice = gr.Radio(label="Top five matches", info=answer_html.top_info(None))
                 bars = gr.HTML(elem_id="bars")
+            if examples:
+                gr.HTML(gallery(examples), apply_default_css=False, elem_id="examples")
         with gr.Column(elem_classes="main"):
-            headline = gr.HTML(_welcome(scope), elem_id="headline")
-            with gr.Column(visible=False, elem_id="evidence") as evidence:
+            headline = gr.HTML(
+                _welcome(scope),
+                js_on_load=Path(__file__).with_name("answer.js").read_text(encoding="utf-8"),
+                elem_id="headline",
+            )
+            asked = feedback_row(feedback, answer) if feedback else None
+            with gr.Accordion("Evidence", visible=False, elem_id="evidence") as evidence:
                 slider = gr.ImageSlider(
                     label="Photo and evidence", show_label=False, type="filepath", format="jpeg", interactive=False,
                     buttons=["fullscreen"], max_height=460, elem_id="slider",
@@ -99,6 +111,7 @@ def tab(predictor: Predictor, scope: str, examples: list[str], keep_for: float) 
                     elem_id="method",
                 )
     compared = drawer(predictor, answer)
+    gr.HTML(known_cars(predictor.class_names), apply_default_css=False, elem_id="known-cars")
 
     def show(upload: dict | None, name: str) -> dict[Any, Any]:
         if not upload:
@@ -136,19 +149,21 @@ def tab(predictor: Predictor, scope: str, examples: list[str], keep_for: float) 
             framed: frame.shown(prediction, found, selection),
             headline: answer_html.answer(
                 prediction,
-                _coverage(scope),
-                "this frame" if selection.mode == "own" else "this photo",
-                f"Car {found.cars.index(prediction) + 1} of {len(found.cars)}" if several else "",
+                where="this frame" if selection.mode == "own" else "this photo",
+                which=f"Car {found.cars.index(prediction) + 1} of {len(found.cars)}" if several else "",
+                take=True,
             ),
             top5: gr.Column(visible=True),
             choice: gr.Radio(
                 choices=[guess.class_name for guess in top],
                 value=top[0].class_name,
-                label=f"Top {len(top)}",
+                label=f"Top {NUMBERS[len(top)]} matches" if len(top) > 1 else "The only match",
                 info=answer_html.top_info(prediction),
             ),
             bars: _bars(top),
-            evidence: gr.Column(visible=True),
+            # where there is no car, the evidence for the closest match misleads unless it is asked for
+            evidence: gr.Accordion(visible=True, open=prediction.is_car is not False),
+            **(asked.reset() if asked else {}),
             **_evidence(prediction, top[0].class_name, name),
             **compared.closed(prediction),
         }
@@ -168,7 +183,7 @@ def tab(predictor: Predictor, scope: str, examples: list[str], keep_for: float) 
             heatmap = prediction.heatmap(class_name)
         return {
             slider: gr.ImageSlider(
-                (prediction.photo, overlay(prediction.photo, heatmap)), slider_position=_middle(prediction)
+                (prediction.photo, overlay(prediction.photo, heatmap)), slider_position=beside(heatmap)
             ),
             sentence: note + answer_html.evidence(class_name, bool(heatmap.any())),
             method: gr.Dropdown(info=describe_method(name)),
@@ -177,13 +192,14 @@ def tab(predictor: Predictor, scope: str, examples: list[str], keep_for: float) 
     def _nothing(html: str) -> dict[Any, Any]:
         hidden = gr.Column(visible=False)
         emptied = dict.fromkeys((answer, source, framed))
-        return {**emptied, headline: html, top5: hidden, evidence: hidden, **compared.closed(None)}
+        closed = {evidence: gr.Accordion(visible=False), **(asked.hidden() if asked else {})}
+        return {**emptied, headline: html, top5: hidden, **closed, **compared.closed(None)}
 
     def identify(photo: dict) -> tuple[dict, Any]:
         """Identify every car in a photo: the top 5 classes, and the evidence for the first one of the largest car.
 
         Args:
-            photo: A picture file: JPEG, PNG or WebP.
+            photo: A picture file: JPEG, PNG, WebP, HEIC, AVIF, TIFF, BMP or GIF.
 
         Returns:
             answer: cars: every car, the largest first, each with box (x1, y1, x2, y2 in pixels of the upright photo;
@@ -207,7 +223,7 @@ def tab(predictor: Predictor, scope: str, examples: list[str], keep_for: float) 
     waiting = f"(photo) => [photo ? '{READING}' : '{_one_line(_welcome(scope))}', null]"
     photo.change(None, photo, [headline, framed], js=waiting, **private)
     everything: list = [answer, source, framed, headline, top5, choice, bars, evidence, slider, sentence, method]
-    everything += [compared.box, compared.one, compared.other, *compared.outputs]
+    everything += [compared.box, compared.one, compared.other, *compared.outputs, *(asked.parts if asked else [])]
     again = framed.select(answer_again, [source, method], everything, **private)
     # A late answer for the previous photo must not replace the answer for this one.
     answered = photo.change(show, [photo, method], everything, preprocess=False, cancels=[again], **private)
@@ -225,25 +241,26 @@ def tab(predictor: Predictor, scope: str, examples: list[str], keep_for: float) 
         api_name="identify",
         api_description=tool_description(identify),
     )
+    return photo
 
 
-def _middle(prediction: Prediction) -> float:
-    """The slider's position in per cent of the width: the middle of the area that was read."""
-    if not prediction.refined or not prediction.box:
-        return 50
-    return 100 * (prediction.box[0] + prediction.box[2]) / 2 / prediction.photo.width
+def beside(heatmap: np.ndarray) -> float:
+    """The slider's position in per cent of the width, at which the bright part of a heatmap is uncovered.
+
+    Args:
+        heatmap: Height x width, 0 to 1. The overlay is drawn to the right of the position.
+    """
+    columns = heatmap.max(axis=0)
+    bright = np.flatnonzero(columns >= 0.25 * columns.max())
+    return float(np.clip(100 * bright[0] / len(columns) - 3, 4, 50)) if len(bright) else 50.0
 
 
 def _welcome(scope: str) -> str:
     return (
         f'<div class="welcome">{CAR}<h2>Which car is it?</h2>'
-        "<p>The answer appears as soon as the photo is uploaded. It is most accurate when the car fills the photo.</p>"
-        f"{_coverage(scope)}</div>"
+        "<p>You’ll get the answer as soon as the photo is uploaded. It works best when the car fills the frame.</p>"
+        f'<p class="small">Covers {escape(scope)}. For any other car it can only name the closest match.</p></div>'
     )
-
-
-def _coverage(scope: str) -> str:
-    return f'<p class="small">Covers {escape(scope)}. Other cars get the closest match.</p>'
 
 
 def _bars(top: list[Guess]) -> str:

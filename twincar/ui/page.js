@@ -3,19 +3,22 @@
   const find = (selector) => document.querySelector(selector);
   document.documentElement.lang = "en";
 
-  // The address contains the tab: /?tab=many opens it, and opening another tab changes the address.
-  const wanted = new URLSearchParams(location.search).get("tab");
-  // On a narrow screen the last tabs are in a menu, whose buttons have labels but no ids.
-  const label = window.gradio_config?.components.find(({ type, props }) => type === "tabitem" && props.id === wanted)?.props.label;
-  const tabs = document.querySelectorAll("#tabs > .tab-wrapper :is([role=tab], .overflow-dropdown button)");
-  if (label) [...tabs].find((tab) => tab.textContent.trim() === label)?.click();
+  find("#shell")?.remove(); // the picture of the page that document.py sends first
+
+  // The address contains the tab: /?tab=many opens it; opening another tab changes the address, and Back returns.
+  const openTab = (id) => find(`#tabs [role=tab][data-tab-id="${CSS.escape(id)}"]`)?.click();
+  const wantedTab = () => new URLSearchParams(location.search).get("tab") ?? "identify";
+  const shownTab = () => find("#tabs [role=tab][aria-selected=true]")?.dataset.tabId;
   const updateAddress = () => {
-    const { tabId } = find("#tabs [role=tab][aria-selected=true]")?.dataset ?? {};
-    const address = new URL(location);
-    if (!tabId || tabId === (address.searchParams.get("tab") ?? "identify")) return;
-    tabId === "identify" ? address.searchParams.delete("tab") : address.searchParams.set("tab", tabId);
-    history.replaceState(history.state, "", address);
+    const id = shownTab(), address = new URL(location);
+    if (!id || id === wantedTab()) return;
+    id === "identify" ? address.searchParams.delete("tab") : address.searchParams.set("tab", id);
+    history.pushState(history.state, "", address);
+    find("#tabs [role=tab][aria-selected=true]").scrollIntoView({ block: "nearest", inline: "center" }); // on a phone
   };
+  openTab(wantedTab());
+  if (shownTab() !== wantedTab()) history.replaceState(history.state, "", location.pathname); // there is no such tab
+  addEventListener("popstate", () => openTab(wantedTab()));
   const row = find("#tabs > .tab-wrapper");
   if (row) new MutationObserver(updateAddress).observe(row, { attributeFilter: ["aria-selected"], childList: true, subtree: true });
 
@@ -29,39 +32,121 @@
   document.addEventListener("change", (event) => {
     if (event.target.matches("#photo input[type=file]")) event.target.files = asImages(event.target.files).files;
   }, true);
-  document.addEventListener("drop", (event) => {
-    const files = [...(event.dataTransfer?.files ?? [])];
-    if (!event.target.closest("#photo") || files.every(isImage)) return;
-    event.preventDefault();
-    event.stopPropagation();
-    const drop = { dataTransfer: asImages(files), bubbles: true, cancelable: true };
-    event.target.dispatchEvent(new DragEvent("drop", drop));
-  }, true);
-
-  // A picture pasted anywhere goes to the open tab; several pictures where the tab accepts them.
-  document.addEventListener("paste", (event) => {
-    const pasted = [...(event.clipboardData?.files ?? [])];
-    const inputs = [...document.querySelectorAll("#photo input[type=file], #files input[type=file]")];
-    const input = inputs.find((input) => input.closest(".block")?.offsetParent);
-    if (!pasted.length || !input) return;
-    const files = new DataTransfer();
-    pasted.slice(0, input.multiple ? pasted.length : 1).forEach((file) => files.items.add(file));
-    input.files = files.files;
+  // Files dropped or pasted anywhere go to the open tab if it takes some, else one to Identify, several to Many photos.
+  const inputOf = { identify: "#photo input[type=file]", many: "#files input[type=file]" };
+  const give = (files, id = inputOf[shownTab()] ? shownTab() : "identify") => {
+    if (id === "identify" && files.length > 1) id = "many";
+    if (!files.length) return;
+    if (id !== shownTab()) openTab(id);
+    const input = id === "identify" ? fileInput() : find(inputOf[id]), given = new DataTransfer();
+    if (!input) return;
+    files.forEach((file) => given.items.add(file));
+    input.files = given.files;
     input.dispatchEvent(new Event("change", { bubbles: true }));
+  };
+  const hasFiles = (event) => event.dataTransfer?.types.includes("Files");
+  const own = (event) => event.target.closest?.("[data-drop]"); // a part of the page that handles drops itself
+  let inside = 0; // dragenter and dragleave are sent for every element that is crossed
+  const over = (more) => {
+    inside = Math.max(inside + more, 0);
+    document.documentElement.classList.toggle("dragging", inside > 0);
+  };
+  addEventListener("dragenter", (event) => hasFiles(event) && over(1));
+  addEventListener("dragleave", (event) => hasFiles(event) && over(-1));
+  addEventListener("dragover", (event) => hasFiles(event) && event.preventDefault());
+  document.addEventListener("drop", (event) => {
+    over(-inside);
+    if (!hasFiles(event) || own(event)) return;
+    event.preventDefault();
+    event.stopPropagation(); // Gradio takes drops on an empty component only; elsewhere the browser opens the file
+    give([...event.dataTransfer.files]);
+  }, true);
+  document.addEventListener("paste", (event) => give([...(event.clipboardData?.files ?? [])]));
+
+  // The buttons around the photo, and the examples. Gradio's own, a file and the webcam, are icons without text.
+  const sources = () => [...document.querySelectorAll("#photo .source-selection button")];
+  const fileInput = () => {
+    if (!find(inputOf.identify)) sources()[0]?.click(); // the webcam is on
+    return find(inputOf.identify);
+  };
+  const actions = {
+    choose: () => fileInput()?.click(),
+    camera: () => {
+      if (!matchMedia("(pointer: coarse)").matches) {
+        sources()[1]?.click();
+        return setTimeout(() => find("#photo .webcam-wrap button, #photo [title='grant webcam access']")?.click(), 100);
+      }
+      const input = fileInput(); // on a phone, which opens its own camera for it
+      input?.setAttribute("capture", "environment");
+      input?.click();
+      setTimeout(() => input?.removeAttribute("capture"), 1000);
+    },
+    example: async ({ dataset }) => {
+      const answer = await fetch(dataset.src), blob = await answer.blob();
+      if (answer.ok) give([new File([blob], dataset.name, { type: blob.type })], "identify");
+      scrollTo({ top: 0 });
+    },
+  };
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest("[data-do]");
+    actions[button?.dataset.do]?.(button);
+  });
+
+  // A reload shows the last photo again, as long as the server keeps it.
+  const LAST = "twincar-photo";
+  const last = sessionStorage.getItem(LAST);
+  if (last && shownTab() === "identify") fetch(last).then(async (answer) => {
+    const blob = answer.ok && await answer.blob();
+    if (blob) give([new File([blob], decodeURIComponent(last.split("/").pop()), { type: blob.type })], "identify");
+  }).catch(() => {});
+  const remember = () => {
+    const src = find("#photo .image-frame img")?.src;
+    if (src?.startsWith(location.origin)) sessionStorage.setItem(LAST, src);
+    else if (find("#headline .welcome")) sessionStorage.removeItem(LAST);
+  };
+
+  // The search in the list of the cars.
+  const plain = (text) => text.toLowerCase().normalize("NFD").replace(/[^a-z0-9 ]/g, "");
+  document.addEventListener("input", (event) => {
+    const list = event.target.matches("#known-cars [type=search]") && find("#known-cars details");
+    if (!list) return;
+    const words = plain(event.target.value).split(" ").filter(Boolean);
+    let left = 0;
+    list.querySelectorAll("section").forEach((section) => {
+      const rows = [...section.querySelectorAll("li")];
+      rows.forEach((row) => {
+        const text = plain(`${section.dataset.make} ${row.textContent}`);
+        row.hidden = !words.every((word) => text.includes(word));
+      });
+      const shown = rows.filter((row) => !row.hidden).length;
+      section.hidden = !shown;
+      left += shown;
+    });
+    list.querySelector(".count").textContent = left ? `${left} ${left === 1 ? "car" : "cars"}` : "No car matches.";
   });
 
   // Gradio gives every radio button another name; with the same name they are one group and the arrow keys work.
   // Gradio's slider reacts to the mouse only; the arrow keys move it by sending mouse events.
   const finish = () => {
     find("#headline")?.setAttribute("role", "status"); // screen readers announce the answer
+    const empty = find("#photo button.upload-container");
+    if (empty) empty.ariaLabel = empty.textContent.trim().replace(/\s+/g, " "); // Gradio's label names none of its text
+    const choose = find("#actions [data-do=choose]"), text = find("#headline .welcome") ? "Choose a photo" : "New photo";
+    if (choose && choose.textContent !== text) choose.textContent = text;
+    remember();
     find("#photo input[type=file]")?.setAttribute("accept", "image/*,SUFFIXES"); // else some are greyed out
     document.querySelectorAll("#top5 input[type=radio]").forEach((radio) => {
       if (radio.name !== "top5") radio.name = "top5";
     });
     const group = find("#top5 fieldset");
     group?.setAttribute("role", "radiogroup");
-    group?.setAttribute("aria-label", group.querySelector("[data-testid=block-info]")?.textContent ?? "Top 5");
+    group?.setAttribute("aria-label", group.querySelector("[data-testid=block-info]")?.textContent ?? "Top five matches");
     document.querySelectorAll("#slider, #detail-slider").forEach(finishSlider);
+    document.querySelectorAll(".view[data-chart]").forEach(({ dataset }) => { // plotly's charts have no text alternative
+      const chart = document.getElementById(dataset.chart);
+      chart?.setAttribute("role", "img");
+      chart?.setAttribute("aria-label", dataset.summary);
+    });
   };
   const finishSlider = (slider) => {
     const pictures = slider.querySelectorAll("img");

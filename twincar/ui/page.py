@@ -12,7 +12,8 @@ from typing import Any
 
 import gradio as gr
 from starlette.middleware import Middleware
-from starlette.routing import Mount
+from starlette.responses import FileResponse
+from starlette.routing import Mount, Route
 
 from twincar.batch.archive import MB, PHOTO_BYTES, ZIP_BYTES
 from twincar.config import IMAGE_SUFFIXES, STANFORD_CARS, parse_class_name
@@ -20,6 +21,9 @@ from twincar.modeling.inference.predictor import Predictor
 from twincar.plots import palette
 from twincar.text import count
 from twincar.ui import about, api, explore, identify, many, quality
+from twincar.ui import examples as examples_of
+from twincar.ui.document import PICTURE, PICTURE_PATH, TITLE, Document
+from twincar.ui.examples import Example
 from twincar.ui.headers import SecurityHeaders, headers
 from twincar.ui.uploads import CheckedBlocks, cleaner
 
@@ -44,26 +48,28 @@ INK = gr.themes.Color(
 def build(
     predictor: Predictor,
     notice: str | None = None,
-    examples: list[str] | None = None,
+    examples: list[Example] | None = None,
     reports: Path | None = None,
     data: Path | None = None,
+    feedback: Path | None = None,
 ) -> gr.Blocks:
     """Build the page, not launched. The address `/?tab=many` opens it at a tab.
 
     Args:
         predictor: Answers the photos.
         notice: A sentence at the top, such as that another model is used than the one that was requested.
-        examples: Paths of photos to offer.
+        examples: Pictures to offer.
         reports: The folder that `twincar report` wrote, if there is one.
         data: The folder that `twincar prepare` wrote, if there is one.
+        feedback: A CSV file for what visitors say about the answers; None does not ask them.
     """
-    with CheckedBlocks(title="TwinCar", analytics_enabled=False, delete_cache=(CLEAN_EVERY, DELETE_AFTER)) as demo:
+    with CheckedBlocks(title=TITLE, analytics_enabled=False, delete_cache=(CLEAN_EVERY, DELETE_AFTER)) as demo:
         if notice:
             gr.HTML(f'<p role="note">{escape(notice)}</p>', elem_id="notice")
         gr.HTML(_header(), elem_id="header")
-        with gr.Tabs(elem_id="tabs"):  # the ids are what page.js reads from the address
+        with gr.Tabs(elem_id="tabs", overflow_behavior="wrap"):  # the ids are what page.js reads from the address
             with gr.Tab("Identify", id="identify"):
-                identify.tab(predictor, scope(predictor), examples or [], keep_for=DELETE_AFTER)
+                identify.tab(predictor, scope(predictor), examples or [], DELETE_AFTER, feedback)
             with gr.Tab("Many photos", id="many"):
                 many.tab(predictor, keep_for=DELETE_AFTER)
             with gr.Tab("Explore the data", id="explore"):
@@ -71,7 +77,7 @@ def build(
             with gr.Tab("How good is it", id="quality"):
                 quality.tab(reports)
             with gr.Tab("About", id="about"):
-                about.tab(predictor, demo)
+                about.tab(predictor, reports)
         gr.Markdown(_footer(predictor), elem_id="footer")
     # Gradio inspects the arguments of every component for each new session, and every API call is a new session.
     # Doing that once here makes a call four times as fast.
@@ -82,18 +88,19 @@ def build(
     return demo
 
 
-def launch_options(predictor: Predictor) -> dict[str, Any]:
+def launch_options(predictor: Predictor, examples: list[Example] | None = None) -> dict[str, Any]:
     """The arguments of `Blocks.launch`: style, limits, the REST API, and no requests to third parties.
 
     Args:
         predictor: Answers the photos that are sent to the REST API.
+        examples: The pictures that `build` was given.
 
     Raises:
         TwinCarError: The variable TWINCAR_FRAME_ANCESTORS is not valid.
     """
     return {
         "theme": theme(),
-        "css_paths": [HERE / "style.css", HERE / "frame.css", HERE / "many.css", HERE / "charts.css"],
+        "css_paths": [HERE / f"{name}.css" for name in ("style", "frame", "dropzone", "many", "charts")],
         "js": (HERE / "page.js").read_text(encoding="utf-8").replace("SUFFIXES", ",".join(sorted(IMAGE_SUFFIXES))),
         "head": '<meta name="color-scheme" content="light dark"><link rel="icon" href="data:image/svg+xml,'
         "%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 32 32'%3E%3Crect width='32' height='32' rx='8' "
@@ -101,9 +108,13 @@ def launch_options(predictor: Predictor) -> dict[str, Any]:
         "fill='none' stroke='%23fff' stroke-width='2'/%3E%3C/svg%3E\">",
         "footer_links": ["api"],
         "app_kwargs": {
-            "middleware": [Middleware(SecurityHeaders, headers=headers())],
+            "middleware": [Middleware(SecurityHeaders, headers=headers()), Middleware(Document)],
             "lifespan": cleaner(CLEAN_EVERY, DELETE_AFTER),
-            "routes": [Mount("/api", api.build(predictor, MAX_QUEUE))],
+            "routes": [
+                Mount("/api", api.build(predictor, MAX_QUEUE)),
+                Route(PICTURE_PATH, lambda _: FileResponse(PICTURE)),
+                examples_of.route(examples or []),
+            ],
         },
         # Gradio's own texts in the box of Many photos are "Drop File Here" and "Click to Upload".
         "i18n": gr.I18n(
@@ -164,8 +175,8 @@ def _header() -> str:
 
 def _footer(predictor: Predictor) -> str:
     lines = [
-        "Photos stay on this server, are used only for the answer, and are deleted within about an hour. "
-        f"Each photo can be up to {PHOTO_BYTES // MB} MB."
+        "Your photos stay on this server, are used only to answer you, and are deleted within about an hour. "
+        f"Photos up to {PHOTO_BYTES // MB} MB."
     ]
     if predictor.config.get("notice"):
         lines.append(predictor.config["notice"])

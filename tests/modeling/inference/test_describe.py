@@ -51,7 +51,7 @@ def text(*probabilities, **open_set) -> str:
     [
         (
             (0, 0, 0, 0.97, 0.03, 0, 0),
-            "BMW M3 Coupe 2012, very sure (97 %). Next comes the Audi S4 Sedan 2012 (3 %).",
+            "BMW M3 Coupe 2012, very sure (97 %). The runner-up is the Audi S4 Sedan 2012 (3 %).",
         ),
         (
             (0.72, 0, 0, 0, 0.23, 0.05, 0),
@@ -60,7 +60,7 @@ def text(*probabilities, **open_set) -> str:
         (
             (0.6, 0, 0.04, 0.35, 0.01, 0, 0),
             "BMW 3 Series Sedan 2012, more likely than not (60 %). "
-            "Very sure of the make (99 %); next comes the BMW M3 Coupe 2012 (35 %).",
+            "Very sure of the make (99 %). The runner-up is the BMW M3 Coupe 2012 (35 %).",
         ),
         (
             (0.02, 0, 0.01, 0, 0.49, 0.48, 0),
@@ -82,7 +82,7 @@ def text(*probabilities, **open_set) -> str:
         ),
         (
             (0.3, 0, 0, 0.3, 0, 0, 0.4),
-            "Not sure: the closest match is the Lada <Niva> (40 %). The BMW 3 Series Sedan 2012 comes next (30 %).",
+            "Not sure: the closest match is the Lada <Niva> (40 %). The runner-up is the BMW 3 Series Sedan 2012 (30 %).",
         ),
     ],
     ids=["very sure", "fairly sure", "make surer", "year", "body", "make", "body only", "unsure"],
@@ -94,9 +94,9 @@ def test_sentences_of_each_state(probabilities, says):
 def test_no_car_and_unknown_cars_still_name_the_closest_match():
     likely = (0, 0, 0, 0.97, 0.03, 0, 0)
     assert text(*likely, is_car=True, is_known=True) == text(*likely)
-    unknown = "A car, but probably none of the known models. The closest match is the BMW M3 Coupe 2012."
+    unknown = "A car, but maybe none of the 7 known models. The closest match would be the BMW M3 Coupe 2012."
     assert text(*likely, is_car=True, is_known=False) == unknown
-    nothing = "No car found in this photo. The closest match is the BMW M3 Coupe 2012."
+    nothing = "No car found in this photo. The closest match would be the BMW M3 Coupe 2012."
     assert text(*likely, is_car=False, is_known=False) == nothing
     assert describe(answered(likely, is_car=False), "this frame").lead == "No car found in this frame"
     assert text(1.0, names=["Lada Niva SUV 1977"]).endswith("The model has no other class.")
@@ -107,7 +107,7 @@ def test_similar_classes_are_named_where_they_were_confused():
     similar = (SimilarClass("BMW M3 Coupe 2012", 0.9, 3), SimilarClass("Audi S4 Sedan 2007", 0.8, 0))
     sure = answered((0.9, 0.1, 0, 0, 0, 0, 0), is_car=True, is_known=True, similar=similar)
     assert [one.class_name for one in confused_classes(sure)] == ["BMW M3 Coupe 2012"]
-    line = "Similar: <b>BMW M3 Coupe 2012</b> (3 validation pictures of the two were confused)."
+    line = "Similar: <b>BMW M3 Coupe 2012</b> (confused 3 times in validation)."
     assert line in answer_html.answer(sure)
     no_car = answered((0.9, 0.1, 0, 0, 0, 0, 0), is_car=False, similar=similar)
     assert "Similar:" not in answer_html.answer(no_car)
@@ -173,5 +173,5 @@ def test_json_has_open_set_results_boxes_and_makes(car_photo, tiny_model, monkey
     assert second["box"] == found["others"][0] and second["top"] != first["top"]
     assert set(second) == {"box", "top", "makes", "is_known", "state", "said"}
     said = CliRunner().invoke(app, arguments[:-1], env={"COLUMNS": "200"}).stdout
-    assert "A car, but probably none of the known models." in said
+    assert "A car, but maybe none of the 5 known models." in said
     assert "Car 1 of 2: A car" in said and "Car 2 of 2: A car" in said

@@ -1,6 +1,6 @@
 """A Prediction in plain sentences, for the page and the command line.
 
-    describe(predictor("photo.jpg")).text   # "BMW M3 Coupe 2012, very sure (96 %). No other class is close: ..."
+    describe(predictor("photo.jpg")).text   # "BMW M3 Coupe 2012, very sure (96 %). No other car comes close ..."
 
 No sentence claims certainty.
 """
@@ -86,7 +86,8 @@ def describe(answer: "Prediction", where: str = "this photo") -> Description:
         lead = f"No car found in {where}"
         return Description("no_car", lead, "No car", f"{lead}.", *_closest(best))
     if answer.is_known is False:
-        lead = "A car, but probably none of the known models"
+        known = len(answer.class_names)
+        lead = f"A car, but maybe {f'none of the {known:,} known models' if known > 1 else 'not the known model'}"
         return Description("unknown_car", lead, "Unknown model", f"{lead}.", *_closest(best))
     if best.probability >= LIKELY:
         sure = how_sure(best.probability)
@@ -164,16 +165,19 @@ def more_cars(others: int) -> str:
 
 
 def confused_classes(answer: "Prediction") -> list["SimilarClass"]:
-    """Similar classes that were confused with the top class in validation; empty unless it shows a known car."""
+    """Similar classes that were confused with the top class in validation, at least twice: one mistake is no pattern.
+
+    Empty unless the answer is a known car.
+    """
     if answer.is_car is False or answer.is_known is False:
         return []
-    return [similar for similar in answer.similar_classes() if similar.confusions]
+    return [similar for similar in answer.similar_classes() if similar.confusions >= 2]
 
 
 def how_often(similar: "SimilarClass") -> str:
     """The number of confusions of a similar class, in words."""
-    pictures = "picture of the two was" if similar.confusions == 1 else "pictures of the two were"
-    return f"{similar.confusions} validation {pictures} confused"
+    times = {1: "once", 2: "twice"}.get(similar.confusions, f"{similar.confusions:,} times")
+    return f"confused {times} in validation"
 
 
 def how_sure(probability: float) -> str:
@@ -213,7 +217,7 @@ def _model(guess: "Guess") -> tuple[str, str]:
 
 
 def _closest(best: "Guess") -> tuple[str, tuple[str, ...]]:
-    return f"The closest match is the {best.class_name}.", (best.class_name,)
+    return f"The closest match would be the {best.class_name}.", (best.class_name,)
 
 
 def _also(second: "Guess") -> tuple[str, tuple[str, ...]]:
@@ -230,15 +234,15 @@ def _next(answer: "Prediction", best: "Guess") -> tuple[str, tuple[str, ...]]:
     if group and best.probability < VERY and second.probability >= 0.02:
         state, _, probability = group
         return (
-            f"{how_sure(probability)} of the {state} ({percent(probability)}); next comes {other} "
+            f"{how_sure(probability)} of the {state} ({percent(probability)}). The runner-up is {other} "
             f"({percent(second.probability)}).",
             names,
         )
     if second.probability >= 0.1:
         return _also(second)
     if second.probability >= 0.02:
-        return f"Next comes {other} ({percent(second.probability)}).", names
-    return f"No other class is close: {other} is next ({percent(second.probability)}).", names
+        return f"The runner-up is {other} ({percent(second.probability)}).", names
+    return f"No other car comes close (next: {second.class_name}, {percent(second.probability)}).", names
 
 
 def _body_or_next(answer: "Prediction", best: "Guess") -> tuple[str, tuple[str, ...]]:
@@ -250,4 +254,4 @@ def _body_or_next(answer: "Prediction", best: "Guess") -> tuple[str, tuple[str, 
     if len(answer.class_names) == 1:
         return "The model has no other class.", ()
     second = answer.top(2)[1]
-    return f"The {second.class_name} comes next ({percent(second.probability)}).", (second.class_name,)
+    return f"The runner-up is the {second.class_name} ({percent(second.probability)}).", (second.class_name,)
