@@ -40,7 +40,7 @@ def folder(tmp_path):
 
 def read(file: Path) -> list[dict]:
     if file.suffix == ".csv":
-        with file.open(newline="", encoding="utf-8") as lines:
+        with file.open(newline="", encoding="utf-8-sig") as lines:
             return list(csv.DictReader(lines))
     return [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n")[:-1]]
 
@@ -57,6 +57,8 @@ def test_results_are_written_and_a_resumed_run_adds_the_missing_ones(folder, tin
     assert "not a picture" in rows[1]["error"]
     if suffix == ".csv":
         assert list(rows[0]) == COLUMNS
+        assert whole.startswith(b"\xef\xbb\xbffile,") and whole.count(b"\xef\xbb\xbf") == 1
+        assert rows[0]["said"].startswith(("Not sure", rows[0]["class_name"])) and not rows[0]["is_known"]
         assert rows[0]["class_name"] in CLASSES and 0 < float(rows[0]["probability"]) <= 1
     else:
         assert len(rows[0]["top"]) == 5
@@ -156,7 +158,9 @@ def test_names_that_are_not_unicode_are_resumed(tiny_model, tmp_path):
 
 def answer(*cars: Guess) -> dict:
     """The part of an answer that a results file needs."""
-    return {"cars": [{"state": "car", "top": [car.as_dict()], "box": None} for car in cars], "state": "no_car"}
+    decided = {"said": "Sure.", "is_known": True}
+    found = [decided | {"state": "car", "top": [car.as_dict()], "box": None} for car in cars]
+    return {"cars": found, "state": "no_car", "said": "No car found.", "is_car": bool(cars), "is_known": None}
 
 
 def test_a_csv_has_a_line_per_car_and_a_photo_without_some_of_them_is_resumed(tmp_path):
@@ -167,6 +171,10 @@ def test_a_csv_has_a_line_per_car_and_a_photo_without_some_of_them_is_resumed(tm
         results.write("one.jpg", answer(guesses[0]))
         results.write("street.jpg", answer(*guesses))
     rows, whole = read(out), out.read_bytes()
+    assert {tuple(row[key] for key in ("said", "is_car", "is_known")) for row in rows} == {
+        ("No car found.", "False", ""),
+        ("Sure.", "True", "True"),
+    }
     assert [(row["file"], row["car"], row["cars"], row["state"]) for row in rows] == [
         ("empty.jpg", "", "0", "no_car"),
         ("one.jpg", "1", "1", "car"),

@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from twincar.config import CHECKOUT
 
@@ -54,9 +54,10 @@ def served(folder: Path, app: Path = CHECKOUT / "app.py", **variables: str) -> I
 
 
 @contextmanager
-def visiting(browser: Browser, site: tuple[str, Path], at: str = "/") -> Iterator[Page]:
+def visiting(browser: Browser | BrowserContext, site: tuple[str, Path], at: str = "/") -> Iterator[Page]:
     """A new visit; fails on requests to another host, errors in the console, and tracebacks of the server."""
-    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    size: dict = {} if isinstance(browser, BrowserContext) else {"viewport": {"width": 1280, "height": 900}}
+    page = browser.new_page(**size)
     foreign: list[str] = []
     errors: list[str] = []
     ours = (site[0], "data:", "blob:")

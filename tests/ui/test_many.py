@@ -13,12 +13,13 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 
 from tests.conftest import draw_car
+from tests.helpers.access import violations
 from tests.helpers.fake_predictor import fake_predictor
 from tests.helpers.visit import visiting
 from twincar.ui.many import _same_car, _shown_rows
 
 ROWS = "#table tbody tr"
-FAILED = "This file is not a picture that can be read: send a JPEG, PNG or WebP photo."
+FAILED = "This file is not a picture that can be read: send a photo as JPEG, PNG, WebP, AVIF, HEIC, GIF, TIFF or BMP."
 
 
 @pytest.fixture
@@ -75,12 +76,33 @@ def encoded(image: Image.Image, kind: str = "JPEG") -> bytes:
     return buffer.getvalue()
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, photos) -> Path:
+    """A folder with photos in it and below it, and with files that are no photos."""
+    folder = tmp_path_factory.mktemp("folder") / "holiday"
+    for name, content in {
+        "1.jpg": photos[2].read_bytes(), "sea/10.jpg": photos[1].read_bytes(), "sea/2.jpg": photos[2].read_bytes(),
+        "notes.txt": b"text", "sea/film.mp4": b"film", ".hidden.jpg": b"hidden", "Thumbs.db": b"system",
+    }.items():  # fmt: skip
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def drop(page: Page, *paths: Path) -> None:
+    """Drop files and folders of this machine in the middle of the window, as a person does."""
+    session = page.context.new_cdp_session(page)
+    data = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
+    for kind in ("dragEnter", "dragOver", "drop"):
+        session.send("Input.dispatchDragEvent", {"type": kind, "x": 640, "y": 700, "data": data})
+
+
 def give(page: Page, *files: Path) -> None:
     page.set_input_files("#files input[type=file]", [str(file) for file in files])
 
 
 def names(page: Page) -> list[str]:
-    return page.locator(f"{ROWS} td.file").all_inner_texts()
+    return [text.split("\n")[0] for text in page.locator(f"{ROWS} td.file").all_inner_texts()]
 
 
 def test_files_and_a_broken_one_become_rows(page, photos, truth):
@@ -92,7 +114,36 @@ def test_files_and_a_broken_one_become_rows(page, photos, truth):
     assert answered.locator("td.make").all_inner_texts() == [top[0].make for top in truth]
     assert answered.locator("td.year").all_inner_texts() == [str(top[0].year or "") for top in truth]
     assert answered.locator("td.picture img").count() == 4
-    expect(page.locator(f"{ROWS}.failed .why")).to_contain_text(FAILED)
+    failed = page.locator(f"{ROWS}.failed")
+    expect(failed.locator(".why")).to_have_text(FAILED)
+    expect(failed.locator("td.state")).to_have_text("Unreadable")
+
+
+def test_a_dropped_folder_is_walked_and_names_its_subfolders(page, folder, photos):
+    drop(page, folder, photos[3])
+    expect(page.locator("#status")).to_contain_text("4 photos answered")
+    assert [each.get_attribute("title") for each in page.locator(f"{ROWS} td.file").all()] == [
+        "holiday/1.jpg", "holiday/sea/2.jpg", "holiday/sea/10.jpg", "d.webp",
+    ]  # fmt: skip
+    note = page.locator("#files .note")
+    expect(note).to_have_text("2 files are not pictures and were left out: notes.txt, film.mp4.")
+    page.locator("#files input[webkitdirectory]").set_input_files(folder)
+    expect(page.locator("#status")).to_contain_text("3 photos answered")
+    assert names(page) == ["1.jpg", "2.jpg", "10.jpg"]
+
+
+def test_what_is_no_photo_is_refused_in_one_sentence(page, folder, photos, tmp_path):
+    note = page.locator("#files .note")
+    drop(page, folder / "notes.txt")
+    expect(note).to_have_text("No photo to read: notes.txt is not a picture.")
+    (tmp_path / "empty").mkdir()
+    drop(page, tmp_path / "empty")
+    expect(note).to_have_text("There are no photos in this folder.")
+    (tmp_path / "huge.jpg").write_bytes(bytes(26_000_000))
+    drop(page, tmp_path / "huge.jpg", photos[2])
+    expect(page.locator(f"{ROWS}.failed .why")).to_have_text("This file has 26 MB: photos of up to 25 MB are accepted.")
+    assert names(page) == ["huge.jpg", "c.jpg"]
+    expect(note).to_be_empty()
 
 
 def test_the_table_sorts_with_unreadable_files_last(page, photos, truth):
@@ -125,8 +176,18 @@ def test_the_table_filters_by_confidence_and_text(page, photos, truth):
     search.fill("BROKEN not a picture")
     expect(page.locator(ROWS)).to_have_count(1)
     expect(page.locator(ROWS)).to_contain_text("broken.jpg")
+    widths = "headers => headers.map((th) => th.getBoundingClientRect().width)"
+    before = page.locator("#table th").evaluate_all(widths)
     search.fill("no such car")
     expect(page.locator(ROWS)).to_have_count(0)
+    expect(page.locator("#table .none")).to_contain_text("None of the 5 rows matches.")
+    assert page.locator("#table th").evaluate_all(widths) == before  # the columns do not jump
+    page.get_by_role("button", name="Show all rows").click()
+    expect(page.locator(ROWS)).to_have_count(5)
+    page.locator("#table .states").get_by_role("button", name="Unreadable 1").click()
+    assert names(page) == ["broken.jpg"]
+    page.locator("#table .states").get_by_role("button", name="Unreadable 1").click()
+    expect(page.locator(ROWS)).to_have_count(5)
 
 
 def test_photos_pasted_here_are_answered_here(page, photos):
@@ -154,12 +215,20 @@ def test_a_row_of_a_zip_shows_its_evidence(page, trip):
     expect(page.locator("#detail-slider img")).to_have_count(2)
     expect(page.locator("#detail .top-list li")).to_have_count(5)
     expect(page.locator("#detail .top-list li").first).to_contain_text(name)
-    expect(page.locator(f"{ROWS}.selected td.file")).to_have_text("1.jpg")
+    expect(page.locator(f"{ROWS}.selected td.file")).to_have_attribute("title", "trip.zip/summer/1.jpg")
     handle = page.locator("#detail-slider").get_by_role("slider")
     handle.focus()
     expect(handle).to_have_attribute("aria-valuenow", "50")
     page.keyboard.press("ArrowRight")
     expect(handle).to_have_attribute("aria-valuenow", "55")
+    expect(page.locator("#detail-legend")).to_contain_text(f"towards {name}")
+    page.keyboard.press("Escape")
+    expect(page.locator("#detail")).to_be_hidden()
+    expect(row).to_be_focused()
+    row.click()
+    page.get_by_role("button", name="Close").click()
+    expect(page.locator("#detail")).to_be_hidden()
+    expect(page.locator(f"{ROWS}.selected")).to_have_count(0)
 
 
 def test_the_table_is_downloaded_as_csv(page, photos, truth, tmp_path):
@@ -168,10 +237,12 @@ def test_the_table_is_downloaded_as_csv(page, photos, truth, tmp_path):
         page.get_by_role("button", name="Download CSV").click()
     assert download.value.suggested_filename == "twincar.csv"
     download.value.save_as(tmp_path / "twincar.csv")
-    rows = list(csv.DictReader((tmp_path / "twincar.csv").open(encoding="utf-8")))
+    assert (tmp_path / "twincar.csv").read_bytes().startswith(b"\xef\xbb\xbf")  # else Excel misreads it
+    rows = list(csv.DictReader((tmp_path / "twincar.csv").open(encoding="utf-8-sig")))
     assert [row["file"] for row in rows] == ["'=1+1.jpg", "b.png", "c.jpg", "d.webp", "broken.jpg"]
     assert [row["class_name"] for row in rows] == [top[0].class_name for top in truth] + [""]
     assert [row["year"] for row in rows] == [str(top[0].year or "") for top in truth] + [""]
+    assert all(row["state"] and row["said"].strip() for row in rows[:4]) and rows[0]["is_car"] == ""  # it cannot tell
     assert float(rows[0]["probability"]) == pytest.approx(truth[0][0].probability, abs=1e-3)
     assert rows[4]["error"] == FAILED
 
@@ -202,18 +273,46 @@ def test_one_photo_is_answered_while_many_are(page, car_photo, long):
     expect(page.locator("#status")).to_contain_text("Stopped after")
 
 
-def test_a_phone_shows_the_table_without_scrolling_sideways(page, photos):
-    page.set_viewport_size({"width": 390, "height": 844})
-    give(page, *photos)
-    expect(page.locator(ROWS)).to_have_count(5)
-    page.locator(f"{ROWS} td.name button").first.click()
-    expect(page.locator("#detail-slider img")).to_have_count(2)
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    rows = page.locator("#table .rows")
-    assert rows.evaluate("element => element.scrollWidth <= element.clientWidth")
-    # Both at the same time: the page may be scrolling to the detail.
-    tops = "ids => ids.map(id => document.getElementById(id).getBoundingClientRect().top)"
-    assert (above := page.evaluate(tops, ["many", "detail"])) == sorted(above)
+def test_a_phone_shows_the_table_or_the_detail_without_scrolling_sideways(browser, site, photos):
+    context = browser.new_context(
+        viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True, color_scheme="dark"
+    )
+    with visiting(context, site, "/?tab=many") as page:
+        expect(page.get_by_role("button", name="Choose a folder")).to_be_hidden()  # phones have none
+        give(page, *photos)
+        expect(page.locator(ROWS)).to_have_count(5)
+        small = """() => [...document.querySelectorAll("#many :is(button, input), #files button, #progress button")]
+            .filter((one) => one.getClientRects().length && one.getBoundingClientRect().height < 44)
+            .map((one) => one.outerHTML)"""
+        assert page.evaluate(small) == []
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        rows = page.locator("#table .rows")
+        assert rows.evaluate("element => element.scrollWidth <= element.clientWidth")
+        last = page.locator(f"{ROWS}:not(.failed) td.name button").last
+        last.tap()
+        expect(page.locator("#detail-slider img")).to_have_count(2)
+        expect(page.locator("#table")).to_be_hidden()
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        page.get_by_role("button", name="Back to table").tap()
+        expect(last).to_be_in_viewport()
+        expect(last).to_be_focused()
+    context.close()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_nothing_here_is_inaccessible(browser, site, photos, theme):
+    with visiting(browser, site, f"/?tab=many&__theme={theme}") as page:
+        expect(page.locator("#many-welcome h2")).to_be_visible()
+        assert violations(page) == []
+        give(page, *photos)
+        expect(page.locator("#status")).to_contain_text("4 photos answered")
+        assert violations(page) == []
+        page.locator(f"{ROWS} td.name button").first.click()
+        expect(page.locator("#detail-slider img")).to_have_count(2)
+        assert violations(page) == []
+        page.locator("#table [type=search]").fill("no such car")
+        expect(page.locator("#table .none")).to_be_visible()
+        assert violations(page) == []
 
 
 def test_a_photo_has_a_row_per_car():
@@ -230,6 +329,7 @@ def test_a_photo_has_a_row_per_car():
     assert rows[0]["thumbnail"] != rows[1]["thumbnail"]
     again = predictor(photo.resize((1280, 960)))
     assert [_same_car(again, row["bounds"]) for row in rows] == again.cars
+    assert all(row["said"] and row["is_car"] for row in rows)
     (empty,) = _shown_rows("sky.jpg", 0, fake_predictor(is_car=1e9)(photo))
     assert (empty["cars"], empty["state"], empty["class_name"], empty["label"]) == (0, "no_car", None, "No car")
 

@@ -53,16 +53,20 @@ class Item:
         return content
 
 
-def unpack(files: Iterable[tuple[str, Path]]) -> list[Item]:
+def unpack(files: Iterable[tuple[str, Path | PhotoError]]) -> list[Item]:
     """List the photos in (name, path) files, in order.
 
-    A zip that cannot be opened is one item with a reason, and so is a zip inside a zip. Hidden members are skipped.
+    A file may come with the reason why it was refused instead of a path. A zip that cannot be opened is one item with a
+    reason, and so is a zip inside a zip. Hidden members are skipped.
 
     Returns:
         At most MAX_PHOTOS items, and one more with a reason if there were more photos.
     """
     items: list[Item] = []
     for name, path in files:
+        if isinstance(path, PhotoError):
+            items.append(Item(display_name(name), Path(), reason=str(path)))
+            continue
         try:
             items += _members(name, path) if _is_zip(name, path) else [Item(display_name(name), path)]
         except PhotoError as error:

@@ -4,10 +4,12 @@
     with open_results(Path("results.csv"), resume=True) as results:
         if "a.jpg" not in results: results.write("a.jpg", as_dict(predictor("a.jpg")))
 
-Each result is written at once, by the file's suffix as one line of JSON, or as CSV with a line per car. Memory use
-grows only by 8 bytes per photo of an earlier run, and by the names in one folder at a time.
+Each result is written at once, by the file's suffix as one line of JSON, or as CSV with a line per car (UTF-8 with a
+byte order mark, without which Excel misreads it). Memory use grows only by 8 bytes per photo of an earlier run, and by
+the names in one folder at a time.
 """
 
+import codecs
 import csv
 import hashlib
 import io
@@ -25,8 +27,9 @@ from twincar.config import TwinCarError
 from twincar.files import pictures_below, spreadsheet_safe
 
 NAMED = ["class_name", "make", "model", "body", "year", "probability"]  # of the most probable class
+DECIDED = ["state", "said", "is_car", "is_known"]
 SIDES = ["x1", "y1", "x2", "y2"]
-COLUMNS = ["file", "car", "cars", "state", *NAMED, *SIDES, "error"]  # of CSV
+COLUMNS = ["file", "car", "cars", *DECIDED, *NAMED, *SIDES, "error"]  # of CSV
 SUFFIXES = (".jsonl", ".csv")
 
 
@@ -76,13 +79,20 @@ def table_rows(file: str, answer: dict[str, Any] | str) -> list[dict[str, Any]]:
         return [{"file": file, "error": answer}]
     cars = answer["cars"]
     if not cars:
-        return [{"file": file, "car": None, "cars": 0, "state": answer["state"]} | dict.fromkeys(NAMED + SIDES)]
+        first: dict[str, Any] = {"file": file, "car": None, "cars": 0}
+        return [first | {key: answer[key] for key in DECIDED} | dict.fromkeys(NAMED + SIDES)]
     return [
-        {"file": file, "car": place, "cars": len(cars), "state": car["state"]}
+        {"file": file, "car": place, "cars": len(cars)}
+        | {key: (answer | car)[key] for key in DECIDED}
         | {key: car["top"][0][key] for key in NAMED}
         | dict(zip(SIDES, car["box"] or [None] * 4, strict=True))
         for place, car in enumerate(cars, 1)
     ]
+
+
+def as_csv(rows: Iterable[dict[str, Any]]) -> bytes:
+    """Format rows of `table_rows`, and those that have more keys, as a CSV file."""
+    return codecs.BOM_UTF8 + "".join([_csv_line(COLUMNS), *map(_csv_row, rows)]).encode()
 
 
 class Results:
@@ -141,7 +151,7 @@ def open_results(path: Path, resume: bool = False) -> Iterator[Results]:
         done = np.sort(np.fromiter((_key(name) for name in _names(file, is_csv, path)), np.uint64))
         file.seek(0, os.SEEK_END)
         if is_csv and not file.tell():
-            file.write(_csv_line(COLUMNS).encode())
+            file.write(as_csv([]))
         yield Results(file, is_csv, done)
 
 
@@ -162,7 +172,7 @@ def _truncate_incomplete_line(file: BinaryIO) -> None:
 def _truncate_incomplete_photo(file: BinaryIO) -> None:
     """Remove the last lines of a CSV where they are not those of all cars of a photo."""
     file.seek(0)
-    if file.readline().decode(errors="replace") != _csv_line(COLUMNS):
+    if file.readline().decode("utf-8-sig", errors="replace") != _csv_line(COLUMNS):
         return
     file.seek(max(file.seek(0, os.SEEK_END) - 65536, 0))
     lines = file.read().splitlines(keepends=True)
@@ -174,7 +184,7 @@ def _truncate_incomplete_photo(file: BinaryIO) -> None:
 
 def _names(file: BinaryIO, is_csv: bool, path: Path) -> Iterator[str]:
     """Yield the names of the photos in a results file, as written there."""
-    lines = io.TextIOWrapper(file, encoding="utf-8", newline="")
+    lines = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
     try:
         if is_csv:
             rows = csv.reader(lines)

@@ -1,4 +1,4 @@
-"""The Many photos tab: photos and zips in; a table that grows as they are answered, and the evidence for each photo.
+"""The Many photos tab: photos, folders and zips in; a table that grows as they are answered, and the evidence for each.
 
 The session keeps the row of each car and a thumbnail of about 2 kB; photo and features are freed once the rows exist.
 Selecting a row answers its photo again from the file that Gradio stored, or from its zip. That takes 0.1 s and saves
@@ -14,26 +14,25 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import gradio as gr
-import pandas as pd
 
 from twincar.batch import archive
-from twincar.batch.results import COLUMNS, SIDES, table_rows
+from twincar.batch.results import as_csv, table_rows
 from twincar.features.photo import PhotoError
-from twincar.files import for_spreadsheets
 from twincar.modeling.detection.boxes import Box, iou
 from twincar.modeling.inference.describe import SHORT, as_dict, describe
+from twincar.modeling.inference.explain import overlay
 from twincar.modeling.inference.prediction import Prediction
 from twincar.modeling.inference.predictor import Predictor
 from twincar.text import count
-from twincar.ui import answer_html
+from twincar.ui import answer_html, dropzone
 from twincar.ui.api_docs import tool_description
 from twincar.ui.frame import data_url
-from twincar.ui.uploads import stored
 
 BATCH_SIZE = 4  # photos in one run of the network; the table grows by as many
 REDRAW = 0.3  # seconds between two updates of the table, at least
 THUMBNAIL = (96, 72)  # pixels
 SHOWN_SIDE = 1280  # pixels of a photo that is shown large
+PLAIN_SIDE = 640  # of one without a car, which has no evidence
 TOP = 5
 ADVICE = "Select another row, or upload the photos again."
 EXPIRED = "These photos are no longer stored here."
@@ -42,21 +41,31 @@ LIMITS = (
     f"Up to {archive.MAX_PHOTOS} photos at a time, up to {archive.PHOTO_BYTES // archive.MB} MB each; zips up to "
     f"{archive.ZIP_BYTES // archive.MB} MB. Unreadable files are listed with the reason."
 )
-TABLE = """<div class="controls"><label>Minimum confidence <output>0 %</output><input type="range" min="0" max="100"
-step="5" value="0" aria-label="Minimum confidence in per cent"></label><label>Search <input type="search"
-placeholder="car, make or file"></label><p class="count" role="status"></p></div><div class="rows" tabindex="0"
-role="region" aria-label="The answers"><table><thead><tr><th class="picture"><span>Photo</span></th>
+TABLE = """<div class="controls"><div class="states" role="group" aria-label="Filter by state"></div>
+<label>Minimum confidence <output>0\u00a0%</output><input type="range" min="0" max="100" step="5" value="0"
+aria-label="Minimum confidence in per cent"></label><label>Search <input type="search" placeholder="car, make or file">
+</label><p class="count" role="status"></p></div><div class="rows" tabindex="0" role="region" aria-label="The answers">
+<table><thead><tr><th class="picture"><span>Photo</span></th>
 <th class="file" data-key="file"><button type="button">File</button></th>
 <th class="state" data-key="short"><button type="button">State</button></th>
 <th class="name" data-key="class_name"><button type="button">Answer</button></th>
 <th class="sure" data-key="probability"><button type="button">Confidence</button></th>
 <th class="make" data-key="make"><button type="button">Make</button></th>
-<th class="year" data-key="year"><button type="button">Year</button></th></tr></thead><tbody></tbody></table></div>"""
-
-INTO_VIEW = """() => setTimeout(() => {
-    const detail = document.querySelector("#detail");
-    if (detail?.getBoundingClientRect().top > 0.7 * innerHeight) detail.scrollIntoView();
-}, 50)"""  # on a narrow screen it is below the table
+<th class="year" data-key="year"><button type="button">Year</button></th></tr></thead><tbody></tbody></table>
+<p class="none" hidden><span></span> <button type="button">Show all rows</button></p></div>"""
+CLOSE = """<button type="button" class="close"><span class="wide">Close</span><span class="narrow">Back to table</span>
+</button>"""
+ON_CLOSE = "element.querySelector('button').addEventListener('click', () => trigger('click'))"
+OPENED = """() => setTimeout(() => {
+    if (matchMedia("(max-width: 820px)").matches) document.querySelector("#detail")?.scrollIntoView();
+    document.querySelector("#detail-close button")?.focus({ preventScroll: true });
+}, 50)"""  # on a phone the detail takes the place of the table
+CLOSED = """() => {
+    const back = () => document.querySelector("#table .rows").dispatchEvent(new Event("closed", { bubbles: true }));
+    const open = () => document.querySelector("#detail")?.getClientRects().length;
+    const wait = () => open() ? requestAnimationFrame(wait) : back();
+    wait();
+}"""  # the focus can only go back to a table that is shown again
 
 
 @dataclass
@@ -85,9 +94,10 @@ def tab(predictor: Predictor, keep_for: float) -> None:
     """
     kept = gr.State(None, time_to_live=keep_for)
     gr.HTML(_welcome(), elem_id="many-welcome")
-    files = gr.File(
-        file_count="multiple", label="Photos, or zips of photos", show_label=False, height=150, elem_id="files"
-    )
+    files = dropzone.zone(
+        "files", "Photos, folders and zips", "Drop photos, a folder or a zip anywhere here", "Choose photos or zips",
+        most=archive.MAX_PHOTOS,
+    )  # fmt: skip
     with gr.Row(elem_id="progress", visible=False) as progress:
         status = gr.HTML(elem_id="status")
         stop = gr.Button("Stop", size="sm", elem_id="stop", visible=False)
@@ -102,18 +112,21 @@ def tab(predictor: Predictor, keep_for: float) -> None:
                 elem_id="table",
             )
         with gr.Column(elem_classes="main", visible=False, elem_id="detail") as detail:
+            close = gr.HTML(CLOSE, js_on_load=ON_CLOSE, apply_default_css=False, elem_id="detail-close")
             headline = gr.HTML(elem_id="detail-headline")
             slider = gr.ImageSlider(
                 label="Photo and evidence", show_label=False, type="filepath", format="jpeg", interactive=False,
                 buttons=["fullscreen"], max_height=340, elem_id="detail-slider",
             )  # fmt: skip
+            legend = gr.HTML(elem_id="detail-legend")
             top5 = gr.HTML(elem_id="detail-top5")
 
-    def start(uploads: list | None) -> Iterator[dict[Any, Any]]:
-        batch = Batch(_items(uploads or []))
+    def start(event: gr.EventData) -> Iterator[dict[Any, Any]]:
+        sent = event._data.get("files") if isinstance(event._data, dict) else None
+        batch = Batch(_items(sent))
         hidden = gr.Column(visible=False)
         yield {
-            kept: batch, files: gr.File(value=None, visible=False), progress: gr.Row(visible=True), stop: _button(True),
+            kept: batch, files: {"busy": True}, progress: gr.Row(visible=True), stop: _button(True),
             download: gr.DownloadButton(visible=False), many: gr.Row(visible=True), detail: hidden,
             table: {"rows": []}, status: _status(batch, True),
         }  # fmt: skip
@@ -130,7 +143,7 @@ def tab(predictor: Predictor, keep_for: float) -> None:
                 drawn = time.monotonic()
         yield {
             table: {"rows": batch.rows}, status: _status(batch, False), stop: _button(False),
-            files: gr.File(visible=True), download: gr.DownloadButton(value=_csv(batch.rows, download), visible=True),
+            files: {"busy": False}, download: gr.DownloadButton(value=_csv(batch.rows, download), visible=True),
         }  # fmt: skip
 
     def halt(batch: Batch | None) -> gr.Button:
@@ -147,19 +160,23 @@ def tab(predictor: Predictor, keep_for: float) -> None:
             answers = predictor(batch.items[row["photo"]].read(), side=SHOWN_SIDE)
             prediction = _same_car(answers, row.get("bounds"))
         except PhotoError as error:
-            return {
-                detail: gr.Column(visible=True),
-                headline: answer_html.error_card(str(error), ADVICE),
-                slider: gr.ImageSlider(visible=False),
-                top5: "",
-            }
+            hidden = gr.ImageSlider(visible=False)
+            card = answer_html.error_card(str(error), ADVICE)
+            return {detail: gr.Column(visible=True), headline: card, slider: hidden, legend: "", top5: ""}
         prediction.photo.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
-        top = prediction.top(TOP)
         name = escape(row["file"]) + (f", car {row['car']} of {row['cars']}" if (row["cars"] or 0) > 1 else "")
-        return {
+        shown = {
             detail: gr.Column(visible=True),
             headline: f'<p class="small">{name}</p>{answer_html.answer(prediction)}',
-            slider: gr.ImageSlider((prediction.photo, prediction.overlay()), visible=True),
+        }
+        if prediction.is_car is False:  # no evidence for a class that it does not show
+            return shown | {slider: gr.ImageSlider(visible=False), legend: _plain(prediction), top5: ""}
+        top = prediction.top(TOP)
+        heatmap = prediction.heatmap()
+        pair = prediction.photo, overlay(prediction.photo, heatmap)
+        return shown | {
+            slider: gr.ImageSlider(pair, visible=True),
+            legend: answer_html.evidence(top[0].class_name, bool(heatmap.any())),
             top5: f"<h3>Top {len(top)}</h3>{answer_html.top_list(top)}",
         }
 
@@ -171,37 +188,35 @@ def tab(predictor: Predictor, keep_for: float) -> None:
 
         Returns:
             rows: One per car, in the order of the photos, the largest car of a photo first: file, car (1 to cars), cars
-                (their number in the photo), state (as of /identify), class_name, make, model, body, year and
-                probability (0 to 1) of the most probable class, and its box x1, y1, x2, y2 in pixels. A photo without
-                a car is one row with cars 0 and null for the class. A file that cannot be read: file and error.
+                (their number in the photo), state, said, is_car and is_known (as of /identify), class_name, make,
+                model, body, year and probability (0 to 1) of the most probable class, and its box x1, y1, x2, y2 in
+                pixels. A photo without a car is one row with cars 0 and null for the class. A file that cannot be read:
+                file and error.
         """
-        items = _items(photos if isinstance(photos, list) else [])
+        items = _items(photos)
         answers = predictor.stream(archive.read(items), BATCH_SIZE, full_size=False)
         return {"rows": [row for item, answer in zip(items, answers, strict=True) for row in _rows(item.name, answer)]}
 
     # A queue of its own, so that a single photo does not wait behind hundreds.
     private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-    files.upload(
-        start, files, [kept, files, progress, status, stop, download, many, detail, table],
-        preprocess=False, concurrency_id="many", concurrency_limit=2,
+    started = files.upload(
+        start, None, [kept, files, progress, status, stop, download, many, detail, table],
+        concurrency_id="many", concurrency_limit=2,
         **(private | {"show_progress": "full", "show_progress_on": [files]}),  # shows the place in the queue
     )  # fmt: skip
+    started.failure(lambda: {"busy": False}, None, files, **private)
     stop.click(halt, kept, stop, **private)
-    chosen = table.select(show, kept, [detail, headline, slider, top5], trigger_mode="always_last", **private)
-    chosen.then(None, None, None, js=INTO_VIEW)
+    shown = [detail, headline, slider, legend, top5]
+    chosen = table.select(show, kept, shown, trigger_mode="always_last", **private)
+    chosen.then(None, None, None, js=OPENED)
+    close.click(lambda: gr.Column(visible=False), None, detail, queue=False, **private).then(None, js=CLOSED)
     sent, rows = gr.File(file_count="multiple", visible=False, label="photos"), gr.JSON(visible=False, label="rows")
     described: dict[str, Any] = {"api_name": "many", "api_description": tool_description(answer_many)}
     gr.on([], answer_many, sent, rows, preprocess=False, concurrency_id="many", **described)
 
 
-def _items(uploads: list) -> list[archive.Item]:
-    files, refused = [], []
-    for upload in uploads:
-        try:
-            files.append(stored(upload))
-        except PhotoError as error:
-            refused.append(archive.Item("?", Path(), reason=str(error)))
-    return archive.unpack(files) + refused[: archive.MAX_PHOTOS]
+def _items(sent: Any) -> list[archive.Item]:
+    return archive.unpack(dropzone.listed(sent))
 
 
 def _rows(name: str, answer: Prediction | PhotoError) -> list[dict]:
@@ -234,13 +249,18 @@ def _thumbnail(car: Prediction, alone: bool) -> str:
     return data_url(picture, 60)
 
 
+def _plain(prediction: Prediction) -> str:
+    """The photo alone, as HTML."""
+    photo = prediction.photo.copy()
+    photo.thumbnail((PLAIN_SIDE, PLAIN_SIDE))
+    return f'<img alt="The photo" src="{data_url(photo, 80)}">'
+
+
 def _csv(rows: list[dict], button: gr.DownloadButton) -> str | None:
     """Write the table to a file that Gradio serves, and deletes with the others."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "twincar.csv"
-        # else 2012 becomes 2012.0 where a row has no year
-        table = pd.DataFrame(rows, columns=COLUMNS).astype(dict.fromkeys(["car", "cars", "year", *SIDES], "Int64"))
-        for_spreadsheets(table).to_csv(path, index=False, float_format="%.4f")
+        path.write_bytes(as_csv(rows))
         return button.move_resource_to_block_cache(path)
 
 
@@ -268,6 +288,6 @@ def _status(batch: Batch, running: bool) -> str:
 
 def _welcome() -> str:
     return (
-        "<h2>Many photos at once</h2><p>Drop photos, or a zip of them. The table grows as they are answered; sort, "
-        f'filter and download it as a CSV.</p><p class="small">{LIMITS}</p>'
+        "<h2>Many photos at once</h2><p>The table grows as the photos are answered: sort it, filter it, download it as "
+        f'a CSV.</p><p class="small">{LIMITS}</p>'
     )
