@@ -1,4 +1,4 @@
-"""Shared parts of the chart tabs: a view is a heading, a sentence of explanation, and a chart below it."""
+"""Shared parts of the chart tabs: a view is a card with a heading, a sentence of explanation, and a chart below it."""
 
 import json
 from collections.abc import Callable
@@ -18,49 +18,81 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-STATIC = {"displaylogo": False, "displayModeBar": False}
-ZOOM = {"displaylogo": False, "displayModeBar": True, "modeBarButtons": [["zoom2d", "pan2d", "resetScale2d"]]}
+SIGHT = """new IntersectionObserver(([place], observer) => {
+  if (!place.isIntersecting) return;
+  observer.disconnect();
+  trigger("click");
+}, { rootMargin: "99999px 0px 400px" }).observe(element);"""
+CONFIG = {"displaylogo": False, "displayModeBar": False}
 
 
 @dataclass(frozen=True)
 class View:
-    """The components of one view, drawn into the open column; `show` fills them."""
+    """The components of one view. It is hidden until `show` or `draw` fills it.
+
+    Attributes:
+        title: The heading.
+        card: The column around it.
+        text: The heading and the sentence.
+        chart: The chart, by plotly or as HTML.
+    """
 
     title: str
+    card: gr.Column
     text: gr.HTML
-    plot: gr.Plot
+    chart: gr.Plot | gr.HTML
 
     @property
     def parts(self) -> list:
-        """The components that `show` updates."""
-        return [self.text, self.plot]
+        """The components that `show`, `draw` and `hide` update."""
+        return [self.card, self.text, self.chart]
 
-    def show(self, sentence: str, figure: "go.Figure | None" = None) -> dict[Any, Any]:
-        """The updates that show a sentence and its figure, or the sentence only."""
-        return {self.text: heading(self.title, sentence), self.plot: gr.Plot(**_plot(figure))}
+    def show(self, sentence: str, figure: "go.Figure", summary: str) -> dict[Any, Any]:
+        """The updates that show a sentence and its plotly figure; `summary` is the figure in words."""
+        # Gradio sends a figure without plotly's config, which switches its logo and its buttons off.
+        content = json.loads(figure.to_json()) | {"config": CONFIG}
+        plot = gr.Plot(value=PlotData(type="plotly", plot=json.dumps(content)))
+        return self._filled(sentence, plot, f"{self.title}. {summary}", zooms=bool(figure.layout.dragmode))
+
+    def draw(self, sentence: str, html: str) -> dict[Any, Any]:
+        """The updates that show a sentence and its chart of `html_charts`."""
+        return self._filled(sentence, html)
+
+    def hide(self) -> dict[Any, Any]:
+        """The updates that hide the view, because there is nothing to show."""
+        return {self.card: gr.Column(visible=False)}
+
+    def _filled(self, sentence: str, chart: Any, summary: str = "", zooms: bool = False) -> dict[Any, Any]:
+        # page.js gives the summary to the plotly chart; charts.css adds how to zoom, which takes a mouse.
+        attributes = f' data-chart="{self.chart.elem_id}" data-summary="{escape(summary)}"' if summary else ""
+        hint = ' class="zooms"' if zooms else ""
+        text = f'<div class="view"{attributes}><h3>{escape(self.title)}</h3><p{hint}>{with_code(sentence)}</p></div>'
+        return {self.card: gr.Column(visible=True), self.text: text, self.chart: chart}
 
 
-def view(title: str, elem_id: str, controls: Callable[[], Any] | None = None) -> Any:
+def view(title: str, elem_id: str, controls: Callable[[], Any] | None = None, **options: Any) -> Any:
     """Draw an empty view.
 
     Args:
         title: The heading.
         elem_id: HTML id of the chart.
         controls: Draws the components between sentence and chart.
+        **options: `width`, a class of the card in a row; `html`, the arguments of a gr.HTML for the chart, which is
+            drawn by plotly otherwise.
 
     Returns:
         The View; with `controls`, a tuple of the View and what `controls` returned.
     """
-    text = gr.HTML(heading(title, ""), elem_classes="view-text")
-    drawn = controls() if controls else None
-    plot = gr.Plot(visible=False, show_label=False, container=False, elem_id=elem_id, elem_classes="chart")
-    made = View(title, text, plot)
+    with gr.Column(elem_classes=["card", *options.get("width", "").split()], visible=False) as card:
+        text = gr.HTML(elem_classes="view-text")
+        drawn = controls() if controls else None
+        chart: gr.Plot | gr.HTML
+        if "html" in options:
+            chart = gr.HTML(elem_id=elem_id, elem_classes="drawing", apply_default_css=False, **options["html"])
+        else:
+            chart = gr.Plot(show_label=False, container=False, elem_id=elem_id, elem_classes="chart")
+    made = View(title, card, text, chart)
     return (made, drawn) if controls else made
-
-
-def heading(title: str, sentence: str) -> str:
-    """The HTML of a view's heading and sentence."""
-    return f'<div class="view"><h3>{escape(title)}</h3><p>{with_code(sentence)}</p></div>'
 
 
 def on_first_opening(fill: Callable[[], dict[Any, Any]], outputs: list) -> None:
@@ -79,6 +111,15 @@ def on_first_opening(fill: Callable[[], dict[Any, Any]], outputs: list) -> None:
     opened(first, drawn, [drawn, *outputs], **PRIVATE)
 
 
+def watcher() -> gr.HTML:
+    """Draw a place whose `click` event comes once, when a visitor has scrolled near it or past it.
+
+    The charts below it are filled then, so that plotly (1.3 MB) is loaded only for those who get there. It is hidden,
+    so that it cannot be near before what is above it has been filled.
+    """
+    return gr.HTML("<span></span>", visible=False, js_on_load=SIGHT, elem_classes="watcher")
+
+
 def read_table(path: Path | None, *columns: str) -> pd.DataFrame | None:
     """Read a CSV; None where it is missing, cannot be read, has no rows or lacks one of the columns."""
     if path is None or not path.is_file():
@@ -88,16 +129,3 @@ def read_table(path: Path | None, *columns: str) -> pd.DataFrame | None:
     except (ValueError, OSError):
         return None
     return rows if len(rows) and set(columns) <= set(rows.columns) else None
-
-
-def percent(fraction: float) -> str:
-    """Format a fraction in 0-1 as a percentage with one decimal, the precision at which recipes differ."""
-    return f"{100 * fraction:.1f}\N{NO-BREAK SPACE}%"
-
-
-def _plot(figure: "go.Figure | None") -> dict[str, Any]:
-    if figure is None:
-        return {"value": None, "visible": False}
-    # Gradio sends a figure without plotly's config, which switches its logo and its buttons.
-    content = json.loads(figure.to_json()) | {"config": ZOOM if figure.layout.dragmode else STATIC}
-    return {"value": PlotData(type="plotly", plot=json.dumps(content)), "visible": True}

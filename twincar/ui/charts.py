@@ -1,10 +1,9 @@
-"""Shared parts of the interactive charts: the page's plotly style and ranked bars.
+"""Shared parts of the plotly charts: the page's style.
 
 Backgrounds are transparent, and text and grid take their colours from charts.css, so that a figure is readable on light
-and dark. Ranked bars carry the class name above the bar, because a phone has no room for it at the side.
+and dark.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import plotly.graph_objects as go
@@ -12,7 +11,7 @@ import plotly.graph_objects as go
 from twincar.plots.palette import CATEGORICAL, GREY, GROUND, INK
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
-BAR, LINE = 18, 16  # pixels: height of a ranked bar, and of each line of its name
+PERCENT = {"ticksuffix": "\N{NO-BREAK SPACE}%"}  # of an axis whose values are percentages
 
 
 def blank(*traces, height: int = 320, zoom: bool = False, figure: go.Figure | None = None, **layout: Any) -> go.Figure:
@@ -26,7 +25,14 @@ def blank(*traces, height: int = 320, zoom: bool = False, figure: go.Figure | No
         **layout: plotly layout, which overrides the page's.
     """
     figure = (figure or go.Figure()).add_traces(list(traces)).update_layout(template="none")
-    axis = {"automargin": True, "gridcolor": GREY, "zeroline": False, "fixedrange": not zoom, "title_standoff": 8}
+    axis = {
+        "automargin": True,
+        "gridcolor": GREY,
+        "zeroline": False,
+        "fixedrange": not zoom,
+        "title_standoff": 8,
+        "separatethousands": True,
+    }
     figure.update_layout(
         height=height,
         font={"family": FONT, "size": 13, "color": GREY},
@@ -45,45 +51,6 @@ def blank(*traces, height: int = 320, zoom: bool = False, figure: go.Figure | No
 def faded(colour: str, opacity: float) -> str:
     """A colour "#rrggbb" of the palette as rgba with this opacity (0-1)."""
     return f"rgba({', '.join(str(value) for value in bytes.fromhex(colour[1:]))}, {opacity})"
-
-
-def ranked(
-    labels: Sequence[str],
-    bars: dict[str, Sequence[float]],
-    figures: Sequence[str],
-    hover: str,
-    colours: Sequence[str] = CATEGORICAL,
-    full: float | None = None,
-) -> go.Figure:
-    """Horizontal bars from the top down, each with its label above it and its number at the end.
-
-    Args:
-        labels: One per row; may have several lines (<br>).
-        bars: Name of a series -> a value per row; several series are stacked.
-        figures: The number printed at the end of each row.
-        hover: plotly's hovertemplate; the label is %{customdata}.
-        colours: One per series.
-        full: The value of a bar of full width; the largest sum by default.
-    """
-    lines = max((label.count("<br>") + 1 for label in labels), default=1)
-    row = BAR + LINE * lines
-    half, above = 0.275 * BAR / row, 0.3 * BAR / row  # in rows: half a bar's height, and the label's offset
-    places = list(range(len(labels)))
-    traces = [
-        go.Bar(y=places, x=list(values), name=name, orientation="h", width=2 * half, customdata=list(labels),
-               marker_color=colour, hovertemplate=hover)
-        for (name, values), colour in zip(bars.items(), colours, strict=False)
-    ]  # fmt: skip
-    longest = full or max((sum(values) for values in zip(*bars.values(), strict=True)), default=1) or 1
-    text = {"y": [place - above for place in places], "mode": "text", "hoverinfo": "skip", "showlegend": False}
-    short = ["<br>".join(shorten(line) for line in label.split("<br>")) for label in labels]
-    traces.append(go.Scatter(text, x=[0] * len(labels), text=short, textposition="top right"))
-    traces.append(go.Scatter(text, x=[longest] * len(labels), text=list(figures), textposition="top left"))
-    legend = 34 if len(bars) > 1 else 0
-    figure = blank(*traces, height=legend + 8 + row * len(labels), barmode="stack", showlegend=legend > 0)
-    figure.update_layout(margin={"t": legend + 4, "b": 4})
-    figure.update_yaxes(visible=False, range=[len(labels) - 1 + 2 * half, 2 * half - 1])
-    return figure.update_xaxes(visible=False, range=[0, longest])
 
 
 def shorten(name: str, longest: int = 40) -> str:

@@ -1,4 +1,4 @@
-"""The interactive charts of the tab *Explore the data*: each function draws a table as a plotly figure."""
+"""The charts of the tab *Explore the data*: a table in, a plotly figure or HTML out."""
 
 from itertools import pairwise
 
@@ -10,51 +10,53 @@ from plotly.subplots import make_subplots
 from twincar.data.statistics import SHARPNESS
 from twincar.plots.palette import AMBER, CATEGORICAL, GREY, VIOLET
 from twincar.plots.palette import SPLITS as SPLIT_COLOURS
-from twincar.ui.charts import blank, ranked, shorten
+from twincar.ui import html_charts
+from twincar.ui.charts import blank, shorten
 
 SPLITS = {"train": "training", "val": "validation", "test": "test", "holdout": "held out"}
 CHANNELS = {"red": "#d94f45", "green": "#3f9e5a", "blue": "#4a7fd6"}  # each in a row of its own, with its name
 
 
-def class_counts(distribution: pd.DataFrame, top: int | None = None) -> go.Figure:
-    """Pictures per class, most first, stacked by split.
+def totals(distribution: pd.DataFrame) -> pd.Series:
+    """Pictures of each class in all splits. `distribution` has a row per class and a column of counts per split."""
+    return distribution[[split for split in SPLITS if split in distribution]].sum(axis=1)
+
+
+def _by_size(distribution: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """The rows with their total, largest first, and the splits that have pictures."""
+    rows = distribution.assign(total=totals(distribution)).sort_values("total", ascending=False, kind="stable")
+    return rows, [split for split in SPLITS if split in distribution and distribution[split].any()]
+
+
+def class_counts(distribution: pd.DataFrame, alt: str) -> str:
+    """Pictures per class, most first, as thin HTML bars stacked by split.
 
     Args:
         distribution: A row per class: class_name and a column of counts per split.
-        top: Show this many classes by name; by default all of them as thin bars.
+        alt: Text alternative.
     """
-    splits = [split for split in SPLITS if split in distribution and distribution[split].any()]
-    rows = distribution.assign(total=distribution[splits].sum(axis=1))
-    rows = rows.sort_values("total", ascending=False, kind="stable").head(top or len(rows))
-    bars = {SPLITS[split]: rows[split].tolist() for split in splits}
-    colours = [SPLIT_COLOURS[split] for split in splits]
-    if top:
-        figures = [f"{count:,}" for count in rows["total"]]
-        return ranked(
-            rows["class_name"], bars, figures, "%{customdata}<br>%{x:,} %{fullData.name}<extra></extra>", colours
-        )
-    traces = [
-        go.Bar(y=values, name=name, customdata=rows["class_name"].tolist(), marker_color=colour,
-               hovertemplate="%{customdata}<br>%{y:,} " + name + "<extra></extra>")
-        for (name, values), colour in zip(bars.items(), colours, strict=True)
-    ]  # fmt: skip
-    figure = blank(*traces, height=300, barmode="stack", bargap=0.08, showlegend=True)
-    figure.update_xaxes(showticklabels=False, showgrid=False, title_text=f"{len(rows):,} classes, most pictures first")
-    return figure.update_yaxes(title_text="pictures")
+    rows, splits = _by_size(distribution)
+    values = {SPLITS[split]: rows[split].tolist() for split in splits}
+    return html_charts.columns(rows["class_name"].tolist(), values, [SPLIT_COLOURS[split] for split in splits], alt)
 
 
-def split_donut(distribution: pd.DataFrame) -> go.Figure:
-    """The fraction of pictures in each split. `distribution` as for `class_counts`."""
+def largest(distribution: pd.DataFrame, number: int) -> str:
+    """The classes with the most pictures by name, as HTML bars. `distribution` as for `class_counts`."""
+    rows, splits = _by_size(distribution)
+    bars = [
+        html_charts.Bar(row["class_name"], [row[split] for split in splits], f"{row['total']:,}")
+        for row in rows.head(number).to_dict("records")
+    ]
+    colors = [SPLIT_COLOURS[split] for split in splits]
+    return html_charts.ranked(bars, [SPLITS[split] for split in splits], max(rows["total"].max(), 1), colors)
+
+
+def splits(distribution: pd.DataFrame) -> str:
+    """The fraction of pictures in each split, as an HTML ring. `distribution` as for `totals`."""
     counts = {split: int(distribution[split].sum()) for split in SPLITS if split in distribution}
-    counts = {split: count for split, count in counts.items() if count}
-    ring = go.Pie(
-        labels=[SPLITS[split] for split in counts], values=list(counts.values()), hole=0.62, sort=False, rotation=120,
-        direction="clockwise", marker_colors=[SPLIT_COLOURS[split] for split in counts], automargin=True,
-        textposition="outside", texttemplate="%{label}<br>%{percent:.1%}",
-        hovertemplate="%{label}: %{value:,} pictures<extra></extra>",
-    )  # fmt: skip
-    middle = {"text": f"<b>{sum(counts.values()):,}</b><br>pictures", "showarrow": False, "font_size": 16}
-    return blank(ring, showlegend=False, annotations=[middle], margin={"l": 8, "r": 8, "t": 44, "b": 44})
+    counts = {split: number for split, number in counts.items() if number}
+    named = {SPLITS[split]: number for split, number in counts.items()}
+    return html_charts.donut(named, [SPLIT_COLOURS[split] for split in counts], "pictures")
 
 
 def sizes(statistics: pd.DataFrame, make: str | None = None, most: int = 8) -> go.Figure:

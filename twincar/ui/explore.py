@@ -7,21 +7,27 @@ visitor opens the tab.
 
 from dataclasses import dataclass
 from functools import cache
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 import pandas as pd
+from gradio.processing_utils import save_file_to_cache
+from gradio.utils import get_upload_folder
 
 from twincar.config import TwinCarError
 from twincar.features.photo import PhotoError, load_photo
+from twincar.text import count
 from twincar.ui.answer_html import with_code
-from twincar.ui.chart_view import PRIVATE, heading, on_first_opening, read_table, view
+from twincar.ui.chart_view import PRIVATE, on_first_opening, read_table, view, watcher
+from twincar.ui.frame import data_url
 
 GALLERY = 6
-SHOWN_SIDE = 640  # pixels of a gallery picture
-FEWEST, MOST, FIRST = 10, 50, 20  # range and default of the slider of largest classes
+SHOWN_SIDE, QUALITY = 480, 80  # pixels and JPEG quality of a gallery picture
+FEWEST, FIRST = 10, 20  # smallest and first value of the slider of largest classes
 LARGEST = "the largest classes"
+SIZE_HINT = "Points on a line through the origin share an aspect ratio."
 MEASURED = ("class_name", "make", "width", "height", "aspect_ratio", "red", "green", "blue", "sharpness")
 
 
@@ -44,10 +50,7 @@ class Shown:
         if self.table is not None:
             return f"This dataset has {len(self.table):,} pictures."
         if self.distribution is not None or self.samples:
-            return (
-                "The pictures themselves are not on this server. The charts show measurements from the training of the "
-                "model."
-            )
+            return "The pictures themselves are not on this server. The charts show measurements of them."
         return (
             "No data was found. Run `twincar prepare SOURCE --out data --statistics` next to app.py, or set "
             "TWINCAR_DATA to a prepared folder, and restart the page."
@@ -92,42 +95,30 @@ def tab(data: Path | None, tables: Path | None) -> None:
     with gr.Column(elem_classes="views"):
         top = gr.HTML(elem_id="data-note")
         with gr.Row(elem_classes="pair"):
-            with gr.Column(elem_classes="card wide"):
-                counts = view("Pictures per class", elem_id="class-counts")
-            with gr.Column(elem_classes="card narrow"):
-                donut = view("Training and validation", elem_id="split-donut")
-        with gr.Column(elem_classes="card"):
-            ranked, how_many = view(
-                "Largest classes",
-                elem_id="top-classes",
-                controls=lambda: gr.Slider(FEWEST, MOST, FIRST, step=1, label="How many classes", elem_id="how-many"),
-            )
-        with gr.Column(elem_classes="card"):
-            gallery_text = gr.HTML(elem_classes="view-text")
-            with gr.Row(elem_classes="controls"):
-                chosen = gr.Dropdown([], label="Class", elem_id="gallery-class", visible=False)
-                others = gr.Button("Show six more", elem_id="six-more", visible=False)
-            gallery = gr.Gallery(
-                visible=False, show_label=False, columns=3, object_fit="cover", format="jpeg",
-                interactive=False, buttons=[], elem_id="gallery",
-            )  # fmt: skip
+            counts = view("Pictures per class", elem_id="class-counts", html={}, width="wide")
+            donut = view("How the data is split", elem_id="split-donut", html={}, width="narrow")
+        gallery, (chosen, others) = view("Example pictures", elem_id="gallery", html={}, controls=_gallery_controls)
+        ranked, how_many = view(
+            "Largest classes",
+            elem_id="top-classes",
+            html={},
+            controls=lambda: gr.Slider(FEWEST, FIRST, FIRST, step=1, label="How many classes", elem_id="how-many"),
+        )
+        near = watcher()
+        measured = gr.HTML("<h2>Measurements</h2>", visible=False, elem_classes="section")
         sample = gr.Radio([], label="Sample", elem_id="sample", visible=False)
-        with gr.Column(elem_classes="card"):
-            sizes, make = view(
-                "Sizes",
-                elem_id="sizes",
-                controls=lambda: gr.Dropdown([], label="Highlight", elem_id="size-make", visible=False),
-            )
+        sizes, make = view(
+            "Sizes",
+            elem_id="sizes",
+            controls=lambda: gr.Dropdown([], label="Highlight", elem_id="size-make"),
+        )
         with gr.Row(elem_classes="pair"):
-            with gr.Column(elem_classes="card"):
-                ratios = view("Aspect ratios", elem_id="ratios")
-            with gr.Column(elem_classes="card"):
-                blur = view("Sharpness", elem_id="sharpness")
-        with gr.Column(elem_classes="card"):
-            colours = view("Colours", elem_id="colours")
+            ratios = view("Aspect ratios", elem_id="ratios")
+            blur = view("Sharpness", elem_id="sharpness")
+        colours = view("Colours", elem_id="colours")
     turn = gr.State(0)
-    of_sample = [*sizes.parts, make, *ratios.parts, *blur.parts, *colours.parts]
-    of_gallery = [gallery_text, chosen, others, gallery, turn]
+    of_sample = [measured, *sizes.parts, make, *ratios.parts, *blur.parts, *colours.parts]
+    of_gallery = [*gallery.parts, chosen, others, turn]
 
     @cache
     def here() -> Shown:
@@ -135,89 +126,102 @@ def tab(data: Path | None, tables: Path | None) -> None:
 
     def fill() -> dict[Any, Any]:
         shown = here()
-        updates = {top: f'<p class="note">{with_code(shown.describe())}</p>'} | _gallery(shown.table, None, 0)
+        updates: dict[Any, Any] = {top: f'<h2>The dataset</h2><p class="note">{with_code(shown.describe())}</p>'}
+        updates |= _gallery(shown.table, None, 0)
         if shown.distribution is None:
-            missing = "There is no table of the number of pictures per class."
-            updates |= counts.show(missing) | donut.show(missing) | ranked.show(missing)
-            updates[how_many] = gr.Slider(visible=False)
+            updates |= counts.hide() | donut.hide() | ranked.hide()
         else:
-            updates |= _distribution(shown.distribution) | _top(shown.distribution, FIRST)
             most = len(shown.distribution)
-            if most <= FEWEST:
-                updates[how_many] = gr.Slider(visible=False)
+            updates |= _distribution(shown.distribution) | _top(shown.distribution, FIRST)
+            updates[how_many] = gr.Slider(maximum=max(most, FEWEST), value=min(FIRST, most), visible=most > FEWEST)
+        return updates | {near: gr.HTML(visible=bool(shown.samples))}
+
+    def measurements() -> dict[Any, Any]:
+        shown = here()
         names = list(shown.samples)
-        choices = [(f"{name} ({len(rows):,} pictures, {_kind(rows)})", name) for name, rows in shown.samples.items()]
-        updates[sample] = gr.Radio(choices, value=names[0] if names else None, visible=len(names) > 1)
-        return updates | _sample(shown.samples.get(names[0]) if names else None)
+        choices = [
+            (f"{name} ({count(len(rows), 'picture')}, {_kind(rows)})", name) for name, rows in shown.samples.items()
+        ]
+        radio = gr.Radio(choices, value=names[0], visible=len(names) > 1)
+        return {sample: radio} | _sample(shown.samples[names[0]])
 
     def _distribution(rows: pd.DataFrame) -> dict[Any, Any]:
         from twincar.ui import data_charts
 
-        totals = rows[[split for split in data_charts.SPLITS if split in rows]].sum(axis=1)
+        totals = data_charts.totals(rows)
         some = totals[totals > 0]
         sentence = (
-            f"{len(some):,} classes with {some.min():,} to {some.max():,} pictures each (median {some.median():.0f})."
+            f"{count(len(some), 'class', 'classes')} with {some.min():,} to {some.max():,} pictures each (median "
+            f"{some.median():.0f})."
         )
-        parts = {name: int(rows[split].sum()) for split, name in data_charts.SPLITS.items() if split in rows}
-        listed = ", ".join(f"{count:,} {name}" for name, count in parts.items() if count)
-        return counts.show(sentence, data_charts.class_counts(rows)) | donut.show(
-            f"{listed}. The model is trained on the training pictures only.", data_charts.split_donut(rows)
+        most, fewest = (rows["class_name"][place] for place in (some.idxmax(), some.idxmin()))
+        words = f"Bars for {sentence} Most: {most}. Fewest: {fewest}."
+        return counts.draw(sentence, data_charts.class_counts(rows, words)) | donut.draw(
+            "The model is trained on the training pictures only.", data_charts.splits(rows)
         )
 
     def _top(rows: pd.DataFrame, number: int) -> dict[Any, Any]:
         from twincar.ui import data_charts
 
         number = min(int(number), len(rows))
-        return ranked.show(f"The {number} classes with the most pictures.", data_charts.class_counts(rows, number))
+        which = f"All {number:,} classes" if number == len(rows) else f"The {number:,} classes with the most pictures"
+        return ranked.draw(f"{which}, by pictures.", data_charts.largest(rows, number))
 
-    def _sample(rows: pd.DataFrame | None) -> dict[Any, Any]:
+    def _sample(rows: pd.DataFrame) -> dict[Any, Any]:
         from twincar.ui import data_charts
 
-        if rows is None:
-            missing = "There are no measurements: `twincar prepare SOURCE --out data --statistics` measures a sample."
-            nothing = {
-                key: value for part in (sizes, ratios, blur, colours) for key, value in part.show(missing).items()
-            }
-            return nothing | {make: gr.Dropdown(visible=False)}
         squashed = _squashed(rows)
+        note = f'<p class="note">{_size_text(rows)}</p>' if squashed else ""
         makes = [LARGEST, *sorted(rows["make"].unique())]
+        sharpness = _sharpness_text(rows, squashed)
+        means = ", ".join(f"{name} {rows[name].mean():.0f}" for name in data_charts.CHANNELS)
         return {
-            make: gr.Dropdown(makes, value=LARGEST, visible=not squashed),
+            measured: gr.HTML(f"<h2>Measurements</h2>{note}", visible=True),
+            make: gr.Dropdown(makes, value=LARGEST),
             **_sizes(rows, LARGEST),
-            **ratios.show(_ratio_text(rows, squashed), None if squashed else data_charts.aspect_ratios(rows)),
-            **blur.show(_sharpness_text(rows, squashed), data_charts.sharpness(rows)),
+            **_ratios(rows),
+            **blur.show(sharpness, data_charts.sharpness(rows), f"Histogram. {sharpness}"),
             **colours.show(
-                "Mean brightness of each channel: three similar curves mean there is no colour cast.",
+                "Mean brightness of each channel, 0 to 255: three similar curves mean there is no colour cast.",
                 data_charts.channel_means(rows),
+                f"Histograms with the means {means}.",
             ),
         }
+
+    def _ratios(rows: pd.DataFrame) -> dict[Any, Any]:
+        from twincar.ui import data_charts
+
+        if _squashed(rows):
+            return ratios.hide()
+        text = _ratio_text(rows)
+        return ratios.show(text, data_charts.aspect_ratios(rows), f"Histogram. {text}")
 
     def _sizes(rows: pd.DataFrame, wanted: str) -> dict[Any, Any]:
         from twincar.ui import data_charts
 
-        figure = None if _squashed(rows) else data_charts.sizes(rows, None if wanted == LARGEST else wanted)
-        return sizes.show(_size_text(rows), figure)
+        if _squashed(rows):
+            return sizes.hide()
+        text = _size_text(rows)
+        figure = data_charts.sizes(rows, None if wanted == LARGEST else wanted)
+        return sizes.show(f"{text} {SIZE_HINT}", figure, f"Height against width. {text}")
 
     def _gallery(table: pd.DataFrame | None, wanted: str | None, start: int) -> dict[Any, Any]:
         if table is None:
-            text = "The pictures are not on this server: set TWINCAR_DATA to a prepared folder to browse them by class."
-            return {gallery_text: heading("Example pictures", text), turn: 0}
+            return gallery.hide() | {turn: 0}
         names = sorted(table["class_name"].unique())
         wanted = wanted if wanted in names else names[0]
-        rows = table[table["class_name"] == wanted]
-        rows = pd.concat([rows.iloc[start % len(rows) :], rows.iloc[: start % len(rows)]]).head(GALLERY)
-        pictures = [shown for shown in map(_picture, rows["path"]) if shown]
-        of = (table["class_name"] == wanted).sum()
+        rows = table[table["class_name"] == wanted].reset_index(drop=True)
+        order = [(start + place) % len(rows) for place in range(min(GALLERY, len(rows)))]
+        cards = [card for place in order if (card := _card(rows.loc[place], f"picture {place + 1} of {len(rows):,}"))]
         text = (
-            f"{len(pictures)} of {of:,} pictures of {wanted}."
-            if pictures
-            else f"None of the pictures of {wanted} can be read: check that the folder has not been moved."
+            f"{len(cards)} of {count(len(rows), 'picture')} of the {wanted}."
+            if cards
+            else f"None of the pictures of the {wanted} can be read: check that the folder has not been moved."
         )
         return {
-            gallery_text: heading("Example pictures", text),
-            chosen: gr.Dropdown(names, value=wanted, visible=True),
-            others: gr.Button(visible=of > GALLERY),
-            gallery: gr.Gallery(pictures, visible=bool(pictures)),
+            **gallery.draw(text, f'<ul class="cards">{"".join(cards)}</ul>' if cards else ""),
+            chosen: gr.Dropdown(names, value=wanted),
+            others: gr.Button(visible=len(rows) > GALLERY),
             turn: start,
         }
 
@@ -226,7 +230,7 @@ def tab(data: Path | None, tables: Path | None) -> None:
         return {} if rows is None else _top(rows, number)
 
     def show_sample(name: str) -> dict[Any, Any]:
-        return _sample(here().samples.get(name))
+        return _sample(here().samples[name])
 
     def show_sizes(name: str, wanted: str) -> dict[Any, Any]:
         return _sizes(here().samples[name], wanted)
@@ -237,8 +241,8 @@ def tab(data: Path | None, tables: Path | None) -> None:
     def show_others(wanted: str, start: int) -> dict[Any, Any]:
         return _gallery(here().table, wanted, start + GALLERY)
 
-    everything = [top, *counts.parts, *donut.parts, *ranked.parts, how_many, *of_gallery, sample, *of_sample]
-    on_first_opening(fill, everything)
+    on_first_opening(fill, [top, *counts.parts, *donut.parts, *ranked.parts, how_many, *of_gallery, near])
+    near.click(measurements, None, [sample, *of_sample], **PRIVATE)
     how_many.change(show_top, how_many, ranked.parts, trigger_mode="always_last", **PRIVATE)
     chosen.input(show_class, chosen, of_gallery, **PRIVATE)
     others.click(show_others, [chosen, turn], of_gallery, **PRIVATE)
@@ -246,14 +250,27 @@ def tab(data: Path | None, tables: Path | None) -> None:
     make.input(show_sizes, [sample, make], sizes.parts, **PRIVATE)
 
 
-def _picture(path: str) -> tuple[Any, str] | None:
-    """The picture and its file's name, or None where it cannot be read."""
+def _gallery_controls() -> tuple[gr.Dropdown, gr.Button]:
+    with gr.Row(elem_classes="controls"):
+        chosen = gr.Dropdown([], label="Class", elem_id="gallery-class")
+        others = gr.Button("Show six more", elem_id="six-more", visible=False)
+    return chosen, others
+
+
+def _card(row: pd.Series, which: str) -> str | None:
+    """A picture with its class and a button that page.js answers by identifying it; None where it cannot be read."""
     try:
-        picture = load_photo(path)
-    except PhotoError:
+        picture = load_photo(row["path"])
+        file = save_file_to_cache(row["path"], get_upload_folder())
+    except (PhotoError, OSError):
         return None
     picture.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
-    return picture, Path(path).name
+    name, used = escape(row["class_name"]), "used in training" if row["split"] == "train" else "not used in training"
+    return (
+        f'<li><img src="{data_url(picture, QUALITY)}" alt="{name}, {which}"><p>{name}<small>{used}</small></p>'
+        f'<button type="button" data-do="example" data-src="gradio_api/file={escape(file)}" '
+        f'data-name="{escape(Path(file).name)}" aria-label="Identify this one: {which}">Identify this one</button></li>'
+    )
 
 
 def _squashed(rows: pd.DataFrame) -> bool:
@@ -270,19 +287,13 @@ def _size_text(rows: pd.DataFrame) -> str:
     if _squashed(rows):
         width, height = rows[["width", "height"]].iloc[0]
         return (
-            f"All {len(rows):,} pictures have {width:,} × {height:,} pixels: they were cropped to the car and resized "
-            "beforehand. The sizes of the original photos are not known."
+            f"All {count(len(rows), 'picture')} of this sample have {width:,} × {height:,} pixels: they were cropped "
+            "to the car and resized beforehand. The sizes of the original photos are not known."
         )
-    return (
-        f"{rows['width'].min():,} to {rows['width'].max():,} pixels wide (median {rows['width'].median():,.0f}). "
-        "Points on a line through the origin have the same aspect ratio. Drag to zoom in, double-click to reset."
-    )
+    return f"{rows['width'].min():,} to {rows['width'].max():,} pixels wide (median {rows['width'].median():,.0f})."
 
 
-def _ratio_text(rows: pd.DataFrame, squashed: bool) -> str:
-    if squashed:
-        ratio = rows["aspect_ratio"].iloc[0]
-        return f"All have a ratio of {ratio:.2f}, because they were resized; the original ratios are not known."
+def _ratio_text(rows: pd.DataFrame) -> str:
     text = f"Median width / height of the pictures: {rows['aspect_ratio'].median():.2f}"
     if "box_width" in rows and rows["box_width"].notna().any():
         return text + f"; of the cars in them: {(rows['box_width'] / rows['box_height']).median():.2f}."

@@ -25,6 +25,9 @@ PAGE = (
     "twincar/**/*",
     "reports/**/*.csv",
     "reports/**/*.json",
+    "reports/*.jpg",
+    "reports/*/figures/augmentation.jpg",
+    "reports/*/figures/grad_cam.jpg",
 )
 MODEL = "models/twincar"  # where app.py finds the bundled model
 VARIABLE = "TWINCAR_MODEL"  # environment variable of app.py
