@@ -4,6 +4,7 @@ python app.py                                   # http://127.0.0.1:7860; a Huggi
 TWINCAR_MODEL=user/repo@v1 python app.py        # a model from the Hub, pinned to a tag or commit, or another folder
 TWINCAR_EXAMPLES=photos/ python app.py          # offers the photos of a folder as examples, instead of its own
 TWINCAR_FEEDBACK=answers.csv python app.py      # asks visitors "Was this right?"; keeps no photos
+TWINCAR_TEACH=models/mine python app.py         # keeps the cars that visitors add, and starts with those kept before
 TWINCAR_DATA=data/ python app.py                # prepared data to explore; by default data/ next to this file
 TWINCAR_ENGINE=torch python app.py              # by default the fastest on this machine
 TWINCAR_FRAME_ANCESTORS=https://my.site python app.py   # sites that may embed the page; a list with spaces
@@ -83,7 +84,9 @@ def main() -> None:
     """Load the model, build the page and serve it; settings come from environment variables."""
     return_freed_memory()
     try:
-        predictor, notice = load(os.environ.get("TWINCAR_MODEL"))
+        keep = Path(os.environ["TWINCAR_TEACH"]) if os.environ.get("TWINCAR_TEACH") else None
+        kept = str(keep) if keep and (keep / "config.json").is_file() else None
+        predictor, notice = load(kept or os.environ.get("TWINCAR_MODEL"))
     except TwinCarError as error:
         sys.exit(str(error))
     limit_threads(predictor.engine)
@@ -104,6 +107,7 @@ def main() -> None:
             reports=HERE / "reports" if (HERE / "reports").is_dir() else None,
             data=prepared_data(os.environ.get("TWINCAR_DATA")),
             feedback=Path(feedback) if feedback else None,
+            keep=keep,
         )
         demo.launch(**page.launch_options(predictor, offered), server_port=int(port) if port else None)
     except (OSError, ValueError) as error:  # the port is taken or not a number, or a variable is invalid

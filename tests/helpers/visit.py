@@ -16,6 +16,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 from twincar.config import CHECKOUT
 
 QUIET = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
+         "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",  # a webcam
          "--disable-sync", "--no-first-run")  # fmt: skip
 WAIT = 45_000  # milliseconds, enough on a busy machine
 expect.set_options(timeout=WAIT)

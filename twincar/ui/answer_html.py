@@ -13,20 +13,24 @@ TAKE = """<p class="take"><button type="button" data-do="copy">Copy answer</butt
 Save picture</button><button type="button" data-do="share" hidden>Share</button></p>"""
 
 
-def answer(prediction: Prediction, where: str = "this photo", which: str = "", take: bool = False) -> str:
+def answer(
+    prediction: Prediction, where: str = "this photo", which: str = "", take: bool = False, note: str = ""
+) -> str:
     """The answer: confidence, class name in large, and the runner-up.
 
     Args:
         prediction: The answer to show.
         where: The name of the area that was read.
         which: Which of several cars it is about, such as "Car 1 of 2".
+        note: A sentence for the end.
         take: Whether buttons that copy, save and share the answer are below it; `answer.js` runs them.
     """
     description, best = describe(prediction, where), prediction.top(1)[0]
     state = "answer" if description.state in ("car", "model", "make") else f"answer {description.state}"
     above = f'<p class="which">{escape(which)}</p>' if which else ""
     below = TAKE if take and description.state != "no_car" else ""
-    html = f"{above}{_description(description, best)}{_similar(prediction)}{below}"
+    noted = f'<p class="note">{escape(note)}</p>' if note else ""
+    html = f"{above}{_description(description, best)}{_similar(prediction)}{noted}{below}"
     return f'<div class="{state}" data-text="{escape(description.text)}">{html}</div>'
 
 

@@ -37,10 +37,11 @@ class Drawer:
         if prediction is None or len(prediction.class_names) < 2:
             return {self.box: gr.Accordion(visible=False, open=False)}
         first, second = (guess.class_name for guess in prediction.top(2))
+        names = sorted(prediction.class_names)  # a visitor may have added some
         return {
             self.box: gr.Accordion(visible=True, open=False),
-            self.one: first,
-            self.other: second,
+            self.one: gr.Dropdown(names, value=first),
+            self.other: gr.Dropdown(names, value=second),
             **dict.fromkeys(self.outputs),
         }
 

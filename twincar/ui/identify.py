@@ -19,8 +19,8 @@ from twincar.modeling.detection.boxes import WHOLE, to_pixels
 from twincar.modeling.inference.describe import as_dict, percent
 from twincar.modeling.inference.explain import GRAD_CAM_PLUS_PLUS, METHODS, describe_method, overlay
 from twincar.modeling.inference.prediction import Guess, Prediction
-from twincar.modeling.inference.predictor import Predictor
 from twincar.ui import answer_html, frame
+from twincar.ui.added_cars import AddedCar, AddedCars, note
 from twincar.ui.api_docs import tool_description
 from twincar.ui.compare import drawer
 from twincar.ui.examples import Example, gallery
@@ -52,12 +52,18 @@ CAR = """<svg viewBox="0 0 240 96" aria-hidden="true"><defs><radialGradient id="
 
 
 def tab(
-    predictor: Predictor, scope: str, examples: list[Example], keep_for: float, feedback: Path | None = None
+    cars: AddedCars,
+    added: gr.State,
+    scope: str,
+    examples: list[Example],
+    keep_for: float,
+    feedback: Path | None = None,
 ) -> gr.Image:
     """Draw the tab into the open Blocks.
 
     Args:
-        predictor: Answers the photos.
+        cars: Makes the predictor of each visitor.
+        added: The visitor's own cars.
         scope: A short description of the model's classes, from `page.scope`.
         examples: Pictures to offer.
         keep_for: Seconds for which answers are kept.
@@ -66,6 +72,7 @@ def tab(
     Returns:
         The component that holds the photo; setting it from another tab has its value answered here.
     """
+    predictor = cars.predictor(None)
     answer, source = gr.State(None, time_to_live=keep_for), gr.State(None, time_to_live=keep_for)
     with gr.Row(elem_id="identify"):
         with gr.Column(elem_classes="side"):
@@ -113,17 +120,19 @@ def tab(
     compared = drawer(predictor, answer)
     gr.HTML(known_cars(predictor.class_names), apply_default_css=False, elem_id="known-cars")
 
-    def show(upload: dict | None, name: str) -> dict[Any, Any]:
+    def show(upload: dict | None, name: str, mine: tuple[AddedCar, ...]) -> dict[Any, Any]:
         if not upload:
             return _nothing(_welcome(scope))
         try:
             file = stored_photo(upload)
-            prediction = predictor(file, side=SHOWN_SIDE)
+            prediction = cars.predictor(mine)(file, side=SHOWN_SIDE)
         except PhotoError as error:
             return _nothing(answer_html.error_card(str(error), ADVICE))
-        return _answered(prediction, file, prediction, Selection(), name)
+        return _answered(prediction, file, prediction, Selection(), name, mine)
 
-    def answer_again(before: tuple[Path, Prediction] | None, name: str, event: gr.EventData) -> dict[Any, Any]:
+    def answer_again(
+        before: tuple[Path, Prediction] | None, name: str, mine: tuple[AddedCar, ...], event: gr.EventData
+    ) -> dict[Any, Any]:
         if not before or not before[0].is_file():
             return _nothing(answer_html.error_card(EXPIRED, ADVICE))
         file, found = before
@@ -133,11 +142,16 @@ def tab(
         else:
             image = load_photo(file)
             box = to_pixels(selection.box or WHOLE, image.size)
-            prediction = predictor(image, box=box, found=found.cars)
-        return _answered(prediction, file, found, selection, name)
+            prediction = cars.predictor(mine)(image, box=box, found=found.cars)
+        return _answered(prediction, file, found, selection, name, mine)
 
     def _answered(
-        prediction: Prediction, file: Path, found: Prediction, selection: Selection, name: str
+        prediction: Prediction,
+        file: Path,
+        found: Prediction,
+        selection: Selection,
+        name: str,
+        mine: tuple[AddedCar, ...],
     ) -> dict[Any, Any]:
         # In place, after the network has read the photo: the page needs no more pixels to draw and to keep.
         prediction.photo.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
@@ -152,6 +166,7 @@ def tab(
                 where="this frame" if selection.mode == "own" else "this photo",
                 which=f"Car {found.cars.index(prediction) + 1} of {len(found.cars)}" if several else "",
                 take=True,
+                note=note(prediction, mine),
             ),
             top5: gr.Column(visible=True),
             choice: gr.Radio(
@@ -224,9 +239,9 @@ def tab(
     photo.change(None, photo, [headline, framed], js=waiting, **private)
     everything: list = [answer, source, framed, headline, top5, choice, bars, evidence, slider, sentence, method]
     everything += [compared.box, compared.one, compared.other, *compared.outputs, *(asked.parts if asked else [])]
-    again = framed.select(answer_again, [source, method], everything, **private)
+    again = framed.select(answer_again, [source, method, added], everything, **private)
     # A late answer for the previous photo must not replace the answer for this one.
-    answered = photo.change(show, [photo, method], everything, preprocess=False, cancels=[again], **private)
+    answered = photo.change(show, [photo, method, added], everything, preprocess=False, cancels=[again], **private)
     answered.failure(None, None, headline, js=f"() => '{_one_line(answer_html.error_card(BUSY, LATER))}'", **private)
     progress = private | {"show_progress": "minimal", "show_progress_on": [slider]}  # some methods take seconds
     gr.on([choice.input, method.input], choose, [choice, method, answer], everything, **progress)
@@ -251,7 +266,7 @@ def beside(heatmap: np.ndarray) -> float:
         heatmap: Height x width, 0 to 1. The overlay is drawn to the right of the position.
     """
     columns = heatmap.max(axis=0)
-    bright = np.flatnonzero(columns >= 0.25 * columns.max())
+    bright = np.flatnonzero(columns > 0.25 * columns.max())
     return float(np.clip(100 * bright[0] / len(columns) - 3, 4, 50)) if len(bright) else 50.0
 
 

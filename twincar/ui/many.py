@@ -22,9 +22,9 @@ from twincar.modeling.detection.boxes import Box, iou
 from twincar.modeling.inference.describe import SHORT, as_dict, describe
 from twincar.modeling.inference.explain import overlay
 from twincar.modeling.inference.prediction import Prediction
-from twincar.modeling.inference.predictor import Predictor
 from twincar.text import count
 from twincar.ui import answer_html, dropzone
+from twincar.ui.added_cars import AddedCar, AddedCars, note
 from twincar.ui.api_docs import tool_description
 from twincar.ui.frame import data_url
 
@@ -85,11 +85,12 @@ class Batch:
     stopped: bool = False
 
 
-def tab(predictor: Predictor, keep_for: float) -> None:
+def tab(cars: AddedCars, added: gr.State, keep_for: float) -> None:
     """Draw the tab into the open Blocks.
 
     Args:
-        predictor: Answers the photos.
+        cars: Makes the predictor of each visitor.
+        added: The visitor's own cars.
         keep_for: Seconds for which the rows of a batch are kept.
     """
     kept = gr.State(None, time_to_live=keep_for)
@@ -121,9 +122,9 @@ def tab(predictor: Predictor, keep_for: float) -> None:
             legend = gr.HTML(elem_id="detail-legend")
             top5 = gr.HTML(elem_id="detail-top5")
 
-    def start(event: gr.EventData) -> Iterator[dict[Any, Any]]:
+    def start(mine: tuple[AddedCar, ...], event: gr.EventData) -> Iterator[dict[Any, Any]]:
         sent = event._data.get("files") if isinstance(event._data, dict) else None
-        batch = Batch(_items(sent))
+        batch, predictor = Batch(_items(sent)), cars.predictor(mine)
         hidden = gr.Column(visible=False)
         yield {
             kept: batch, files: {"busy": True}, progress: gr.Row(visible=True), stop: _button(True),
@@ -151,13 +152,13 @@ def tab(predictor: Predictor, keep_for: float) -> None:
             batch.stopped = True
         return gr.Button("Stopping…", interactive=False)
 
-    def show(batch: Batch | None, event: gr.EventData) -> dict[Any, Any]:
+    def show(batch: Batch | None, mine: tuple[AddedCar, ...], event: gr.EventData) -> dict[Any, Any]:
         place = event._data.get("index") if isinstance(event._data, dict) else None
         try:
             if not batch or not isinstance(place, int) or not 0 <= place < len(batch.rows):
                 raise PhotoError(EXPIRED)
             row = batch.rows[place]
-            answers = predictor(batch.items[row["photo"]].read(), side=SHOWN_SIDE)
+            answers = cars.predictor(mine)(batch.items[row["photo"]].read(), side=SHOWN_SIDE)
             prediction = _same_car(answers, row.get("bounds"))
         except PhotoError as error:
             hidden = gr.ImageSlider(visible=False)
@@ -167,7 +168,7 @@ def tab(predictor: Predictor, keep_for: float) -> None:
         name = escape(row["file"]) + (f", car {row['car']} of {row['cars']}" if (row["cars"] or 0) > 1 else "")
         shown = {
             detail: gr.Column(visible=True),
-            headline: f'<p class="small">{name}</p>{answer_html.answer(prediction)}',
+            headline: f'<p class="small">{name}</p>{answer_html.answer(prediction, note=note(prediction, mine))}',
         }
         if prediction.is_car is False:  # no evidence for a class that it does not show
             return shown | {slider: gr.ImageSlider(visible=False), legend: _plain(prediction), top5: ""}
@@ -194,20 +195,20 @@ def tab(predictor: Predictor, keep_for: float) -> None:
                 file and error.
         """
         items = _items(photos)
-        answers = predictor.stream(archive.read(items), BATCH_SIZE, full_size=False)
+        answers = cars.predictor(None).stream(archive.read(items), BATCH_SIZE, full_size=False)
         return {"rows": [row for item, answer in zip(items, answers, strict=True) for row in _rows(item.name, answer)]}
 
     # A queue of its own, so that a single photo does not wait behind hundreds.
     private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     started = files.upload(
-        start, None, [kept, files, progress, status, stop, download, many, detail, table],
+        start, added, [kept, files, progress, status, stop, download, many, detail, table],
         concurrency_id="many", concurrency_limit=2,
         **(private | {"show_progress": "full", "show_progress_on": [files]}),  # shows the place in the queue
     )  # fmt: skip
     started.failure(lambda: {"busy": False}, None, files, **private)
     stop.click(halt, kept, stop, **private)
     shown = [detail, headline, slider, legend, top5]
-    chosen = table.select(show, kept, shown, trigger_mode="always_last", **private)
+    chosen = table.select(show, [kept, added], shown, trigger_mode="always_last", **private)
     chosen.then(None, None, None, js=OPENED)
     close.click(lambda: gr.Column(visible=False), None, detail, queue=False, **private).then(None, js=CLOSED)
     sent, rows = gr.File(file_count="multiple", visible=False, label="photos"), gr.JSON(visible=False, label="rows")

@@ -20,8 +20,9 @@ from twincar.config import IMAGE_SUFFIXES, STANFORD_CARS, parse_class_name
 from twincar.modeling.inference.predictor import Predictor
 from twincar.plots import palette
 from twincar.text import count
-from twincar.ui import about, api, explore, identify, many, quality
+from twincar.ui import about, api, explore, identify, many, quality, teach
 from twincar.ui import examples as examples_of
+from twincar.ui.added_cars import AddedCars
 from twincar.ui.document import PICTURE, PICTURE_PATH, TITLE, Document
 from twincar.ui.examples import Example
 from twincar.ui.headers import SecurityHeaders, headers
@@ -52,6 +53,7 @@ def build(
     reports: Path | None = None,
     data: Path | None = None,
     feedback: Path | None = None,
+    keep: Path | None = None,
 ) -> gr.Blocks:
     """Build the page, not launched. The address `/?tab=many` opens it at a tab.
 
@@ -62,16 +64,21 @@ def build(
         reports: The folder that `twincar report` wrote, if there is one.
         data: The folder that `twincar prepare` wrote, if there is one.
         feedback: A CSV file for what visitors say about the answers; None does not ask them.
+        keep: A model folder in which the cars that visitors add are kept; None keeps none.
     """
+    cars = AddedCars(predictor, keep)
     with CheckedBlocks(title=TITLE, analytics_enabled=False, delete_cache=(CLEAN_EVERY, DELETE_AFTER)) as demo:
         if notice:
             gr.HTML(f'<p role="note">{escape(notice)}</p>', elem_id="notice")
+        added = gr.State(())  # a visitor's own cars
         gr.HTML(_header(), elem_id="header")
         with gr.Tabs(elem_id="tabs", overflow_behavior="wrap"):  # the ids are what page.js reads from the address
             with gr.Tab("Identify", id="identify"):
-                identify.tab(predictor, scope(predictor), examples or [], DELETE_AFTER, feedback)
+                identify.tab(cars, added, scope(predictor), examples or [], DELETE_AFTER, feedback)
             with gr.Tab("Many photos", id="many"):
-                many.tab(predictor, keep_for=DELETE_AFTER)
+                many.tab(cars, added, keep_for=DELETE_AFTER)
+            with gr.Tab("Teach it", id="teach"):
+                teach.tab(cars, added, keep_for=DELETE_AFTER)
             with gr.Tab("Explore the data", id="explore"):
                 explore.tab(data, reports)
             with gr.Tab("How good is it", id="quality"):
@@ -100,7 +107,7 @@ def launch_options(predictor: Predictor, examples: list[Example] | None = None) 
     """
     return {
         "theme": theme(),
-        "css_paths": [HERE / f"{name}.css" for name in ("style", "frame", "dropzone", "many", "charts")],
+        "css_paths": [HERE / f"{name}.css" for name in ("style", "frame", "dropzone", "many", "teach", "charts")],
         "js": (HERE / "page.js").read_text(encoding="utf-8").replace("SUFFIXES", ",".join(sorted(IMAGE_SUFFIXES))),
         "head": '<meta name="color-scheme" content="light dark"><link rel="icon" href="data:image/svg+xml,'
         "%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 32 32'%3E%3Crect width='32' height='32' rx='8' "

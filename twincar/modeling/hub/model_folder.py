@@ -15,6 +15,7 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from difflib import get_close_matches
@@ -171,12 +172,15 @@ def _check(file: Path, expected: str, what: str, name: str) -> None:
 def save(model: CarModel, folder: str | Path) -> Path:
     """Write a model folder and return its path.
 
-    All files are written to a temporary folder first, so an interrupted save leaves the previous model intact.
+    All files are written to a temporary folder first, so an interrupted save leaves the previous model intact. A model
+    that was loaded from a folder keeps the text of its licence.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{folder.name}.{os.getpid()}.tmp.", dir=folder.parent) as temporary:
         model.save_pretrained(temporary)
+        if model.source and (licence := Path(model.source.name, "LICENSE")).is_file():
+            shutil.copy(licence, temporary)
         move_files(Path(temporary), folder)
     return folder
 

@@ -101,7 +101,20 @@ def read_examples(predictor: "Predictor", name: str, photos: Iterable[Photo | Fr
         notes.append(f"The photos look like the {like}, which the model already has.")
     if len(cars) < FEW:
         notes.append(f"{len(cars)} of the photos can be used: with {FEW} or more the class is recognized far better.")
-    return Examples(name, _pooled(predictor, cars).mean(0), len(cars), tuple(skipped), tuple(notes))
+    return Examples(name, pooled_features(predictor, cars).mean(0), len(cars), tuple(skipped), tuple(notes))
+
+
+@torch.no_grad()
+def pooled_features(predictor: "Predictor", answers: Sequence[Prediction]) -> Tensor:
+    """(N, D) pooled features of N cars, each the mean of those of its picture and of the mirror image."""
+    pooled = []
+    for start in range(0, len(answers), BATCH_SIZE):
+        part = answers[start : start + BATCH_SIZE]
+        mirrored, _ = predictor.run([squash(answer.crop, predictor.size)[:, ::-1] for answer in part])
+        features = torch.stack([answer.features for answer in part]).float()
+        both = [predictor.network.forward_head(each, pre_logits=True) for each in (features, mirrored.features)]
+        pooled.append(((both[0] + both[1]) / 2).cpu())
+    return torch.cat(pooled)
 
 
 def check_name(predictor: "Predictor", name: str) -> str:
@@ -229,16 +242,3 @@ def _known_class(answers: Sequence[Prediction]) -> str | None:
     known = Counter(answer.top(1)[0].class_name for answer in answers if answer.state in ("car", "model"))
     name, count = known.most_common(1)[0] if known else ("", 0)
     return name if count > len(answers) / 2 else None
-
-
-@torch.no_grad()
-def _pooled(predictor: "Predictor", answers: Sequence[Prediction]) -> Tensor:
-    """(N, D) pooled features of N cars, each the mean of those of its picture and of the mirror image."""
-    pooled = []
-    for start in range(0, len(answers), BATCH_SIZE):
-        part = answers[start : start + BATCH_SIZE]
-        mirrored, _ = predictor.run([squash(answer.crop, predictor.size)[:, ::-1] for answer in part])
-        features = torch.stack([answer.features for answer in part]).float()
-        both = [predictor.network.forward_head(each, pre_logits=True) for each in (features, mirrored.features)]
-        pooled.append(((both[0] + both[1]) / 2).cpu())
-    return torch.cat(pooled)

@@ -95,12 +95,15 @@ class ClassStatistics:
 
     def with_classes(self, means: Tensor, counts: Tensor) -> "ClassStatistics":
         """Append classes that the network was not trained on, given the (M, D) means and (M,) counts of photos."""
-        return replace(
+        wider = replace(
             self,
             means=torch.cat([self.means, means.float()]),
             counts=torch.cat([self.counts, counts.to(self.counts.dtype)]),
             trained=torch.cat([self.trained, torch.zeros(len(counts), dtype=torch.bool)]),
         )
+        # These depend on the trained classes only: computed once, and shared by all that are made from this one.
+        wider.__dict__.update(_cholesky=self._cholesky, _prior=self._prior)
+        return wider
 
     def without(self, label: int) -> "ClassStatistics":
         """Remove a class."""
