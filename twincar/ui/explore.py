@@ -133,7 +133,10 @@ def tab(data: Path | None, tables: Path | None) -> None:
         else:
             most = len(shown.distribution)
             updates |= _distribution(shown.distribution) | _top(shown.distribution, FIRST)
-            updates[how_many] = gr.Slider(maximum=max(most, FEWEST), value=min(FIRST, most), visible=most > FEWEST)
+            if most > FEWEST:
+                updates[how_many] = gr.Slider(maximum=most, value=min(FIRST, most))
+            else:
+                updates[how_many] = gr.Slider(visible=False)
         return updates | {near: gr.HTML(visible=bool(shown.samples))}
 
     def measurements() -> dict[Any, Any]:

@@ -111,7 +111,7 @@ def confusion_in_words(counts: pd.DataFrame, make: str | None = None) -> tuple[s
     right, wrong = int(counts["count"].sum() - mistakes["count"].sum()), int(mistakes["count"].sum())
     same = int(mistakes.loc[mistakes["true"].map(_make) == mistakes["predicted"].map(_make), "count"].sum())
     where = f"{make}: " if make else ""
-    sentence = f"{where}{right:,} correct, {wrong:,} wrong" + (f", {same:,} of them within the make." if wrong else ".")
+    sentence = f"{where}{right:,} correct, {wrong:,} wrong" + (f", {same:,} of them within one make." if wrong else ".")
     worst = mistakes.sort_values("count", ascending=False, kind="stable").head(5)
     listed = "; ".join(
         f"{a} predicted as {b}: {n:,}"
