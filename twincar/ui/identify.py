@@ -236,12 +236,14 @@ def tab(
     # preprocess=False: Gradio would open the file itself first, and report a broken one with its own message.
     private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "trigger_mode": "always_last"}
     waiting = f"(photo) => [photo ? '{READING}' : '{_one_line(_welcome(scope))}', null]"
-    photo.change(None, photo, [headline, framed], js=waiting, **private)
+    # "input" comes once per photo; "change" comes twice for a photo on top of another one, and the second answer would
+    # undo what the visitor has selected in between.
+    photo.input(None, photo, [headline, framed], js=waiting, **private)
     everything: list = [answer, source, framed, headline, top5, choice, bars, evidence, slider, sentence, method]
     everything += [compared.box, compared.one, compared.other, *compared.outputs, *(asked.parts if asked else [])]
     again = framed.select(answer_again, [source, method, added], everything, **private)
     # A late answer for the previous photo must not replace the answer for this one.
-    answered = photo.change(show, [photo, method, added], everything, preprocess=False, cancels=[again], **private)
+    answered = photo.input(show, [photo, method, added], everything, preprocess=False, cancels=[again], **private)
     answered.failure(None, None, headline, js=f"() => '{_one_line(answer_html.error_card(BUSY, LATER))}'", **private)
     progress = private | {"show_progress": "minimal", "show_progress_on": [slider]}  # some methods take seconds
     gr.on([choice.input, method.input], choose, [choice, method, answer], everything, **progress)

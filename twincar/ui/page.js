@@ -59,7 +59,15 @@
     if (!hasFiles(event) || own(event)) return;
     event.preventDefault();
     event.stopPropagation(); // Gradio takes drops on an empty component only; elsewhere the browser opens the file
-    give([...event.dataTransfer.files]);
+    const entries = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
+    if (!entries.some((entry) => entry.isDirectory)) return give([...event.dataTransfer.files]);
+    openTab("many"); // which walks folders: see dropzone.js
+    const hand = (tries) => {
+      const zone = find("#files .dropzone");
+      if (zone?.getClientRects().length) zone.dispatchEvent(new CustomEvent("entries", { detail: entries }));
+      else if (tries) requestAnimationFrame(() => hand(tries - 1));
+    };
+    hand(120);
   }, true);
   document.addEventListener("paste", (event) => give([...(event.clipboardData?.files ?? [])]));
 
@@ -74,7 +82,7 @@
     camera: () => {
       if (!matchMedia("(pointer: coarse)").matches) {
         sources()[1]?.click();
-        return setTimeout(() => find("#photo .webcam-wrap button, #photo [title='grant webcam access']")?.click(), 100);
+        return setTimeout(() => find("#photo [title='grant webcam access'] button")?.click(), 100);
       }
       const input = fileInput(); // on a phone, which opens its own camera for it
       input?.setAttribute("capture", "environment");
@@ -181,6 +189,10 @@
       window.dispatchEvent(mouse("mouseup", to));
     });
   };
+  // A touch beside the slider's handle scrolls the page; Gradio would take every touch on the pictures for itself.
+  document.addEventListener("touchstart", (event) => {
+    if (event.target.closest("#slider, #detail-slider") && !event.target.closest(".outer, button")) event.stopPropagation();
+  }, { capture: true, passive: true });
   let due = false; // many changes in one frame are handled once
   const soon = () => {
     if (!due) requestAnimationFrame(() => { due = false; finish(); });
