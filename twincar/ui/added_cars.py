@@ -67,6 +67,8 @@ class AddedCars:
         self._kept: set[str] = set()
         self._lock = threading.Lock()
         self._writing = threading.Lock()
+        if statistics := predictor.model.class_statistics:  # so that the first visitor does not wait for it
+            threading.Thread(target=statistics.prepare, daemon=True).start()
 
     @property
     def possible(self) -> bool:

@@ -32,9 +32,10 @@ const walk = async (entry, found) => {
     found.push({ file, name: entry.fullPath.replace(/^\//, "") });
   } else if (zips) for (const each of await inside(entry)) await walk(each, found);
 };
-const dropped = async (transfer) => {
-  const items = [...transfer.items].filter(({ kind }) => kind === "file"); // empty after the first await
-  const entries = items.map((item) => item.webkitGetAsEntry?.() ?? { file: item.getAsFile() }), found = [];
+const entriesOf = (transfer) => [...transfer.items].filter(({ kind }) => kind === "file")
+  .map((item) => item.webkitGetAsEntry?.() ?? { file: item.getAsFile() }); // not later: a transfer is empty after its event
+const dropped = async (entries) => {
+  const found = [];
   for (const entry of entries) {
     try {
       if (entry.fullPath) await walk(entry, found);
@@ -116,8 +117,9 @@ window.addEventListener("drop", (event) => {
   zone.classList.remove("over");
   if (!carriesFiles(event)) return;
   claim(event);
-  dropped(event.dataTransfer);
+  dropped(entriesOf(event.dataTransfer));
 }, true);
+zone.addEventListener("entries", (event) => dropped(event.detail)); // a folder that was dropped on another tab
 window.addEventListener("paste", (event) => {
   const pasted = [...(event.clipboardData?.files ?? [])];
   if (!open() || !pasted.length) return;

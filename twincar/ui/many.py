@@ -27,6 +27,7 @@ from twincar.ui import answer_html, dropzone
 from twincar.ui.added_cars import AddedCar, AddedCars, note
 from twincar.ui.api_docs import tool_description
 from twincar.ui.frame import data_url
+from twincar.ui.identify import beside
 
 BATCH_SIZE = 4  # photos in one run of the network; the table grows by as many
 REDRAW = 0.3  # seconds between two updates of the table, at least
@@ -176,7 +177,7 @@ def tab(cars: AddedCars, added: gr.State, keep_for: float) -> None:
         heatmap = prediction.heatmap()
         pair = prediction.photo, overlay(prediction.photo, heatmap)
         return shown | {
-            slider: gr.ImageSlider(pair, visible=True),
+            slider: gr.ImageSlider(pair, visible=True, slider_position=beside(heatmap)),
             legend: answer_html.evidence(top[0].class_name, bool(heatmap.any())),
             top5: f"<h3>Top {len(top)}</h3>{answer_html.top_list(top)}",
         }

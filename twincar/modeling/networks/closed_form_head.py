@@ -93,6 +93,10 @@ class ClassStatistics:
         bias = -z.square().sum(1) / 2 - weights @ self.center.double()
         return (self.scale * weights).float(), (self.scale * bias).float()
 
+    def prepare(self) -> None:
+        """Compute now what `head` needs and all statistics with more classes share: a second at 2,048 features."""
+        _ = self._cholesky, self._prior
+
     def with_classes(self, means: Tensor, counts: Tensor) -> "ClassStatistics":
         """Append classes that the network was not trained on, given the (M, D) means and (M,) counts of photos."""
         wider = replace(
@@ -101,7 +105,7 @@ class ClassStatistics:
             counts=torch.cat([self.counts, counts.to(self.counts.dtype)]),
             trained=torch.cat([self.trained, torch.zeros(len(counts), dtype=torch.bool)]),
         )
-        # These depend on the trained classes only: computed once, and shared by all that are made from this one.
+        self.prepare()  # these depend on the trained classes only
         wider.__dict__.update(_cholesky=self._cholesky, _prior=self._prior)
         return wider
 
