@@ -70,5 +70,5 @@ def visiting(browser: Browser | BrowserContext, site: tuple[str, Path], at: str 
     expect(page.get_by_role("tab").first).to_be_visible()
     yield page
     page.close()
-    assert (foreign, errors) == ([], [])
+    assert not foreign and not errors, (foreign, errors)
     assert "Traceback" not in site[1].read_text()[before:]

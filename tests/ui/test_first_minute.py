@@ -122,6 +122,8 @@ def test_the_answer_is_copied_and_its_picture_saved(page, car_photo, tmp_path):
 def test_a_reload_shows_the_last_photo_again_until_it_is_removed(page, car_photo):
     drop(page, "body", car_photo)
     name = page.locator("#headline .answer h2").inner_text()
+    expect(page.locator("#slider img")).to_have_count(2)
+    page.wait_for_timeout(500)  # Gradio reports a stream that a reload cuts off
     page.reload()
     expect(page.locator("#headline h2")).to_have_text(name, use_inner_text=True)
     page.get_by_role("button", name="Remove Image").click()
