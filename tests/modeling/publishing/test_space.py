@@ -76,9 +76,12 @@ def test_a_dry_run_builds_the_folder_that_serves_the_page(checkout, hub, car_pho
         "README.md",
         "twincar/stanford_cars.txt",
         "twincar/ui/page.js",
+        "reports/two_passes.csv",
+        "reports/flagship/figures/grad_cam.jpg",
     }
     assert not [path for path in files if Path(path).suffix not in (
-        ".py", ".txt", ".css", ".js", ".json", ".csv", ".md", ".png", ".safetensors", ".typed", "")]  # fmt: skip
+        ".py", ".txt", ".css", ".js", ".html", ".json", ".csv", ".md", ".png", ".jpg", ".safetensors", ".typed",
+        "")]  # fmt: skip
     assert not files & {"secret.env", "data/cars.csv", "models/twincar/notes.txt"}
     assert all(name in done.output for name in files)
     known = front((folder / "README.md").read_text())
