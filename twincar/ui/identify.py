@@ -180,7 +180,7 @@ def tab(
             evidence: gr.Accordion(visible=True, open=prediction.is_car is not False),
             **(asked.reset() if asked else {}),
             **_evidence(prediction, top[0].class_name, name),
-            **compared.closed(prediction),
+            **compared.closed(None if prediction.is_car is False else prediction),
         }
 
     def choose(class_name: str, name: str, prediction: Prediction | None) -> dict[Any, Any]:
