@@ -281,7 +281,7 @@ def test_a_phone_shows_it_in_one_column(page, site, car_photo, theme):
         return width && height < 44 && !each.closest("#frame .cars, #slider, #photo, #evidence");
     }).map((each) => each.outerHTML.slice(0, 90))"""
     assert page.evaluate(small) == []  # targets of a thumb
-    expect(page.get_by_role("tab")).to_have_count(5)  # none is in a menu
+    expect(page.get_by_role("tab")).to_have_count(6)  # none is in a menu
     colour = "([part, of]) => getComputedStyle(document.querySelector(part))[of].match(/\\d+/g).slice(0, 3).map(Number)"
     background = sum(page.evaluate(colour, ["body", "backgroundColor"]))
     assert (background < sum(page.evaluate(colour, ["#headline h2", "color"]))) == (theme == "dark")
