@@ -132,11 +132,9 @@ def test_the_confusion_matrix_contains_the_counts():
     assert list(right.customdata) == [3, 4, 5, 6] and list(wrong.customdata) == [2, 1]
     assert list(right.x) == list(right.y) == [1, 0, 2, 3]  # ordered by make
     assert f"{CARS[0]} → {CARS[1]}: 2" in wrong.hovertext
-    sentence, words = score_charts.confusion_in_words(confusion())
-    assert (
-        sentence == "18 correct, 3 wrong, 2 of them within one make."
-        and f"{CARS[0]} predicted as {CARS[1]}: 2" in words
-    )
+    sentence, mistakes = score_charts.confusion_in_words(confusion())
+    assert sentence == "18 correct, 3 wrong, 2 of them within one make."
+    assert mistakes == [f"{CARS[0]} → {CARS[1]}: 2", f"{CARS[2]} → {CARS[3]}: 1"]
 
 
 def test_a_make_shows_its_classes_and_those_they_are_confused_with():

@@ -47,12 +47,19 @@ class View:
         """The components that `show`, `draw` and `hide` update."""
         return [self.card, self.text, self.chart]
 
-    def show(self, sentence: str, figure: "go.Figure", summary: str) -> dict[Any, Any]:
-        """The updates that show a sentence and its plotly figure; `summary` is the figure in words."""
+    def show(self, sentence: str, figure: "go.Figure", summary: str, below: str = "") -> dict[Any, Any]:
+        """The updates that show a sentence and its plotly figure.
+
+        Args:
+            sentence: The explanation.
+            figure: The chart.
+            summary: The chart in words.
+            below: HTML after the sentence.
+        """
         # Gradio sends a figure without plotly's config, which switches its logo and its buttons off.
         content = json.loads(figure.to_json()) | {"config": CONFIG}
         plot = gr.Plot(value=PlotData(type="plotly", plot=json.dumps(content)))
-        return self._filled(sentence, plot, f"{self.title}. {summary}", zooms=bool(figure.layout.dragmode))
+        return self._filled(sentence, plot, f"{self.title}. {summary}", bool(figure.layout.dragmode), below)
 
     def draw(self, sentence: str, html: str) -> dict[Any, Any]:
         """The updates that show a sentence and its chart of `html_charts`."""
@@ -62,11 +69,14 @@ class View:
         """The updates that hide the view, because there is nothing to show."""
         return {self.card: gr.Column(visible=False)}
 
-    def _filled(self, sentence: str, chart: Any, summary: str = "", zooms: bool = False) -> dict[Any, Any]:
+    def _filled(
+        self, sentence: str, chart: Any, summary: str = "", zooms: bool = False, below: str = ""
+    ) -> dict[Any, Any]:
         # page.js gives the summary to the plotly chart; charts.css adds how to zoom, which takes a mouse.
         attributes = f' data-chart="{self.chart.elem_id}" data-summary="{escape(summary)}"' if summary else ""
         hint = ' class="zooms"' if zooms else ""
-        text = f'<div class="view"{attributes}><h3>{escape(self.title)}</h3><p{hint}>{with_code(sentence)}</p></div>'
+        html = f"<h3>{escape(self.title)}</h3><p{hint}>{with_code(sentence)}</p>{below}"
+        text = f'<div class="view"{attributes}>{html}</div>'
         return {self.card: gr.Column(visible=True), self.text: text, self.chart: chart}
 
 

@@ -14,6 +14,7 @@ import pandas as pd
 from twincar.plots.palette import AMBER, CATEGORICAL, PINK, VIOLET
 from twincar.text import percent
 
+DENSE = 80  # bars without a gap between them, from this number on
 MISTAKES = (AMBER, PINK)  # colors of the two directions of a confusion
 SORTED, SHOWN_ROWS = "f1", 20  # the column by which the table of classes is sorted first, lowest first; rows at first
 
@@ -76,7 +77,8 @@ def columns(names: Sequence[str], values: dict[str, Sequence[int]], colors: Sequ
         )
         bars.append(f'<i title="{escape(title)}">{pieces}</i>')
     axis = "".join(f'<span style="bottom:{100 * tick / ticks[-1]:.2f}%">{tick:,.0f}</span>' for tick in ticks)
-    plot = f'<div class="columns" role="img" aria-label="{escape(alt)}">{axis}<div>{"".join(bars)}</div></div>'
+    dense = " dense" if len(names) > DENSE else ""
+    plot = f'<div class="columns{dense}" role="img" aria-label="{escape(alt)}">{axis}<div>{"".join(bars)}</div></div>'
     return (legend(values, colors) if len(values) > 1 else "") + plot
 
 

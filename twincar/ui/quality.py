@@ -177,10 +177,13 @@ def tab(reports: Path | None) -> None:
         from twincar.ui import score_charts
 
         shown = None if wanted == ALL else wanted
-        sentence, words = score_charts.confusion_in_words(counts, shown)
+        sentence, mistakes = score_charts.confusion_in_words(counts, shown)
+        words = " ".join([sentence, "Most frequent mistakes:", "; ".join(mistakes[:5])]) if mistakes else sentence
+        listed = "".join(f"<li>{escape(line)}</li>" for line in mistakes)
+        as_list = f"<details><summary>The mistakes as a list</summary><ul>{listed}</ul></details>" if mistakes else ""
         sentence += " Rows are true classes, columns predicted classes, in the same order"
         sentence += "; lines separate the makes." if shown is None else "."
-        return matrix.show(sentence, score_charts.confusion(counts, shown), words)
+        return matrix.show(sentence, score_charts.confusion(counts, shown), words, as_list)
 
     def _pairs(folder: Path) -> dict[Any, Any]:
         rows = read_table(folder / "confused_pairs.csv", "true", "predicted", "count")

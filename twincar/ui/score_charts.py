@@ -87,8 +87,9 @@ def confusion(counts: pd.DataFrame, make: str | None = None) -> go.Figure:
     figure = blank(*traces, zoom=True, showlegend=True, legend=legend, margin={"l": 4, "r": 4, "t": 34, "b": 4})
     figure.update_layout(height=None)  # charts.css makes it square
     if make:
-        labels = [shorten(name.removeprefix(f"{make} "), 24) for name in names]
-        ticks = {"tickvals": list(range(len(names))), "ticktext": labels, "tickfont_size": 11, "ticks": ""}
+        labels = [shorten(name.removeprefix(f"{make} "), 18) for name in names]
+        size = min(max(MARKS / len(names) - 1.5, 7), 12)  # no taller than a row on a phone
+        ticks = {"tickvals": list(range(len(names))), "ticktext": labels, "tickfont_size": size, "ticks": ""}
     else:
         ticks = _make_ticks([_make(name) for name in names])
     ends = [-0.5, len(names) - 0.5]
@@ -104,20 +105,16 @@ def of_make(counts: pd.DataFrame, make: str | None) -> pd.DataFrame:
     return counts[counts["count"] > 0]
 
 
-def confusion_in_words(counts: pd.DataFrame, make: str | None = None) -> tuple[str, str]:
-    """The chart of `confusion` as text: a sentence with its totals, and its most frequent mistakes."""
+def confusion_in_words(counts: pd.DataFrame, make: str | None = None) -> tuple[str, list[str]]:
+    """The chart of `confusion` as text: a sentence with its totals, and its mistakes, the most frequent first."""
     counts = of_make(counts, make)
-    mistakes = counts[counts["true"] != counts["predicted"]]
+    mistakes = counts[counts["true"] != counts["predicted"]].sort_values("count", ascending=False, kind="stable")
     right, wrong = int(counts["count"].sum() - mistakes["count"].sum()), int(mistakes["count"].sum())
     same = int(mistakes.loc[mistakes["true"].map(_make) == mistakes["predicted"].map(_make), "count"].sum())
     where = f"{make}: " if make else ""
     sentence = f"{where}{right:,} correct, {wrong:,} wrong" + (f", {same:,} of them within one make." if wrong else ".")
-    worst = mistakes.sort_values("count", ascending=False, kind="stable").head(5)
-    listed = "; ".join(
-        f"{a} predicted as {b}: {n:,}"
-        for a, b, n in zip(worst["true"], worst["predicted"], worst["count"], strict=True)
-    )
-    return sentence, f"{sentence} Most frequent mistakes: {listed}." if wrong else sentence
+    rows = zip(mistakes["true"], mistakes["predicted"], mistakes["count"], strict=True)
+    return sentence, [f"{true} → {predicted}: {number:,}" for true, predicted, number in rows]
 
 
 def _marks(rows: pd.DataFrame, place: dict[str, int], color: str, label: str, side: float) -> go.Scatter:
