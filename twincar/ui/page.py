@@ -123,10 +123,6 @@ def launch_options(predictor: Predictor, examples: list[Example] | None = None) 
                 examples_of.route(examples or []),
             ],
         },
-        # Gradio's own texts in the box of Many photos are "Drop File Here" and "Click to Upload".
-        "i18n": gr.I18n(
-            en={"upload_text.drop_file": "Drop photos or zips here", "upload_text.click_to_upload": "click to select"}
-        ),
         "max_file_size": ZIP_BYTES,  # the smaller limit of a photo is checked where it is read
         "state_session_capacity": SESSIONS,
         "run_history": False,  # else Gradio keeps every visitor's photos in the browser

@@ -145,11 +145,11 @@ def tab(cars: AddedCars, added: gr.State, keep_for: float) -> None:
             shots = _checked((*rest[0], mended, *rest[1]))
         return {taken: shots, photos: _shown(shots), status: ""}
 
-    def add_car(wanted: str, shots: tuple[Shot, ...], mine: tuple[AddedCar, ...]) -> dict[Any, Any]:
+    def add_car(wanted: str | None, shots: tuple[Shot, ...], mine: tuple[AddedCar, ...]) -> dict[Any, Any]:
         try:
             if len(mine) >= MAX_CARS:
                 raise TwinCarError(f"You have added {MAX_CARS} cars, which is the limit: remove one first.")
-            checked = _name(cars.predictor(mine), wanted)
+            checked = _name(cars.predictor(mine), wanted or "")
             used = [shot.features for shot in shots if shot.features is not None and not shot.refused]
             if len(used) < FEW:
                 missing = FEW - len(used)
