@@ -235,7 +235,7 @@ def test_selecting_a_make_and_a_curve_redraws_the_charts(browser, site):
         expect(page.locator("#curves .legendtext")).to_have_text(["learning rate", "training", "validation"])
         expect(page.locator("#curves .y2tick").first).to_be_visible()
         page.get_by_text("The mistakes as a list").click()
-        expect(page.locator("details li")).to_have_text([f"{CLASSES[0]} → {CLASSES[1]}: 2"])
+        expect(page.locator(".view details li")).to_have_text([f"{CLASSES[0]} → {CLASSES[1]}: 2"])
 
 
 def test_the_table_of_classes_is_sorted_and_searched(browser, site):
