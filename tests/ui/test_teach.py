@@ -97,6 +97,7 @@ def named(page: Page, photo: Path) -> str:
 def test_a_car_is_added_from_drawings_and_known_in_this_visit_only(
     browser: Browser, site, page, photos, keep, tmp_path
 ):
+    expect(page.locator("#teach-welcome")).to_contain_text("Whoever runs this page keeps the names")
     grey().save(tmp_path / "grey.png")
     (tmp_path / "again.jpg").write_bytes((photos / "0.jpg").read_bytes())
     draw_car(1, 90, (320, 240)).save(tmp_path / "known.jpg")

@@ -44,7 +44,11 @@ NOT_POSSIBLE = (
 WELCOME = (
     "<h2>Teach it a car</h2><p>Is your car missing? Give its name and a few photos, and it is recognized within "
     f'seconds, without training.</p><p class="small">{FEW} to {MAX_PHOTOS} photos, of different sides. Up to '
-    f"{MAX_CARS} cars; they are known to you alone, until you close or reload this page.</p>"
+    f"{MAX_CARS} cars; they are known to you alone, until you close or reload this page.{{kept}}</p>"
+)
+KEPT = (
+    " Whoever runs this page keeps the names, and what was computed from the photos, but not the photos; when the page "
+    "is started again, everyone's answers can name these cars."
 )
 PHOTOS = '<ul class="shots" aria-label="Photos of the car"></ul>'
 CARS = '<h3 hidden>Your cars</h3><ul class="added" aria-label="Cars that you added"></ul>'
@@ -87,7 +91,7 @@ def tab(cars: AddedCars, added: gr.State, keep_for: float) -> None:
         added: The visitor's cars, a tuple of `AddedCar`, which the other tabs read.
         keep_for: Seconds for which photos of a car that is not added yet are kept.
     """
-    gr.HTML(WELCOME, elem_id="teach-welcome")
+    gr.HTML(WELCOME.format(kept=KEPT if cars.keep else ""), elem_id="teach-welcome")
     if not cars.possible:
         gr.HTML(f'<p role="note">{answer_html.with_code(NOT_POSSIBLE)}</p>', elem_id="teach-impossible")
         return
