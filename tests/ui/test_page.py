@@ -335,7 +335,7 @@ def test_about_shows_code_that_runs_against_this_page(page, site, car_photo, tmp
     page.get_by_role("tab", name="About").click()
     expect(page.locator("#card")).to_contain_text("with 5 classes")
     expect(page.locator("#card-text")).to_contain_text("Limitations")
-    code = page.locator("#about .code .cm-content")
+    code = page.locator("#calls pre code")
     expect(code.nth(1)).to_contain_text(f'Client("{site[0]}")')
     expect(code.nth(2)).to_contain_text(f"{site[0]}/api/identify")
     text = code.nth(1).inner_text()
@@ -351,12 +351,13 @@ def test_about_shows_the_scores_of_the_published_model():
     from types import SimpleNamespace
 
     from twincar.config import PUBLISHED
+    from twincar.text import percent
     from twincar.ui.about import _model
 
     config = config_of(PUBLISHED)
-    html = _model(SimpleNamespace(config=config, class_names=config["class_names"]))
+    html = _model(SimpleNamespace(config=config, class_names=config["class_names"]), None)
     low, high = config["scores"]["top1_interval"]
-    assert f"{config['scores']['top1']:.1%}" in html and f"{low:.1%} to {high:.1%}" in html
+    assert percent(config["scores"]["top1"]) in html and f"{percent(low)} to {percent(high)}" in html
 
 
 @pytest.mark.slow

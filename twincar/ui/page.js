@@ -6,18 +6,21 @@
   find("#shell")?.remove(); // the picture of the page that document.py sends first
 
   // The address contains the tab: /?tab=many opens it; opening another tab changes the address, and Back returns.
-  const openTab = (id) => find(`#tabs [role=tab][data-tab-id="${CSS.escape(id)}"]`)?.click();
+  const tabOf = (id) => find(`#tabs [role=tab][data-tab-id="${CSS.escape(id)}"]`);
+  const openTab = (id) => tabOf(id)?.click();
   const wantedTab = () => new URLSearchParams(location.search).get("tab") ?? "identify";
   const shownTab = () => find("#tabs [role=tab][aria-selected=true]")?.dataset.tabId;
+  let inView = "identify";
   const updateAddress = () => {
     const id = shownTab(), address = new URL(location);
+    if (id && id !== inView) find("#tabs [role=tab][aria-selected=true]").scrollIntoView({ block: "nearest", inline: "center" }); // on a phone
+    inView = id ?? inView;
     if (!id || id === wantedTab()) return;
     id === "identify" ? address.searchParams.delete("tab") : address.searchParams.set("tab", id);
     history.pushState(history.state, "", address);
-    find("#tabs [role=tab][aria-selected=true]").scrollIntoView({ block: "nearest", inline: "center" }); // on a phone
   };
+  if (!tabOf(wantedTab())) history.replaceState(history.state, "", location.pathname); // there is no such tab
   openTab(wantedTab());
-  if (shownTab() !== wantedTab()) history.replaceState(history.state, "", location.pathname); // there is no such tab
   addEventListener("popstate", () => openTab(wantedTab()));
   const row = find("#tabs > .tab-wrapper");
   if (row) new MutationObserver(updateAddress).observe(row, { attributeFilter: ["aria-selected"], childList: true, subtree: true });
