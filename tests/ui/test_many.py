@@ -351,6 +351,8 @@ def test_the_api_answers_files_and_zips(site, photos, trip, truth):
     assert [row["class_name"] for row in rows[:4]] == [top[0].class_name for top in truth]
     assert rows[0]["probability"] == pytest.approx(truth[0][0].probability, abs=1e-3)
     assert rows[4] == {"file": "broken.jpg", "error": FAILED}
+    single = client.predict(handle_file(photos[0]), api_name="/identify")[0]
+    assert {key: answer[key] for key in ("model", "version")} == {key: single[key] for key in ("model", "version")}
 
 
 @pytest.mark.parametrize("meta", [{}, {"meta": {"_type": "gradio.FileData"}}])

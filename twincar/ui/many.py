@@ -15,6 +15,7 @@ from typing import Any
 
 import gradio as gr
 
+from twincar import __version__
 from twincar.batch import archive
 from twincar.batch.results import as_csv, table_rows
 from twincar.features.photo import PhotoError
@@ -194,10 +195,13 @@ def tab(cars: AddedCars, added: gr.State, keep_for: float) -> None:
                 model, body, year and probability (0 to 1) of the most probable class, and its box x1, y1, x2, y2 in
                 pixels. A photo without a car is one row with cars 0 and null for the class. A file that cannot be read:
                 file and error.
+            model: the model's name and version.
+            version: of twincar.
         """
-        items = _items(photos)
-        answers = cars.predictor(None).stream(archive.read(items), BATCH_SIZE, full_size=False)
-        return {"rows": [row for item, answer in zip(items, answers, strict=True) for row in _rows(item.name, answer)]}
+        items, predictor = _items(photos), cars.predictor(None)
+        answers = predictor.stream(archive.read(items), BATCH_SIZE, full_size=False)
+        rows = [row for item, answer in zip(items, answers, strict=True) for row in _rows(item.name, answer)]
+        return {"rows": rows, "model": predictor.identity, "version": __version__}
 
     # A queue of its own, so that a single photo does not wait behind hundreds.
     private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}

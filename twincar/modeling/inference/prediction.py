@@ -37,6 +37,11 @@ class ModelContext(NamedTuple):
     def __reduce__(self) -> tuple:
         return ModelContext, (self.class_names, None, *self[2:])
 
+    @property
+    def identity(self) -> dict[str, str | None]:
+        """`name` and `version` of the model, as a dict."""
+        return {"name": self.name, "version": self.version}
+
     def __deepcopy__(self, memo: dict) -> "ModelContext":
         return self  # the model is shared, as it is between the answers of a Predictor
 
@@ -181,7 +186,7 @@ class Prediction:
     @property
     def model(self) -> dict[str, str | None]:
         """`name` and `version` of the model. The version changes with its weights, detector and open-set data."""
-        return {"name": self._context.name, "version": self._context.version}
+        return self._context.identity
 
     @property
     def box(self) -> Pixels | None:

@@ -101,6 +101,11 @@ class Predictor:
         identity = model.config.get("name", "twincar"), model_version(model.config)
         self._context = ModelContext(self.class_names, self.network, self.calibration, self.open_set, *identity)
 
+    @property
+    def identity(self) -> dict[str, str | None]:
+        """`name` and `version` of the model, as in each of its answers."""
+        return self._context.identity
+
     def with_classes(self, photos: Mapping[str, Iterable[Photo | Framed]]) -> "Predictor":
         """A predictor with more classes, from a few photos of each and without training; this one stays as it is.
 
