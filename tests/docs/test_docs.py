@@ -7,6 +7,7 @@ network are left out (`NOT_RUN`).
 """
 
 import asyncio
+import json
 import os
 import re
 import shlex
@@ -22,8 +23,10 @@ from typer.testing import CliRunner
 
 from tests.conftest import draw_car
 from tests.helpers.hub_server import TOKEN
+from tests.helpers.visit import served
+from twincar import Predictor
 from twincar.cli import app
-from twincar.config import CHECKOUT
+from twincar.config import CHECKOUT, PUBLISHED
 from twincar.modeling.training import recipes
 
 LONG = ("README.md", "adding-a-recipe.md", "calling.md", "your-own-cars.md")  # pages that train, export or serve
@@ -142,6 +145,43 @@ def test_every_line_works_as_printed(page, here, address, capsys):
             exec(compile(text, page.name, "exec"), names)
     for name in MADE.get(page.name, ()):
         assert (here / name).exists(), name
+
+
+# What each way of calling.md must do without, and the start of its block there
+ALONE = {
+    "curl": ("curl -F", ()),
+    "gradio_client": ("from gradio_client", ("torch", "timm", "transformers")),
+    "timm": ("import timm", ("transformers", "gradio_client")),
+    "transformers": ("from transformers", ("gradio_client",)),
+    "onnxruntime": ("import json, numpy, onnxruntime", ("torch", "timm", "transformers", "gradio_client")),
+}
+
+
+@pytest.mark.slow
+def test_every_way_to_call_it_prints_the_same_car(tmp_path, monkeypatch):
+    """The published model's own example, with curl or one library only: at most five lines each."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("ORT_DISABLE_TELEMETRY", "1")
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "twincar").symlink_to(PUBLISHED)
+    shutil.copy(PUBLISHED / "example.jpg", "photo.jpg")
+    expected = Predictor.from_pretrained(PUBLISHED, engine="torch:f32")("photo.jpg").top(1)[0].class_name
+    shell("twincar export --to onnx --out car.onnx")
+    texts = [text for _, text in blocks(CHECKOUT / "docs" / "calling.md")]
+    with served(tmp_path, TWINCAR_MODEL=str(PUBLISHED)) as (url, _):
+        for way, (start, without) in ALONE.items():
+            (text,) = (text for text in texts if text.startswith(start))
+            assert len([line for line in text.splitlines() if line]) <= 5, way
+            text = text.replace("http://127.0.0.1:7860", url)
+            if way != "curl":
+                block = "".join(f"sys.modules[{name!r}] = None\n" for name in ("twincar", *without))
+                text = f"{sys.executable} -c {shlex.quote(f'import sys{chr(10)}{block}{text}')}"
+            done = subprocess.run(["bash", "-c", text], capture_output=True, text=True, timeout=300)
+            assert done.returncode == 0, f"{way}\n{done.stderr}"
+            lines = [line for line in done.stdout.splitlines() if not line.startswith("Loaded as API")]  # gradio_client
+            first = json.loads(done.stdout)["top"][0]["class_name"] if way == "curl" else lines[0]
+            assert re.sub(r"^ *[\d.]+%  ", "", first) == expected, way
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
