@@ -14,7 +14,7 @@ endif
 PARALLEL ?= -n 3 --dist loadscope  # test processes; on two cores three, since tests wait for browsers and servers
 
 .DEFAULT_GOAL := help
-.PHONY: help app check test test-slow lint audit bare floors benchmark docs clean chromium
+.PHONY: help app check test test-slow lint audit bare floors hub benchmark docs clean chromium
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,11 @@ floors: $(PY)  ## run the tests, except those of export, with the oldest allowed
 	$(PY) -m uv pip install --quiet --python .venv-floors --resolution lowest-direct -e '.[train,test]'
 	$(subst .venv,.venv-floors,$(PY)) -m pytest --ignore tests/modeling/publishing/test_export.py
 
+hub: .venv/dev  ## run the tests of the Hub with the oldest allowed huggingface_hub
+	$(PY) -m pip install --quiet --no-deps --upgrade --target .venv-hub "$(shell sed -n 's/^\(huggingface_hub\)>=/\1==/p' requirements.txt)"
+	PYTHONPATH=$(CURDIR)/.venv-hub $(PY) -m pytest -m "not slow" tests/modeling/hub tests/modeling/publishing/test_push_pull.py \
+		tests/modeling/publishing/test_space.py tests/data/test_parquet.py
+
 benchmark: .venv/dev  ## measure the speed and write reports/benchmarks.md (DATA=data, QUICK=--quick)
 	$(PY) -m benchmarks --data $(or $(DATA),data) $(QUICK)
 
@@ -56,7 +61,7 @@ docs: .venv/docs  ## build the documentation site into site/
 	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
 
 clean:  ## remove the environment and what tools left
-	rm -rf .venv .venv-floors build dist *.egg-info .*_cache .hypothesis site
+	rm -rf .venv .venv-floors .venv-hub build dist *.egg-info .*_cache .hypothesis site
 
 # The page is tested in a real browser: Chromium or Chrome.
 chromium:
