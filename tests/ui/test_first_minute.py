@@ -219,6 +219,8 @@ def test_a_link_preview_is_the_pages_own_and_files_are_cached(asking):
         assert preview.headers["content-type"] == "image/jpeg"
         plain = client.get("/", headers={"Accept-Encoding": "identity"})
         assert "content-encoding" not in plain.headers and 'id="shell"' in plain.text
+        assert html.index('id="shell"') < html.index("window.gradio_config =")  # painted before the scripts run
+        assert document.MODULE.search(html) is None
         script = re.search(r'assets/[^"]+\.js', html)[0]
         assert "immutable" in client.get("/" + script).headers["cache-control"]
         assert client.get("/examples/999").status_code == 404

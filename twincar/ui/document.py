@@ -1,8 +1,9 @@
 """The HTML document of the page: title and description for search engines and link previews, a first picture, gzip.
 
-Gradio sends its own name, picture and address in the tags of a link preview, an empty body that stays white until its
-scripts have run, and 300 kB of uncompressed settings. `Document` is ASGI middleware that changes the document at / on
-its way out, and lets browsers keep the files under /assets, whose names contain a hash of their content.
+Gradio sends its own name, picture and address in the tags of a link preview, and, before an empty body that stays white
+until its scripts have run, 300 kB of uncompressed settings. `Document` is ASGI middleware that changes the document on
+its way out, so that a first picture of the page is painted before any script runs, and lets browsers keep the files
+under /assets, whose names contain a hash of their content.
 """
 
 import gzip
@@ -24,6 +25,21 @@ PICTURE = HERE / "preview.jpg"  # 1200 × 630 pixels, the size that link preview
 PICTURE_PATH = "/preview.jpg"
 KEEP = "public, max-age=31536000, immutable"
 PREVIEW = re.compile(r'\s*<meta\s+(property="og:|name="twitter:)[^>]*>')
+SETTINGS = re.compile(
+    r"<script>window\.gradio_config = .*?</script>(<script>window\.gradio_api_info = .*?</script>)?", re.S
+)
+MODULE = re.compile(r'<script type="module" crossorigin src="([^"]+)"></script>')
+# After the first picture is painted; a tab in the background paints nothing, hence the time limit.
+START = """<script>(() => {
+  let started = false;
+  const start = () => {
+    const script = Object.assign(document.createElement("script"), { type: "module", src: "ADDRESS" });
+    if (!started) document.head.append(script);
+    started = true;
+  };
+  requestAnimationFrame(() => setTimeout(start));
+  setTimeout(start, 1000);
+})();</script>"""
 SHELL = (HERE / "shell.html").read_text(encoding="utf-8")
 
 
@@ -72,7 +88,13 @@ def rewrite(html: str, address: str) -> str:
     )
     html = PREVIEW.sub("", html)
     html = html.replace("</head>", f"{head}</head>", 1)
-    return re.sub(r"(<body[^>]*>)", lambda found: found[1] + SHELL, html, count=1)
+    html = re.sub(r"(<body[^>]*>)", lambda found: found[1] + SHELL, html, count=1)
+    settings, module = SETTINGS.search(html), MODULE.search(html)
+    if not settings or not module:  # another version of Gradio: slower, and nothing else
+        return html
+    html = html.replace(settings[0], "", 1).replace(module[0], f'<link rel="modulepreload" href="{module[1]}">', 1)
+    before, end, after = html.rpartition("</body>")
+    return before + settings[0] + START.replace("ADDRESS", module[1]) + end + after
 
 
 def _cached(send: Send) -> Send:
