@@ -82,7 +82,8 @@ def text(*probabilities, **open_set) -> str:
         ),
         (
             (0.3, 0, 0, 0.3, 0, 0, 0.4),
-            "Not sure: the closest match is the Lada <Niva> (40 %). The runner-up is the BMW 3 Series Sedan 2012 (30 %).",
+            "Not sure: the closest match is the Lada <Niva> (40 %). "
+            "The runner-up is the BMW 3 Series Sedan 2012 (30 %).",
         ),
     ],
     ids=["very sure", "fairly sure", "make surer", "year", "body", "make", "body only", "unsure"],
