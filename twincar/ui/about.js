@@ -5,7 +5,7 @@ element.querySelectorAll("code").forEach((code) => { code.textContent = code.tex
 element.addEventListener("click", async ({ target }) => {
   const code = target.closest(".call button") && target.parentElement.querySelector("code");
   if (!code) return;
-  await navigator.clipboard.writeText(code.textContent);
+  await copyText(code.textContent);
   target.textContent = "Copied";
   setTimeout(() => { target.textContent = "Copy"; }, 2000);
 });

@@ -48,18 +48,9 @@ const card = async () => {
   return new File([blob], `${name.replace(/[^\p{L}\p{N}]+/gu, "-").toLowerCase()}.jpg`, { type: "image/jpeg" });
 };
 
-const copy = async (text) => {
-  if (navigator.clipboard) return navigator.clipboard.writeText(text);
-  const field = Object.assign(document.createElement("textarea"), { value: text }); // on a page without https
-  document.body.append(field);
-  field.select();
-  document.execCommand("copy");
-  field.remove();
-};
-
 const text = () => element.querySelector(".answer").dataset.text;
 const actions = {
-  copy: () => copy(text()),
+  copy: () => copyText(text()),
   save: async () => {
     const file = await card(), link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(file), download: file.name });
     link.click();

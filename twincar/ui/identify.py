@@ -58,7 +58,7 @@ def tab(
     examples: list[Example],
     keep_for: float,
     feedback: Path | None = None,
-) -> gr.Image:
+) -> None:
     """Draw the tab into the open Blocks.
 
     Args:
@@ -68,9 +68,6 @@ def tab(
         examples: Pictures to offer.
         keep_for: Seconds for which answers are kept.
         feedback: A CSV file for what visitors say about the answers; None does not ask them.
-
-    Returns:
-        The component that holds the photo; setting it from another tab has its value answered here.
     """
     predictor = cars.predictor(None)
     answer, source = gr.State(None, time_to_live=keep_for), gr.State(None, time_to_live=keep_for)
@@ -258,7 +255,6 @@ def tab(
         api_name="identify",
         api_description=tool_description(identify),
     )
-    return photo
 
 
 def beside(heatmap: np.ndarray) -> float:

@@ -116,6 +116,15 @@
     else if (find("#headline .welcome")) sessionStorage.removeItem(LAST);
   };
 
+  window.copyText = async (text) => { // used by the tabs
+    if (navigator.clipboard) return navigator.clipboard.writeText(text);
+    const field = Object.assign(document.createElement("textarea"), { value: text }); // on a page without https
+    document.body.append(field);
+    field.select();
+    document.execCommand("copy");
+    field.remove();
+  };
+
   // The search in the list of the cars.
   const plain = (text) => text.toLowerCase().normalize("NFD").replace(/[^a-z0-9 ]/g, "");
   document.addEventListener("input", (event) => {
