@@ -33,7 +33,7 @@ SECONDS = 30  # of processor time per photo
 
 # Expected result of a case: a prediction, an error that contains a text, or (None) either of the two.
 ANSWER = ""
-BROKEN, NO_PICTURE, MANY_PIXELS = "broken", "not a picture", "megapixels"
+BROKEN, NO_PICTURE, MANY_PIXELS = "damaged", "not a picture", "megapixels"
 
 
 @dataclass(frozen=True)

@@ -150,7 +150,7 @@ WRONG = [
     (form(photo=bytes(PHOTO_BYTES + 100_000)), 413, "25 MB"),
     (form(photo=b"no picture at all"), 415, "not a picture"),
     ({"url": "/identify", "json": {"photo": "photo.jpg"}}, 415, "not a picture"),
-    (form(photo=PHOTO[:2000]), 422, "broken"),
+    (form(photo=PHOTO[:2000]), 422, "damaged"),
     (form(photo=encoded("PNG", (20, 10))), 422, "20 by 10 pixels"),
     (form(photo=VAST), 413, "megapixels"),
     (form(photo=PHOTO) | {"url": "/identify?top=0"}, 422, "`top`"),

@@ -68,6 +68,7 @@ def test_a_drop_anywhere_is_answered_whatever_is_shown(page, car_photo, tmp_path
     drop(page, "#headline .trouble", tmp_path / "other.png")
     expect(page.locator("#headline .answer")).to_be_visible()
     page.get_by_role("tab", name="About").click()
+    expect(page.locator("#card")).to_be_visible()
     drop(page, "#card", car_photo)  # a tab that takes no photos
     expect(page.get_by_role("tab", name="Identify")).to_have_attribute("aria-selected", "true")
     expect(page.locator("#headline .answer")).to_be_visible()

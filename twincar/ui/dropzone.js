@@ -25,12 +25,12 @@ const inside = async (entry) => {
     all.push(...next);
   }
 };
-const walk = async (entry, found) => {
-  if (found.length >= ENTRIES || SYSTEM.test(entry.name)) return;
+const walk = async (entry, found, within = false) => {
+  if (found.length >= ENTRIES || (within && SYSTEM.test(entry.name))) return; // what is dropped itself is meant
   if (!entry.isDirectory) {
     const file = await new Promise((resolve, reject) => entry.file(resolve, reject));
     found.push({ file, name: entry.fullPath.replace(/^\//, "") });
-  } else if (zips) for (const each of await inside(entry)) await walk(each, found);
+  } else if (zips) for (const each of await inside(entry)) await walk(each, found, true);
 };
 const entriesOf = (transfer) => [...transfer.items].filter(({ kind }) => kind === "file")
   .map((item) => item.webkitGetAsEntry?.() ?? { file: item.getAsFile() }); // not later: a transfer is empty after its event
@@ -50,7 +50,7 @@ const chosen = (input) => {
   const found = [...input.files].map((file) => ({ file, name: file.webkitRelativePath || file.name }));
   if (input === folder) found.sort((a, b) => byName(a.name, b.name)); // the browser gives them in any order
   input.value = ""; // the same files can be chosen again
-  return take(found.filter(({ name }) => !name.split("/").some((part) => SYSTEM.test(part))));
+  return take(found.filter(({ name }) => !name.split("/").slice(1).some((part) => SYSTEM.test(part))));
 };
 
 const draw = (done, total) => {

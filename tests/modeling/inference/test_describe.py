@@ -60,7 +60,7 @@ def text(*probabilities, **open_set) -> str:
         (
             (0.6, 0, 0.04, 0.35, 0.01, 0, 0),
             "BMW 3 Series Sedan 2012, more likely than not (60 %). "
-            "Very sure of the make (99 %). The runner-up is the BMW M3 Coupe 2012 (35 %).",
+            "Very sure of the make (99 %); the runner-up is the BMW M3 Coupe 2012 (35 %).",
         ),
         (
             (0.02, 0, 0.01, 0, 0.49, 0.48, 0),

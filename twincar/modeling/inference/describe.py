@@ -234,7 +234,7 @@ def _next(answer: "Prediction", best: "Guess") -> tuple[str, tuple[str, ...]]:
     if group and best.probability < VERY and second.probability >= 0.02:
         state, _, probability = group
         return (
-            f"{how_sure(probability)} of the {state} ({percent(probability)}). The runner-up is {other} "
+            f"{how_sure(probability)} of the {state} ({percent(probability)}); the runner-up is {other} "
             f"({percent(second.probability)}).",
             names,
         )
