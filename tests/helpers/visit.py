@@ -68,6 +68,7 @@ def visiting(browser: Browser | BrowserContext, site: tuple[str, Path], at: str 
     before = len(site[1].read_text())
     page.goto(site[0] + at)
     expect(page.get_by_role("tab").first).to_be_visible()
+    expect(page.locator("#shell")).to_have_count(0)  # page.js has run
     yield page
     page.close()
     assert not foreign and not errors, (foreign, errors)

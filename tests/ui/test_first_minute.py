@@ -45,6 +45,8 @@ def page(browser, asking) -> Iterator[Page]:
 
 
 def drop(page: Page, where: str, photo: Path) -> None:
+    expect(page.locator("#shell")).to_have_count(0)  # page.js has run
+    page.locator(where).wait_for(state="attached")
     page.evaluate(DROP, [where, photo.name, list(photo.read_bytes())])
 
 
