@@ -14,6 +14,7 @@ import gradio as gr
 from twincar.batch import archive
 from twincar.config import IMAGE_SUFFIXES, OTHER_IMAGE_SUFFIXES
 from twincar.features.photo import PhotoError
+from twincar.ui.scripted import scripted
 from twincar.ui.uploads import stored
 
 ZONE = """<div class="dropzone" role="group" aria-label="{label}"><p class="lead"><b>{lead}</b></p>
@@ -43,12 +44,11 @@ def zone(elem_id: str, label: str, lead: str, choose: str, most: int, containers
         suffixes=",".join(suffixes),
         directory='<input type="file" webkitdirectory hidden>' if containers else "",
     )
-    return gr.HTML(
+    return scripted(
         {"busy": False},
-        html_template=markup,
-        js_on_load=Path(__file__).with_name("dropzone.js").read_text(encoding="utf-8"),
-        apply_default_css=False,
-        elem_id=elem_id,
+        markup,
+        "dropzone.js",
+        elem_id,
         limits={
             "most": most,
             "photo": archive.PHOTO_BYTES,

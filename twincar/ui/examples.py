@@ -65,7 +65,7 @@ def from_folder(folder: str) -> list[Example]:
 
 
 def _example(path: Path, name: str, alt: str) -> Example:
-    picture = load_photo(path)
+    picture = load_photo(path, side=min(THUMBNAIL))  # decodes no more pixels than it needs, when the page starts
     picture.thumbnail(THUMBNAIL, Image.Resampling.LANCZOS)
     return Example(path, name, alt, data_url(picture, 70))
 

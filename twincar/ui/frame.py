@@ -9,7 +9,6 @@ import io
 import secrets
 from dataclasses import dataclass
 from numbers import Real
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -18,6 +17,7 @@ from PIL import Image
 from twincar.modeling.detection.boxes import Box
 from twincar.modeling.inference.describe import describe
 from twincar.modeling.inference.prediction import Prediction
+from twincar.ui.scripted import scripted
 
 SIZE = (960, 960)  # pixels of the photo under the frame, at most
 LEAST = 0.01  # smallest side of a frame, as a fraction of the photo's
@@ -63,13 +63,7 @@ class Selection:
 
 def control() -> gr.HTML:
     """Draw the empty control into the open Blocks, in the column of `#photo`, which it covers."""
-    return gr.HTML(
-        None,
-        html_template=STAGE,
-        js_on_load=Path(__file__).with_name("frame.js").read_text(encoding="utf-8"),
-        apply_default_css=False,
-        elem_id="frame",
-    )
+    return scripted(None, STAGE, "frame.js", "frame")
 
 
 def shown(prediction: Prediction, found: Prediction, selection: Selection) -> dict | None:

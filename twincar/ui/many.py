@@ -29,6 +29,7 @@ from twincar.ui.added_cars import AddedCar, AddedCars, note
 from twincar.ui.api_docs import tool_description
 from twincar.ui.frame import data_url
 from twincar.ui.identify import beside
+from twincar.ui.scripted import scripted
 
 BATCH_SIZE = 4  # photos in one run of the network; the table grows by as many
 REDRAW = 0.3  # seconds between two updates of the table, at least
@@ -107,13 +108,7 @@ def tab(cars: AddedCars, added: gr.State, keep_for: float) -> None:
         download = gr.DownloadButton("Download CSV", size="sm", elem_id="csv", visible=False)
     with gr.Row(elem_id="many", visible=False) as many:
         with gr.Column(elem_classes="side"):
-            table = gr.HTML(
-                {"rows": []},
-                html_template=TABLE,
-                js_on_load=Path(__file__).with_name("many.js").read_text(encoding="utf-8"),
-                apply_default_css=False,
-                elem_id="table",
-            )
+            table = scripted({"rows": []}, TABLE, "many.js", "table")
         with gr.Column(elem_classes="main", visible=False, elem_id="detail") as detail:
             close = gr.HTML(CLOSE, js_on_load=ON_CLOSE, apply_default_css=False, elem_id="detail-close")
             headline = gr.HTML(elem_id="detail-headline")

@@ -48,7 +48,6 @@
     input.dispatchEvent(new Event("change", { bubbles: true }));
   };
   const hasFiles = (event) => event.dataTransfer?.types.includes("Files");
-  const own = (event) => event.target.closest?.("[data-drop]"); // a part of the page that handles drops itself
   let inside = 0; // dragenter and dragleave are sent for every element that is crossed
   const over = (more) => {
     inside = Math.max(inside + more, 0);
@@ -59,7 +58,7 @@
   addEventListener("dragover", (event) => hasFiles(event) && event.preventDefault());
   document.addEventListener("drop", (event) => {
     over(-inside);
-    if (!hasFiles(event) || own(event)) return;
+    if (!hasFiles(event)) return;
     event.preventDefault();
     event.stopPropagation(); // Gradio takes drops on an empty component only; elsewhere the browser opens the file
     const entries = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);

@@ -29,6 +29,7 @@ from twincar.text import count, display_name
 from twincar.ui import answer_html, dropzone
 from twincar.ui.added_cars import AddedCar, AddedCars
 from twincar.ui.frame import Selection, data_url
+from twincar.ui.scripted import scripted
 
 MAX_PHOTOS = 20  # of a car
 MAX_CARS = 10  # of a visitor
@@ -103,23 +104,11 @@ def tab(cars: AddedCars, added: gr.State, keep_for: float) -> None:
         "teach-files", "Photos of the car", "Drop photos of the car anywhere here", "Choose photos", MAX_PHOTOS,
         containers=False,
     )  # fmt: skip
-    photos = gr.HTML(
-        EMPTY,
-        html_template=PHOTOS,
-        js_on_load=Path(__file__).with_name("teach.js").read_text(encoding="utf-8"),
-        apply_default_css=False,
-        elem_id="teach-photos",
-    )
+    photos = scripted(EMPTY, PHOTOS, "teach.js", "teach-photos")
     with gr.Row(elem_id="teach-row"):
         add = gr.Button("Add this car", variant="primary", elem_id="teach-add")
         status = gr.HTML(elem_id="teach-status")
-    listed = gr.HTML(
-        {"cars": []},
-        html_template=CARS,
-        js_on_load=Path(__file__).with_name("added.js").read_text(encoding="utf-8"),
-        apply_default_css=False,
-        elem_id="teach-cars",
-    )
+    listed = scripted({"cars": []}, CARS, "added.js", "teach-cars")
     with gr.Row(visible=False, elem_id="teach-take") as take:
         make = gr.Button("Download the model with your cars", elem_id="teach-make")
         download = gr.DownloadButton("Download", visible="hidden", elem_id="teach-download")
