@@ -144,6 +144,7 @@ def train(
             num_nodes=nodes,
             precision=precision or default_precision(),  # type: ignore[arg-type]  # a name, checked by Lightning
             max_epochs=recipe.epochs,
+            benchmark=True,  # cuDNN measures its algorithms: all batches of an epoch have one size
             logger=run_folder.EpochLogger(out / "metrics.csv", resumed=bool(last), verbose=not progress),
             callbacks=_callbacks(recipe, out, progress),
             plugins=[run_folder.AtomicCheckpointIO()],
@@ -154,6 +155,8 @@ def train(
             enable_model_summary=False,
             default_root_dir=out,
         )
+        # The averaged weights are copied before Lightning moves the module, and stay on the device they were copied on.
+        module.to(trainer.strategy.root_device)
         if trainer.is_global_zero:
             run_folder.write_run_files(out, config, init, trainer)
         _fit(trainer, module, data, last)
