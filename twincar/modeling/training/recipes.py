@@ -264,17 +264,17 @@ FLAGSHIP_ROBUST = replace(
         "Continues the flagship: larger pictures, corrupted ones, cars pasted onto other photos, averaged weights. "
         "Started with `--init <model folder of the flagship>`."
     ),
+    frozen=("conv1", "bn1", "layer1", "layer2"),
     conv_rms=None,  # the initial weights have been rescaled
-    sizes=((0.0, 160), (0.4, 192)),
+    sizes=((0.0, 160), (0.5, 192)),
     eval_size=224,
     crop_scale=(0.4, 1.0),
     corruption=0.5,
     paste=0.25,
-    mix_until=0.8,
-    learning_rates=(("", 0.05),),
-    epochs=40,
-    batch_size=64,
-    ema_decay=0.998,
+    mix_until=0.75,
+    learning_rates=(("", 0.03),),
+    epochs=10,
+    ema_decay=0.999,
 )
 
 LITE = replace(
@@ -291,7 +291,8 @@ LITE_ROBUST = replace(
     name="lite_robust",
     summary=FLAGSHIP_ROBUST.summary.replace("flagship", "lite"),
     architecture=LITE.architecture,
-    learning_rates=(("fc", 0.04), ("", 0.02)),
+    frozen=LITE.frozen,
+    learning_rates=(("fc", 0.02), ("", 0.01)),
 )
 
 ALL = (TWINCAR, REPORT, BILINEAR, SCRATCH, FLAGSHIP, FLAGSHIP_ROBUST, LITE, LITE_ROBUST)
