@@ -6,6 +6,7 @@ Validation pictures are cropped as `twincar evaluate` does, resized to the netwo
 corruption and severity of `corruptions.py`, and predicted in one pass.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +17,7 @@ from matplotlib.figure import Figure
 from scipy.stats import binomtest
 from tqdm import tqdm
 
-from benchmarks.corruptions import CORRUPTIONS, SEVERITIES
+from benchmarks.corruptions import CORRUPTIONS, SEVERITIES, Corruption
 from twincar import Predictor
 from twincar.data.table import load_table
 from twincar.features.transforms import squash
@@ -29,24 +30,38 @@ from twincar.report.report import save
 REJECTED = "rejected as unknown or no car"
 
 
-def corrupt(picture: np.ndarray, name: str, severity: int, row: int) -> np.ndarray:
+def corrupt(
+    picture: np.ndarray, name: str, severity: int, row: int, corruptions: Mapping[str, Corruption] = CORRUPTIONS
+) -> np.ndarray:
     """Corrupt a picture, with random numbers determined by its row, the corruption and the severity."""
-    rng = np.random.default_rng([row, list(CORRUPTIONS).index(name), severity])
-    return CORRUPTIONS[name](picture, severity, rng)
+    rng = np.random.default_rng([row, list(corruptions).index(name), severity])
+    return corruptions[name](picture, severity, rng)
 
 
-def measure(predictor: Predictor, pictures: list[np.ndarray], names: list[str]) -> pd.DataFrame:
+def measure(
+    predictor: Predictor,
+    pictures: list[np.ndarray],
+    names: list[str],
+    corruptions: Mapping[str, Corruption] = CORRUPTIONS,
+) -> pd.DataFrame:
     """Predict the pictures without corruption and with each corruption and severity.
+
+    Args:
+        predictor: A published model.
+        pictures: (H, W, 3) uint8, each of one car.
+        names: Class name of each.
+        corruptions: The corruptions by name.
 
     Returns:
         One row per corruption and severity: the accuracy, the mean probability of the predicted class, and the fraction
         of pictures that the model rejects.
     """
-    jobs = [("none", 0), *((name, severity) for name in CORRUPTIONS for severity in range(1, SEVERITIES + 1))]
+    jobs = [("none", 0), *((name, severity) for name in corruptions for severity in range(1, SEVERITIES + 1))]
     lines = []
     for name, severity in tqdm(jobs, desc="Corrupting", disable=None):
         inputs = (
-            corrupt(picture, name, severity, row) if severity else picture for row, picture in enumerate(pictures)
+            corrupt(picture, name, severity, row, corruptions) if severity else picture
+            for row, picture in enumerate(pictures)
         )
         answers = predictor.batch(inputs, refine=False)
         best = [answer.top(1)[0] for answer in answers]

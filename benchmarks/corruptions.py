@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 SEVERITIES = 5
+Corruption = Callable[[np.ndarray, int, np.random.Generator], np.ndarray]  # picture, severity 1 to 5, rng
 
 
 def blur(picture: np.ndarray, severity: int, rng: np.random.Generator) -> np.ndarray:
@@ -90,7 +91,7 @@ def _bytes(picture: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(picture), 0, 255).astype(np.uint8)
 
 
-CORRUPTIONS: dict[str, Callable[[np.ndarray, int, np.random.Generator], np.ndarray]] = {
+CORRUPTIONS: dict[str, Corruption] = {
     "blur": blur,
     "motion": motion,
     "noise": noise,

@@ -6,16 +6,19 @@ On the command line: `twincar publish runs/flagship --data data/ --out models/tw
 import json
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import torch
+from torch import nn
 
 from twincar.config import STANFORD_CARS, TwinCarError
 from twincar.data.table import class_names
 from twincar.modeling.evaluation.evaluate import Evaluation, evaluate
 from twincar.modeling.hub import model_folder
 from twincar.modeling.inference import calibration
+from twincar.modeling.inference.calibration import Calibration
 from twincar.modeling.inference.predictor import REFERENCE, Predictor
 from twincar.modeling.networks import weights
 from twincar.modeling.publishing.quantize import quantize
@@ -93,7 +96,15 @@ def publish(
     model_folder.checkpoint_network(best, model.network)
     weights.to_half(model.network)  # the file holds half precision, so measure that
     result = evaluate(Predictor(model, engine=REFERENCE), table, "val", progress=progress)
-    set_scores(config, result, evaluation_command(out))
+    fitted = calibration.fit(torch.from_numpy(result.logits), result.labels)
+    if type(model.network.fc) is nn.Linear:
+        # timm and transformers know no temperature: it becomes part of the weights, which scale all logits.
+        for parameter in model.network.fc.parameters():
+            parameter.data /= fitted.temperature
+        weights.to_half(model.network)
+        fitted = replace(fitted, temperature=1.0)
+        result = evaluate(Predictor(model, engine=REFERENCE), table, "val", progress=progress)
+    set_scores(config, result, evaluation_command(out), fitted)
     try:
         quantize(model, table, result, progress)
     except TwinCarError as error:
@@ -104,15 +115,16 @@ def publish(
     return result
 
 
-def set_scores(config: dict, result: Evaluation, command: str) -> None:
+def set_scores(config: dict, result: Evaluation, command: str, fitted: Calibration | None = None) -> None:
     """Set the calibration and the scores of a model's config.
 
     Args:
         config: The config; its recipe says what selected the epoch.
         result: Evaluation on the val pictures.
         command: What evaluates the model.
+        fitted: The calibration; by default it is fitted on the logits of `result`.
     """
-    fitted = calibration.fit(torch.from_numpy(result.logits), result.labels)
+    fitted = fitted or calibration.fit(torch.from_numpy(result.logits), result.labels)
     config["calibration"] = {key: round(value, 4) for key, value in fitted.as_dict().items()}
     monitor = config.get("recipe", {}).get("monitor", "macro F1")
     config["scores"] = {

@@ -16,7 +16,8 @@ import numpy as np
 import pandas as pd
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar, WeightAveraging
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from twincar.config import TwinCarError
 from twincar.data.table import class_names, stratified_split
@@ -170,7 +171,9 @@ def _callbacks(recipe: Recipe, out: Path, progress: bool) -> list[Callback]:
     # because save_last writes only when the epoch is the best so far.
     saving: dict[str, Any] = {"dirpath": out / "checkpoints", "save_on_train_epoch_end": True}
     saving["enable_version_counter"] = False
-    callbacks: list[Callback] = [EMAWeightAveraging(decay=recipe.ema_decay)] if recipe.ema_decay else []
+    callbacks: list[Callback] = []
+    if recipe.ema_decay:  # all tensors in one operation: Lightning's EMAWeightAveraging takes them one by one
+        callbacks.append(WeightAveraging(multi_avg_fn=get_ema_multi_avg_fn(recipe.ema_decay)))
     callbacks += [
         ModelCheckpoint(filename="best", monitor=recipe.monitor, mode=mode, **saving),
         ModelCheckpoint(filename="last", **saving),
