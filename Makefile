@@ -54,8 +54,8 @@ hub: .venv/dev  ## run the tests of the Hub with the oldest allowed huggingface_
 	PYTHONPATH=$(CURDIR)/.venv-hub $(PY) -m pytest -m "not slow" tests/modeling/hub tests/modeling/publishing/test_push_pull.py \
 		tests/modeling/publishing/test_space.py tests/data/test_parquet.py
 
-benchmark: .venv/dev  ## measure the speed and write reports/benchmarks.md (DATA=data, QUICK=--quick)
-	$(PY) -m benchmarks --data $(or $(DATA),data) $(QUICK)
+benchmark: .venv/dev  ## measure the speed and write reports/benchmarks.md (DATA=data, PHOTOS=folder, QUICK=--quick)
+	$(PY) -m benchmarks --data $(or $(DATA),data) $(if $(PHOTOS),--photos $(PHOTOS)) $(QUICK)
 
 docs: .venv/docs  ## build the documentation site into site/
 	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet

@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 
 from twincar.config import IMAGENET_MEAN, IMAGENET_STD
-from twincar.files import atomic_write, write_csv
+from twincar.files import atomic_write, pictures_below, write_csv
 from twincar.modeling.networks import architectures
 from twincar.modeling.training import run_folder
 
@@ -32,11 +32,13 @@ class Options:
     Attributes:
         model: A model folder or Hub repo.
         data: The folder that `twincar prepare` wrote.
+        photos: A folder of whole photos of cars, or None.
         quick: Do about a quarter of the work.
     """
 
     model: str
     data: Path
+    photos: Path | None
     quick: bool
 
     def rounds(self, count: int) -> int:
@@ -49,6 +51,7 @@ def run(main: Callable[[Options], str]) -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--model", default="models/twincar")
     parser.add_argument("--data", type=Path, default=Path("data"))
+    parser.add_argument("--photos", type=Path, help="folder of whole photos of cars, for the measurements on them")
     parser.add_argument("--quick", action="store_true")
     options = Options(**vars(parser.parse_args()))
     if not (options.data / "cars.csv").is_file():
@@ -98,6 +101,11 @@ def val_rows(options: Options, count: int) -> pd.DataFrame:
 
     rows = load_table(options.data).query("split == 'val'")
     return rows.sample(min(count, len(rows)), random_state=0)
+
+
+def whole_photos(options: Options, count: int) -> list[str]:
+    """Return the paths of the first photos below `options.photos`, at most `count`; none without such a folder."""
+    return list(map(str, pictures_below(options.photos)))[:count] if options.photos else []
 
 
 # The original systems

@@ -1,9 +1,10 @@
 """Latency of a prediction with its heatmap.
 
-python -m benchmarks.latency --data data
+python -m benchmarks.latency --data data [--photos whole_photos]
 
-One decoded photo. The original systems run torch in single precision, then pytorch-grad-cam over the whole network. The
-lower bound is the number of operations at the rate of a large matrix product in the engine's precision.
+One decoded photo; and a whole photo with one car, for which a second pass reads the car. The original systems run torch
+in single precision, then pytorch-grad-cam over the whole network. The lower bound is the number of operations at the
+rate of a large matrix product in the engine's precision.
 """
 
 import numpy as np
@@ -19,6 +20,8 @@ from twincar import Predictor
 from twincar.features.photo import load_photo
 from twincar.features.transforms import squash
 from twincar.modeling.engines.choose import limit_threads
+
+ONE_PASS, TWO_PASSES = "TwinCar: whole photo, one pass", "TwinCar: whole photo, two passes, heatmap and overlay"
 
 
 class WithTargetLayer(nn.Module):
@@ -68,14 +71,22 @@ def main(options: common.Options) -> str:
 
     limit_threads(predictor.engine)
     own = torch.get_num_threads()
+    bare_name = f"the bare network ({predictor.engine.name})"
     variants = {
         "original: ResNet50 at 224 px, torch and pytorch-grad-cam": with_threads(threads, original),
         f"original code, TwinCar's network at {predictor.size} px": with_threads(threads, same_network),
         "TwinCar: prediction": with_threads(own, lambda: predictor(photo)),
         "TwinCar: prediction and heatmap": with_threads(own, lambda: predictor(photo).heatmap()),
         "TwinCar: prediction, heatmap and overlay": with_threads(own, lambda: predictor(photo).overlay()),
-        f"the bare network ({predictor.engine.name})": with_threads(own, lambda: bare(picture)),
+        bare_name: with_threads(own, lambda: bare(picture)),
     }
+    answers = (predictor(load_photo(file)) for file in common.whole_photos(options, 20))
+    whole = next((answer.photo for answer in answers if len(answer.cars) == 1 and answer.refined), None)
+    if whole:
+        variants |= {
+            ONE_PASS: with_threads(own, lambda: predictor(whole, refine=False)),
+            TWO_PASSES: with_threads(own, lambda: predictor(whole).overlay()),
+        }
     seconds = common.interleaved_medians(variants, options.rounds(40), warm_up=3)
     torch.set_num_threads(threads)
     names = list(variants)
@@ -88,7 +99,7 @@ def main(options: common.Options) -> str:
             common.ms(taken),
             f"{seconds[names[0]] / taken:.1f}",
             f"{seconds[names[1]] / taken:.1f}",
-            f"{taken / seconds[names[-1]]:.2f}",
+            f"{taken / seconds[bare_name]:.2f}",
             f"{taken / bound:.1f}",
         ]
         for name, taken in seconds.items()
@@ -98,6 +109,12 @@ def main(options: common.Options) -> str:
         f"\n\nA photo of {photo.width} by {photo.height} pixels. The lower bound is {common.ms(bound)}: "
         f"{counted / 1e9:.1f} billion operations at {rate / 1e9:.0f} billion per second, the rate of a large matrix "
         f"product in {precision}."
+        + (
+            f"\n\n{TWO_PASSES} takes {seconds[TWO_PASSES] / seconds[ONE_PASS]:.2f} times as long as one pass over it "
+            f"({whole.width} by {whole.height} pixels)."
+            if whole
+            else ""
+        )
     )
 
 
