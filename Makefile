@@ -47,7 +47,7 @@ floors: $(PY)  ## run the tests, except those of export, with the oldest allowed
 	$(PY) -m pip install --quiet 'uv>=0.5'
 	$(PY) -m uv venv --quiet --clear --python $(PY) .venv-floors
 	$(PY) -m uv pip install --quiet --python .venv-floors --resolution lowest-direct -e '.[train,test]'
-	$(subst .venv,.venv-floors,$(PY)) -m pytest --ignore tests/modeling/publishing/test_export.py
+	$(subst .venv,.venv-floors,$(PY)) -m pytest -m "not slow" $(PARALLEL) --ignore tests/modeling/publishing/test_export.py
 
 hub: .venv/dev  ## run the tests of the Hub with the oldest allowed huggingface_hub
 	$(PY) -m pip install --quiet --no-deps --upgrade --target .venv-hub "$(shell sed -n 's/^\(huggingface_hub\)>=/\1==/p' requirements.txt)"

@@ -125,7 +125,11 @@ def test_an_unsupported_compression_is_refused(tmp_path):
     assert "use a standard zip" in sentence
 
 
-@pytest.mark.parametrize("content", [b"", b"no zip at all", b"PK\3\4" + b"x" * 50, zipped(PHOTOS)[:-30]])
+@pytest.mark.parametrize(  # with names: a zip holds the time, and test processes must agree on those of the tests
+    "content",
+    [b"", b"no zip at all", b"PK\3\4" + b"x" * 50, zipped(PHOTOS)[:-30]],
+    ids=["empty", "text", "start of a zip", "cut"],
+)
 def test_a_file_that_is_not_a_zip_is_one_sentence(tmp_path, content):
     [(name, sentence)] = contents(tmp_path, content)
     assert name == "trip.zip"
