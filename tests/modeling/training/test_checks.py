@@ -43,7 +43,7 @@ def test_a_warm_up_of_exactly_one_step(data, tmp_path):
         ("--accelerator abacus", "omit these options"),
         ("--precision 64-true", "choose from ('32-true', 'bf16-mixed', '16-mixed')"),
         ("--backbone visformer_tiny --size 160", "pass `--size 224`"),
-        ("--backbone efficientvim_m1", "(N, C, h, w)): choose another `--backbone`, such as"),
+        ("--backbone crossvit_tiny_240", "(N, C, h, w)): choose another `--backbone`, such as"),
     ],
 )
 def test_refusals_are_one_sentence_before_the_first_batch(options, message, data, tmp_path):

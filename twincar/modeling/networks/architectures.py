@@ -200,7 +200,8 @@ class TimmNet(Network):
         finer = [index for index, stride in enumerate(strides) if 2 * stride == strides[-1]]
         # The level of half the stride; some backbones return none.
         self._finer = finer[-1] if finer and hasattr(self.backbone, "forward_intermediates") else None
-        self.fc = make_head(self.backbone.head_hidden_size, num_classes, **head)
+        pooled = getattr(self.backbone, "head_hidden_size", self.width)  # MetaFormer lacks it before timm 1.0.31
+        self.fc = make_head(pooled, num_classes, **head)
         depths = _depths(self.backbone)
         deepest = max(depths.values())
         self._stages = {
