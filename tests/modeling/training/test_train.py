@@ -278,3 +278,17 @@ def test_sizes_grow_and_end_at_the_last(name):
     assert sizes == sorted(sizes)
     assert sizes[-1] == recipe.sizes[-1][1]
     assert recipe.eval_size_at(recipe.epochs - 1) == recipe.eval_size
+
+
+def test_training_in_a_process_that_has_used_opencv(data, tmp_path):
+    """The loaders' processes are forked from it, with its pool of threads but without the threads."""
+    script = (
+        "import cv2, numpy, sys; from twincar.cli import main;"
+        "photo = numpy.zeros((3000, 4000, 3), numpy.uint8);"
+        "[cv2.GaussianBlur(photo, (0, 0), 5) for _ in range(3)];"
+        "sys.argv[1:] = sys.argv[1].split('|'); main()"
+    )
+    options = ["train", "--recipe", "flagship", "--data", str(data), "--init", "none", "--out", str(tmp_path / "run")]
+    options += ["--epochs", "1", "--size", "32", "--batch-size", "4", "--accelerator", "cpu"]
+    done = subprocess.run([sys.executable, "-c", script, "|".join(options)], capture_output=True, timeout=180)
+    assert done.returncode == 0, done.stderr.decode()

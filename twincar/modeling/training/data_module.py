@@ -4,7 +4,6 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pandas as pd
 import torch
@@ -65,11 +64,6 @@ def collate(items: list[tuple]) -> list[Tensor]:
     pictures, *others = zip(*items, strict=True)
     batch = torch.stack([picture.permute(1, 2, 0) for picture in pictures]).permute(0, 3, 1, 2)
     return [batch, *map(torch.tensor, others)]
-
-
-def _one_thread(worker: int) -> None:
-    """Keep OpenCV to one thread in a loader's process, as torch keeps itself: the processes are the parallelism."""
-    cv2.setNumThreads(1)
 
 
 class _ReseededSampler(Sampler[int]):
@@ -157,7 +151,6 @@ class CarData(LightningDataModule):
             sampler=sampler,
             generator=torch.Generator().manual_seed(seed),  # otherwise the loader would use the generator of MixUp
             num_workers=self.workers,
-            worker_init_fn=_one_thread,
             collate_fn=collate,
             pin_memory=torch.cuda.is_available(),
             drop_last=len(data) >= self.recipe.batch_size,  # batch norm fails on a batch of one picture
@@ -170,7 +163,6 @@ class CarData(LightningDataModule):
             data,
             64,
             num_workers=self.workers,
-            worker_init_fn=_one_thread,
             collate_fn=collate,
             pin_memory=torch.cuda.is_available(),
         )

@@ -12,6 +12,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pandas as pd
 import torch
@@ -186,7 +187,13 @@ def _callbacks(recipe: Recipe, out: Path, progress: bool) -> list[Callback]:
 
 
 def _fit(trainer: Trainer, module: CarClassifier, data: CarData, last: Path | None) -> None:
-    """Call `trainer.fit` and turn an interruption or a full disk into a message for the user."""
+    """Call `trainer.fit` and turn an interruption or a full disk into a message for the user.
+
+    Meanwhile OpenCV has one thread, also in the loaders' processes, which are the parallelism. It is set before they
+    are forked: in a fork of a process that has used OpenCV's threads, setting it never returns.
+    """
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
     try:
         trainer.fit(module, data, ckpt_path=last, weights_only=True)
     except (KeyboardInterrupt, SystemExit) as stop:  # Lightning turns the first into the second
@@ -199,3 +206,5 @@ def _fit(trainer: Trainer, module: CarClassifier, data: CarData, last: Path | No
             f"Writing to {trainer.default_root_dir} failed in epoch {trainer.current_epoch + 1} ({error.strerror}): "
             "all earlier files are complete. Free some space, then run the same command to resume."
         ) from error
+    finally:
+        cv2.setNumThreads(threads)
