@@ -71,7 +71,7 @@ def main(
     shown = [[name.replace("_", " "), *(f"{value:.1%}" for value in row)] for name, row in cells.iterrows()]
     lines = [
         f"Top-1 accuracy on {len(rows)} validation pictures (every {every}th), as the mean over five severities. "
-        f"“none” is without corruption.",
+        "“none” is without corruption.",
         "",
         table(["corruption", *found], shown),
     ]

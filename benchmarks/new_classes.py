@@ -30,7 +30,7 @@ from twincar.config import TwinCarError
 from twincar.data.table import load_table
 from twincar.features.transforms import squash
 from twincar.files import write_csv
-from twincar.modeling.evaluation.evaluate import load_crops
+from twincar.modeling.evaluation.evaluate import evaluate, load_crops
 from twincar.modeling.inference.calibration import ece
 from twincar.modeling.inference.predictor import REFERENCE
 from twincar.modeling.networks.closed_form_head import ClassStatistics
@@ -184,11 +184,10 @@ def open_set(predictor: Predictor, known: Pictures, new: Pictures, difficulty: d
     temperature = predictor.calibration.temperature
     means = predictor.model.class_statistics.means
     group = np.array([difficulty[name] for name in new.names])
+    sides = [(_logits(predictor, part.plain) / temperature, part.plain) for part in (known, new)]
     rows = []
     for name, score in SCORES.items():
-        inside, outside = (
-            score(_logits(predictor, part.plain) / temperature, part.plain, means).numpy() for part in (known, new)
-        )
+        inside, outside = (score(logits, pooled, means).numpy() for logits, pooled in sides)
         chosen = [outside[group == each] for each in DIFFICULTIES] + [outside]
         found = [separation(inside, values) for values in chosen]
         rows.append([name, *(f"{each['auroc']:.3f} ({each['fpr95']:.0%})" for each in found)])
@@ -290,10 +289,8 @@ def taught_or_not(statistics: ClassStatistics, predictor: Predictor, known: Pict
 def trained_on_all(folder: Path, rows: pd.DataFrame, new: set[str]) -> tuple[float, int]:
     """Accuracy of a model that has all classes on the validation pictures of the new ones, and their number."""
     predictor = Predictor.from_pretrained(folder, engine=REFERENCE)
-    rows = rows[rows["class_name"].isin(new) & (rows["split"] == "val")]
-    answers = predictor.batch(load_crops(rows), refine=False)
-    right = [answer.top(1)[0].class_name == name for answer, name in zip(answers, rows["class_name"], strict=True)]
-    return float(np.mean(right)), len(right)
+    scores = evaluate(predictor, rows[rows["class_name"].isin(new)], "val").scores
+    return scores["top1"], scores["pictures"]
 
 
 @styled

@@ -76,11 +76,12 @@ def main(options: common.Options) -> str:
             Image.open(file).convert("RGB").resize(LARGE, Image.Resampling.BICUBIC).save(large[-1], quality=90)
         out, names = Path(folder) / "answers.csv", predictor.class_names
         whole = common.whole_photos(options, options.rounds(64))
+        found = {
+            file: (answer.box, answer.photo.size) for file, answer in zip(whole, predictor.stream(whole), strict=True)
+        }
         boxes = {
-            file: to_pixels(with_margin(to_fractions(answer.box, answer.photo.size)), answer.photo.size)
-            if answer.box
-            else (0, 0, *answer.photo.size)
-            for file, answer in zip(whole, predictor.stream(whole), strict=True)
+            file: to_pixels(with_margin(to_fractions(box, size)), size) if box else (0, 0, *size)
+            for file, (box, size) in found.items()
         }
         groups = (("as stored", files), ("12 megapixels", large), ("whole photos, two passes", whole))
         for title, some in [group for group in groups if group[1]]:
@@ -105,7 +106,7 @@ def main(options: common.Options) -> str:
         f"\n\n{len(files)} photos as stored, the first of {' by '.join(map(str, Image.open(files[0]).size))} pixels; "
         f"{len(large)} of 12 megapixels"
         + (
-            f"; {len(whole)} whole ones, with {sum(box[:2] != (0, 0) for box in boxes.values())} cars found."
+            f"; {len(whole)} whole ones, with {sum(box is not None for box, _ in found.values())} cars found."
             if whole
             else "."
         )

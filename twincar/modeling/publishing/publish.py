@@ -18,7 +18,6 @@ from twincar.data.table import class_names
 from twincar.modeling.evaluation.evaluate import Evaluation, evaluate
 from twincar.modeling.hub import model_folder
 from twincar.modeling.inference import calibration
-from twincar.modeling.inference.calibration import Calibration
 from twincar.modeling.inference.predictor import REFERENCE, Predictor
 from twincar.modeling.networks import weights
 from twincar.modeling.publishing.quantize import quantize
@@ -115,7 +114,7 @@ def publish(
     return result
 
 
-def set_scores(config: dict, result: Evaluation, command: str, fitted: Calibration | None = None) -> None:
+def set_scores(config: dict, result: Evaluation, command: str, fitted: calibration.Calibration | None = None) -> None:
     """Set the calibration and the scores of a model's config.
 
     Args:

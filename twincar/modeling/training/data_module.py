@@ -159,10 +159,4 @@ class CarData(LightningDataModule):
     def val_dataloader(self) -> DataLoader:
         """Loader of validation pictures, with their rows."""
         data = self._split("val", size=self.recipe.eval_size_at(self._epoch))
-        return DataLoader(
-            data,
-            64,
-            num_workers=self.workers,
-            collate_fn=collate,
-            pin_memory=torch.cuda.is_available(),
-        )
+        return DataLoader(data, 64, num_workers=self.workers, collate_fn=collate, pin_memory=torch.cuda.is_available())
