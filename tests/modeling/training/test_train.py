@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -134,6 +135,11 @@ def test_the_second_stage_continues_a_published_model(data, tmp_path):
     assert frozen and all(torch.allclose(before[key], after[f"network.{key}"], rtol=1e-3) for key in frozen)
     moved = (before["fc.weight"] - after["network.fc.weight"]).norm() / before["fc.weight"].norm()
     assert 0 < moved < 0.5, "the head is that of the model, trained on"
+
+    shutil.copy(*(tmp_path / run / "checkpoints" / "best.ckpt" for run in ("first", "whole")))
+    publish(tmp_path / "whole", load_table(data), tmp_path / "second", progress=False)
+    published = model_folder.load(tmp_path / "second").network.state_dict()["layer4.1.conv1.weight"]
+    assert torch.allclose(published, after["network.layer4.1.conv1.weight"], atol=1e-3), "not the best epoch, the last"
 
 
 def test_twincar_freezes_its_stages(data):

@@ -43,7 +43,10 @@ def publish(
     flip: bool | None = None,
     progress: bool = True,
 ) -> Evaluation:
-    """Write the best epoch of a training run into a model folder, with its validation scores and model card.
+    """Write a training run's weights into a model folder, with their validation scores and model card.
+
+    They are those of the best epoch, or, where the recipe averages weights, those of the last one: the average already
+    covers several epochs, and earlier ones were validated at other picture sizes.
 
     The model also gets activation ranges for 8-bit inference, unless they cost too much accuracy (see `quantize.py`).
 
@@ -63,10 +66,10 @@ def publish(
         TwinCarError: The run has no finished epoch, or the table lacks its classes or has no val pictures.
     """
     run, out = Path(run), Path(out)
-    best = run / "checkpoints" / "best.ckpt"
-    if not best.is_file():
+    if not (run / "checkpoints" / "best.ckpt").is_file():
         raise TwinCarError(f"{run} has no checkpoints/best.ckpt: train at least one epoch first.")
     recipe, facts = (json.loads((run / file).read_text()) for file in ("recipe.json", "run.json"))
+    checkpoint = run / "checkpoints" / ("last.ckpt" if recipe.get("ema_decay") else "best.ckpt")
     log = pd.read_csv(run / "metrics.csv")
     names = class_names(table)
 
@@ -92,7 +95,7 @@ def publish(
 
     model = model_folder.CarModel(config)
     config["input"] |= {"mean": list(model.network.mean), "std": list(model.network.std)}
-    model_folder.checkpoint_network(best, model.network)
+    model_folder.checkpoint_network(checkpoint, model.network)
     weights.to_half(model.network)  # the file holds half precision, so measure that
     result = evaluate(Predictor(model, engine=REFERENCE), table, "val", progress=progress)
     fitted = calibration.fit(torch.from_numpy(result.logits), result.labels)
@@ -125,13 +128,17 @@ def set_scores(config: dict, result: Evaluation, command: str, fitted: calibrati
     """
     fitted = fitted or calibration.fit(torch.from_numpy(result.logits), result.labels)
     config["calibration"] = {key: round(value, 4) for key, value in fitted.as_dict().items()}
-    monitor = config.get("recipe", {}).get("monitor", "macro F1")
+    recipe = config.get("recipe", {})
+    monitor = recipe.get("monitor", "macro F1")
+    selected = f"The epoch was selected by its {MONITORS.get(monitor, monitor)}"
+    if recipe.get("ema_decay"):
+        selected = "The calibration was fitted, and the size at which pictures are read chosen,"
     config["scores"] = {
         **result.scores,
         "command": command,
         "remark": (
-            f"The epoch was selected by its {MONITORS.get(monitor, monitor)} on these same pictures, so the scores are "
-            "slightly optimistic; the official test pictures were used for neither training nor selection."
+            f"{selected} on these same pictures, so the scores are slightly optimistic; the official test pictures were "
+            "used for neither training nor selection."
         ),
     }
 
