@@ -137,8 +137,8 @@ def set_scores(config: dict, result: Evaluation, command: str, fitted: calibrati
         **result.scores,
         "command": command,
         "remark": (
-            f"{selected} on these same pictures, so the scores are slightly optimistic; the official test pictures were "
-            "used for neither training nor selection."
+            f"{selected} on these same pictures, so the scores are slightly optimistic; the official test pictures "
+            "were used for neither training nor selection."
         ),
     }
 
