@@ -30,6 +30,10 @@ PQF = (
     "file LICENSE of this folder and applies to this model as well."
 )
 MONITORS = {"val_f1_macro": "macro F1", "val_loss": "loss"}
+LAST_EPOCH = (  # no epoch was selected, but the size was
+    "The last epoch was published; the size at which its recipe reads pictures was chosen on the val pictures of "
+    "Stanford Cars, on which the scores are therefore slightly optimistic"
+)
 STANFORD = "Stanford Cars (Krause et al., 2013) is provided for non-commercial research use."
 
 
@@ -43,10 +47,7 @@ def publish(
     flip: bool | None = None,
     progress: bool = True,
 ) -> Evaluation:
-    """Write a training run's weights into a model folder, with their validation scores and model card.
-
-    They are those of the best epoch, or, where the recipe averages weights, those of the last one: the average already
-    covers several epochs, and earlier ones were validated at other picture sizes.
+    """Write the best epoch of a training run into a model folder, with its validation scores and model card.
 
     The model also gets activation ranges for 8-bit inference, unless they cost too much accuracy (see `quantize.py`).
 
@@ -66,10 +67,10 @@ def publish(
         TwinCarError: The run has no finished epoch, or the table lacks its classes or has no val pictures.
     """
     run, out = Path(run), Path(out)
-    if not (run / "checkpoints" / "best.ckpt").is_file():
+    best = run / "checkpoints" / "best.ckpt"
+    if not best.is_file():
         raise TwinCarError(f"{run} has no checkpoints/best.ckpt: train at least one epoch first.")
     recipe, facts = (json.loads((run / file).read_text()) for file in ("recipe.json", "run.json"))
-    checkpoint = run / "checkpoints" / ("last.ckpt" if recipe.get("ema_decay") else "best.ckpt")
     log = pd.read_csv(run / "metrics.csv")
     names = class_names(table)
 
@@ -95,7 +96,7 @@ def publish(
 
     model = model_folder.CarModel(config)
     config["input"] |= {"mean": list(model.network.mean), "std": list(model.network.std)}
-    model_folder.checkpoint_network(checkpoint, model.network)
+    model_folder.checkpoint_network(best, model.network)
     weights.to_half(model.network)  # the file holds half precision, so measure that
     result = evaluate(Predictor(model, engine=REFERENCE), table, "val", progress=progress)
     fitted = calibration.fit(torch.from_numpy(result.logits), result.labels)
@@ -128,17 +129,17 @@ def set_scores(config: dict, result: Evaluation, command: str, fitted: calibrati
     """
     fitted = fitted or calibration.fit(torch.from_numpy(result.logits), result.labels)
     config["calibration"] = {key: round(value, 4) for key, value in fitted.as_dict().items()}
-    recipe = config.get("recipe", {})
-    monitor = recipe.get("monitor", "macro F1")
-    selected = f"The epoch was selected by its {MONITORS.get(monitor, monitor)}"
-    if recipe.get("ema_decay"):
-        selected = "The calibration was fitted, and the size at which pictures are read chosen,"
+    monitor = config.get("recipe", {}).get("monitor", "macro F1")
+    selected = (
+        f"The epoch was selected by its {MONITORS.get(monitor, monitor)} on these same pictures, so the scores are "
+        "slightly optimistic"
+    )
     config["scores"] = {
         **result.scores,
         "command": command,
         "remark": (
-            f"{selected} on these same pictures, so the scores are slightly optimistic; the official test pictures "
-            "were used for neither training nor selection."
+            f"{LAST_EPOCH if monitor == 'epoch' else selected}; the official test pictures were used for neither "
+            "training nor selection."
         ),
     }
 
