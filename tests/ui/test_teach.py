@@ -20,7 +20,7 @@ from twincar.modeling.hub import model_folder
 from twincar.modeling.hub.model_folder import CarModel
 from twincar.modeling.inference.new_classes import Examples, pooled_features
 from twincar.modeling.networks.closed_form_head import ClassStatistics
-from twincar.modeling.open_set.open_set import OpenSet, Threshold
+from twincar.modeling.open_set.open_set import OpenSet, Threshold, car_features
 from twincar.ui import added_cars
 from twincar.ui.added_cars import AddedCar, AddedCars
 
@@ -41,8 +41,8 @@ def model(tmp_path_factory) -> Path:
     made.class_statistics = ClassStatistics.fit(pooled_features(predictor, answers), labels, 4)
     weight, bias = made.class_statistics.head()
     made.network.fc.load_state_dict({"weight": weight, "bias": bias})
-    cars = torch.stack([answer.features.amax((1, 2)) for answer in answers])
-    plain = predictor(grey(), refine=False).features.amax((1, 2))
+    cars = torch.stack([car_features(answer.features) for answer in answers])
+    plain = car_features(predictor(grey(), refine=False).features)
     toward = cars.mean(0) - plain
     least = float(((cars @ toward).min() + plain @ toward) / 2)
     means, confusion = made.class_statistics.means, torch.zeros(4, 4, dtype=torch.int)

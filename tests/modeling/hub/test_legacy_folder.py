@@ -27,7 +27,7 @@ def new(tiny_model, tmp_path_factory):
     width, count = model.network.width, len(CLASSES)
     confusion = torch.randint(9, (count, count))
     thresholds = Threshold(-100.0, 0.05), Threshold(-100.0, 0.05)
-    model.open_set = OpenSet(torch.randn(width), 0.5, torch.randn(count, width), confusion, *thresholds)
+    model.open_set = OpenSet(torch.randn(width), 0.5, torch.randn(count, width), confusion, *thresholds, "max")
     model.config["open_set"] = {"not_cars": 24, "scenes": 96, "false_alarms": 0.05}
     return model_folder.save(model, tmp_path_factory.mktemp("new") / "model")
 
@@ -39,6 +39,7 @@ def old(new, tmp_path):
     open_set = folder / PARTS["open_set"]
     with safe_open(open_set, "pt") as file:
         metadata = file.metadata()
+    del metadata["pooling"]  # always of the maxima then
     tensors = load_file(open_set) | {"locator.scale": torch.ones(())}
     save_file(tensors, folder / LEGACY_FILE, metadata=metadata)
     config = config_of(folder)

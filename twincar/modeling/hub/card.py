@@ -226,7 +226,7 @@ def _parts(config: dict) -> str:
         figures = config["open_set"]
         text = (
             f"`{files['open_set']}` holds the class means and the thresholds of `is_car`, on a linear score of the "
-            "spatial maxima of the features, and of `is_known`, on the energy of the logits."
+            "mean features, scaled to unit length, and of `is_known`, on the energy of the logits."
         )
         if "not_cars_accepted" in figures:
             text += (

@@ -7,15 +7,18 @@ features and logits of the pass that classifies the photo.
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from twincar.config import TwinCarError
 from twincar.modeling.networks.weights import load_tensors, save_tensors
 
 FILE = "open_set.safetensors"
+Pooling = Literal["mean", "max"]  # "max" in files of version 0.1
 
 
 @dataclass(frozen=True)
@@ -61,12 +64,13 @@ class OpenSet:
     """Rejects photos without a car and cars of unknown classes, and finds similar classes.
 
     Args:
-        car_weight: (C,) weights of the log-odds that a photo shows a car, applied to the maxima of its features.
+        car_weight: (C,) weights of the log-odds that a photo shows a car, applied to its `car_features`.
         car_bias: Their bias.
         class_means: (K, C) mean pooled features of each class's training pictures.
         confusion: (K, K) number of validation pictures by class (row) and predicted class (column).
         is_car: Threshold of `car_score`.
         is_known: Threshold of `energy`.
+        pooling: Of the `car_features`.
     """
 
     def __init__(
@@ -77,14 +81,16 @@ class OpenSet:
         confusion: Tensor,
         is_car: Threshold,
         is_known: Threshold,
+        pooling: Pooling = "mean",
     ):
         self.car_weight, self.car_bias = car_weight, car_bias
         self.class_means, self.confusion = class_means, confusion
         self.is_car, self.is_known = is_car, is_known
+        self.pooling = pooling
 
     def car_score(self, features: Tensor) -> float:
         """Log-odds that (C, h, w) features are those of a photo of a car."""
-        return float(features.float().cpu().amax((1, 2)) @ self.car_weight + self.car_bias)
+        return float(car_features(features, self.pooling) @ self.car_weight + self.car_bias)
 
     def judge(self, features: Tensor, logits: Tensor, temperature: float) -> Verdict:
         """Decide whether a pass shows a car, and one of the model's classes.
@@ -109,7 +115,7 @@ class OpenSet:
             (label, cosine, confusions) of each: the cosine (-1 to 1) of the two class means around the mean of all
             classes, and the number of validation pictures of either class that were predicted as the other.
         """
-        means = torch.nn.functional.normalize(self.class_means - self.class_means.mean(0), dim=1)
+        means = normalize(self.class_means - self.class_means.mean(0), dim=1)
         cosines = means @ means[label]
         cosines[label] = -torch.inf
         confusions = self.confusion + self.confusion.T
@@ -127,7 +133,7 @@ class OpenSet:
         return self._with(self.class_means[kept], self.confusion[kept][:, kept])
 
     def _with(self, class_means: Tensor, confusion: Tensor) -> "OpenSet":
-        return OpenSet(self.car_weight, self.car_bias, class_means, confusion, self.is_car, self.is_known)
+        return OpenSet(self.car_weight, self.car_bias, class_means, confusion, self.is_car, self.is_known, self.pooling)
 
     def save(self, folder: str | Path) -> Path:
         """Write `open_set.safetensors` into a model folder, class means in half precision, and return its path."""
@@ -139,7 +145,7 @@ class OpenSet:
             "confusion": self.confusion.to(torch.int16),
         }
         thresholds = {"is_car": asdict(self.is_car), "is_known": asdict(self.is_known)}
-        metadata = {key: json.dumps(value) for key, value in thresholds.items()}
+        metadata = {key: json.dumps(value) for key, value in (thresholds | {"pooling": self.pooling}).items()}
         return save_tensors(tensors, path, metadata)
 
     @classmethod
@@ -158,12 +164,25 @@ class OpenSet:
                 tensors["confusion"].int(),
                 Threshold(**metadata["is_car"]),
                 Threshold(**metadata["is_known"]),
+                metadata.get("pooling", "max"),
             )
         except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise TwinCarError(
                 f"{path} cannot be read: run `twincar fit-open-set` again, or delete the file and the entry `open_set` "
                 f"of config.json to use the model without it ({error})."
             ) from error
+
+
+def car_features(features: Tensor, pooling: Pooling = "mean") -> Tensor:
+    """The (..., C) vectors that tell photos of cars from others, of (..., C, h, w) features.
+
+    They are the means over all positions, scaled to unit length: a single part that a car also has, such as the wheel
+    of a bicycle, changes them little, while it can raise each of the maxima to that of a car.
+    """
+    features = features.float().cpu()
+    if pooling == "max":
+        return features.amax((-2, -1))
+    return normalize(features.mean((-2, -1)), dim=-1)
 
 
 def energy(logits: Tensor, temperature: float) -> Tensor:

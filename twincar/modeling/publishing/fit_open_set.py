@@ -30,7 +30,7 @@ from twincar.modeling.detection.boxes import Box, to_pixels, with_margin
 from twincar.modeling.evaluation.evaluate import labelled_answers
 from twincar.modeling.inference.predictor import Predictor
 from twincar.modeling.open_set import scores
-from twincar.modeling.open_set.open_set import OpenSet, Threshold, energy
+from twincar.modeling.open_set.open_set import OpenSet, Threshold, car_features, energy
 from twincar.modeling.publishing.scenes import train_and_val
 
 FALSE_ALARMS = 0.05  # fraction of known cars that each threshold may reject
@@ -38,6 +38,7 @@ ACCEPTED = 0.02  # fraction of photos without cars that may count as photos of a
 PARTS = 5  # random parts of each photo without cars
 MIN_PART, MAX_PART = 0.06, 0.8  # area of such a part, as a fraction of the photo
 FOLDS = 4
+REGULARIZATION = 0.1  # of the log-odds of "a car", scikit-learn's C
 
 
 def fit_open_set(
@@ -60,7 +61,7 @@ def fit_open_set(
     Returns:
         The open-set data, and its scores: for `not_a_car` and `left_out_class` one row per OOD score of `scores.py`,
         the best first, with the AUROC and the false positive rate at 95 % true positives against the validation
-        pictures. The maxima of the features are scored as `decide` uses them: for each photo without cars the highest
+        pictures. The log-odds of "a car" are scored as `decide` uses them: for each photo without cars the highest
         score of the photo and of the boxes that the detector finds in it, by 4-fold cross-validation.
         `cars_rejected` is the fraction of the validation pictures, `not_cars_accepted` that of those photos, which the
         threshold of "a car" gets wrong.
@@ -71,13 +72,13 @@ def fit_open_set(
     backgrounds = load_backgrounds(not_cars)
     train, val = train_and_val(table)
 
-    means, peaks = _training(predictor, train, progress)
+    means, cars = _training(predictor, train, progress)
     empty, logits, pooled = _read_empty(predictor, backgrounds, seed, progress)
-    weight, bias = _fit_car_score(peaks, empty.peaks[empty.fitted])
+    weight, bias = _fit_car_score(cars, empty.cars[empty.fitted])
 
-    val_peaks, val_pooled, val_logits, val_labels = _validation(predictor, val, progress)
+    val_cars, val_pooled, val_logits, val_labels = _validation(predictor, val, progress)
     temperature = predictor.calibration.temperature
-    photo_scores, val_scores = _cross_validated(peaks, empty, val_peaks)
+    photo_scores, val_scores = _cross_validated(cars, empty, val_cars)
     is_car = min(np.quantile(photo_scores, 1 - ACCEPTED), np.quantile(val_scores, FALSE_ALARMS))
     is_known = energy(val_logits, temperature).numpy()
     open_set = OpenSet(
@@ -85,14 +86,14 @@ def fit_open_set(
         bias,
         means,
         multiclass_confusion_matrix(val_logits, val_labels, len(predictor.class_names)),
-        _threshold(float(is_car), val_peaks @ weight + bias),
+        _threshold(float(is_car), val_cars @ weight + bias),
         _threshold(float(np.quantile(is_known, FALSE_ALARMS)), is_known),
     )
-    rows = [{"score": "maxima of the features", **scores.separation(val_scores, photo_scores)}]
+    rows = [{"score": "log-odds of a car", **scores.separation(val_scores, photo_scores)}]
     sides = ((val_logits / temperature, val_pooled), (logits / temperature, pooled))
     for name, score in scores.SCORES.items():
-        cars, others = (score(logits, pooled, means).numpy() for logits, pooled in sides)
-        rows.append({"score": name, **scores.separation(cars, others)})
+        known, others = (score(logits, pooled, means).numpy() for logits, pooled in sides)
+        rows.append({"score": name, **scores.separation(known, others)})
     return open_set, {
         "not_cars": len(backgrounds),
         "val_pictures": len(val_labels),
@@ -105,28 +106,27 @@ def fit_open_set(
 
 
 def _training(predictor: Predictor, rows: pd.DataFrame, progress: bool) -> tuple[Tensor, np.ndarray]:
-    """Return the (K, C) mean features of the classes, and (N, C) maxima of the features of the rows' pictures."""
+    """Return the (K, C) mean features of the classes, and the (N, C) `car_features` of the rows' pictures."""
     classes = len(predictor.class_names)
-    total, count, peaks = torch.zeros(classes, predictor.network.width), torch.zeros(classes), []
+    total, count, cars = torch.zeros(classes, predictor.network.width), torch.zeros(classes), []
     for label, answer in labelled_answers(predictor, rows, "Reading training pictures", progress):
-        features = answer.features.float().cpu()
-        total[label] += features.mean((1, 2))
+        total[label] += answer.features.float().cpu().mean((1, 2))
         count[label] += 1
-        peaks.append(features.amax((1, 2)))
-    return total / count.clamp(min=1)[:, None], torch.stack(peaks).numpy()
+        cars.append(car_features(answer.features))
+    return total / count.clamp(min=1)[:, None], torch.stack(cars).numpy()
 
 
 class _Empty(NamedTuple):
     """Parts of photos without cars.
 
     Attributes:
-        peaks: (N, C) maxima of the features.
+        cars: (N, C) their `car_features`.
         photo: (N,) index of the photo.
         fitted: (N,) whether the part is for fitting: the whole photo, and random parts.
         judged: (N,) whether a Predictor judges the part: the whole photo, and the boxes of the detector.
     """
 
-    peaks: np.ndarray
+    cars: np.ndarray
     photo: np.ndarray
     fitted: np.ndarray
     judged: np.ndarray
@@ -137,7 +137,7 @@ def _read_empty(
 ) -> tuple[_Empty, Tensor, Tensor]:
     """Read photos without cars; also returns the (P, K) logits and (P, C) mean features of the whole photos."""
     rng = np.random.default_rng(seed)
-    rows, peaks, logits, pooled = [], [], [], []
+    rows, cars, logits, pooled = [], [], [], []
     for place, background in enumerate(track(backgrounds, "Reading photos without cars", disable=not progress)):
         photo = Image.fromarray(background)
         output, whole_logits = predictor.run([squash(photo, predictor.size)])
@@ -146,13 +146,12 @@ def _read_empty(
         again, _ = predictor.run(
             [squash(photo.crop(to_pixels(part, photo.size)), predictor.size) for part in boxes + parts]
         )
-        features = torch.cat([output.features, again.features]).float().cpu()
-        peaks.append(features.amax((2, 3)))
+        cars.append(car_features(torch.cat([output.features, again.features])))
         rows += [(place, True, True), *[(place, False, True)] * len(boxes), *[(place, True, False)] * PARTS]
         logits.append(whole_logits.cpu())
-        pooled.append(features[:1].mean((2, 3)))
+        pooled.append(output.features.float().cpu().mean((2, 3)))
     photos, fitted, judged = (np.array(column) for column in zip(*rows, strict=True))
-    return _Empty(torch.cat(peaks).numpy(), photos, fitted, judged), torch.cat(logits), torch.cat(pooled)
+    return _Empty(torch.cat(cars).numpy(), photos, fitted, judged), torch.cat(logits), torch.cat(pooled)
 
 
 def _random_part(size: tuple[int, int], rng: np.random.Generator) -> Box:
@@ -165,25 +164,24 @@ def _random_part(size: tuple[int, int], rng: np.random.Generator) -> Box:
 
 
 def _validation(predictor: Predictor, rows: pd.DataFrame, progress: bool) -> tuple[np.ndarray, Tensor, Tensor, Tensor]:
-    """Return (N, C) maxima and means of the features, (N, K) logits and (N,) labels of the rows' pictures."""
-    peaks, pooled, logits, found = [], [], [], []
+    """Return (N, C) `car_features` and means of the features, (N, K) logits and (N,) labels of the rows' pictures."""
+    cars, pooled, logits, found = [], [], [], []
     for label, answer in labelled_answers(predictor, rows, "Reading validation pictures", progress):
-        features = answer.features.float().cpu()
-        peaks.append(features.amax((1, 2)))
-        pooled.append(features.mean((1, 2)))
+        cars.append(car_features(answer.features))
+        pooled.append(answer.features.float().cpu().mean((1, 2)))
         logits.append(torch.from_numpy(answer.logits))
         found.append(label)
-    return torch.stack(peaks).numpy(), torch.stack(pooled), torch.stack(logits), torch.tensor(found)
+    return torch.stack(cars).numpy(), torch.stack(pooled), torch.stack(logits), torch.tensor(found)
 
 
 def _fit_car_score(cars: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, float]:
-    """Fit the (C,) weights and the bias of the log-odds of "a car" on (N, C) feature maxima of both kinds of pictures.
+    """Fit the (C,) weights and the bias of the log-odds of "a car" on (N, C) `car_features` of both kinds of pictures.
 
     This is a logistic regression with balanced class weights.
     """
     x, y = np.concatenate([cars, others]), np.repeat([1, 0], [len(cars), len(others)])
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, class_weight="balanced", max_iter=500)).fit(x, y)
-    scaler, line = model[0], model[1]
+    regression = LogisticRegression(C=REGULARIZATION, class_weight="balanced", max_iter=500)
+    scaler, line = make_pipeline(StandardScaler(), regression).fit(x, y)
     weight = (line.coef_[0] / scaler.scale_).astype(np.float32)
     return weight, float(line.intercept_[0] - scaler.mean_ @ weight)
 
@@ -197,9 +195,9 @@ def _cross_validated(cars: np.ndarray, empty: _Empty, val: np.ndarray) -> tuple[
     photo_scores, val_scores = np.full(empty.photo.max() + 1, -np.inf), np.zeros(len(val))
     for k in range(FOLDS):
         out = empty.photo % FOLDS == k
-        weight, bias = _fit_car_score(cars, empty.peaks[empty.fitted & ~out])
+        weight, bias = _fit_car_score(cars, empty.cars[empty.fitted & ~out])
         judged = out & empty.judged
-        np.maximum.at(photo_scores, empty.photo[judged], empty.peaks[judged] @ weight + bias)
+        np.maximum.at(photo_scores, empty.photo[judged], empty.cars[judged] @ weight + bias)
         val_scores += (val @ weight + bias) / FOLDS
     return photo_scores, val_scores
 
