@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from torch.nn.functional import cross_entropy
 from typer.testing import CliRunner
 
 from tests.conftest import CLASSES, draw_car
@@ -20,6 +21,7 @@ from twincar.modeling.hub import model_folder
 from twincar.modeling.hub.model_folder import CarModel, ModelError
 from twincar.modeling.inference.new_classes import Framed, read_examples
 from twincar.modeling.networks.closed_form_head import FILE, ClassStatistics
+from twincar.modeling.publishing import fit_head
 
 BEFORE, NEW = CLASSES[:4], CLASSES[4]  # the fifth is drawn in a color that none of the others has
 
@@ -197,6 +199,21 @@ def test_added_classes_change_no_other_logit_and_survive_the_file(tmp_path_facto
     assert torch.equal(wider.head()[0], weight)
     again, _ = ClassStatistics.load(statistics.save(tmp_path_factory.mktemp("file"))).head()
     assert torch.allclose(again, weight, rtol=0.05, atol=0.05 * float(weight.abs().max()))
+
+
+@pytest.mark.parametrize("spread", [1.0, 0.03])
+def test_the_scale_is_right_for_classes_that_training_has_moved_far_apart(spread):
+    """Pictures of the training lie close to their means, others do not: the logits are in the thousands."""
+    x, y, others = gaussians(classes=6, size=12, photos=40, seed=1)
+    others += 4 * torch.randn(others.shape, generator=torch.Generator().manual_seed(2))  # or none would be wrong
+    means = ClassStatistics.fit(x, y, 6).means
+    statistics = ClassStatistics.fit(means[y] + spread * (x - means[y]), y, 6)
+    best = fit_head._best(statistics, others, y)
+    weight, bias = best.head()
+    logits = others @ weight.T + bias
+    losses = [float(cross_entropy(logits * factor, y)) for factor in np.geomspace(1e-3, 1e3, 200)]
+    assert float(cross_entropy(logits, y)) <= min(losses) * 1.001
+    assert spread == 1 or 1 / best.scale > 20
 
 
 @pytest.mark.parametrize("labels", [[0, 0, 1, 1], [0, 1, 2]])

@@ -104,7 +104,9 @@ def _best(statistics: ClassStatistics, x: Tensor, y: Tensor) -> ClassStatistics:
         tried = replace(statistics, shrinkage=shrinkage)
         weight, bias = tried.head()
         logits = x @ weight.T + bias
-        temperature = fit_temperature(logits, y)
+        # Classes that training has moved far apart have logits in the hundreds, beyond the bounds of a temperature.
+        unit = max(float(logits.std()), 1e-9)
+        temperature = unit * fit_temperature(logits / unit, y)
         loss = float(nn.functional.cross_entropy(logits / temperature, y))
         candidates.append((loss, replace(tried, scale=1 / temperature)))
     return min(candidates, key=lambda candidate: candidate[0])[1]
