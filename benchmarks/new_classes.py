@@ -33,7 +33,6 @@ from twincar.files import write_csv
 from twincar.modeling.evaluation.evaluate import evaluate, load_crops
 from twincar.modeling.inference.calibration import ece
 from twincar.modeling.inference.predictor import REFERENCE
-from twincar.modeling.networks.closed_form_head import ClassStatistics
 from twincar.modeling.open_set.open_set import energy
 from twincar.modeling.open_set.scores import SCORES, separation
 from twincar.plots.figures import canvas, percents, styled
@@ -91,8 +90,7 @@ def measure(
 ) -> None:
     """Measure unknown and new classes with pictures that the network never saw."""
     predictor = Predictor.from_pretrained(model, engine=REFERENCE)
-    statistics = predictor.model.class_statistics
-    if statistics is None:
+    if predictor.model.class_statistics is None:
         raise TwinCarError(f"{model} has no class statistics: run `twincar fit-head` on it first.")
     groups, rows = _read(classes), load_table(data)
     difficulty = {name: group for group in DIFFICULTIES for name in groups[group]}
@@ -101,7 +99,7 @@ def measure(
     known, new = (read(predictor, part) for part in (known_rows, new_rows))
 
     separated = open_set(predictor, known, new, difficulty)
-    draws = pd.DataFrame(teach(statistics, list(predictor.class_names), known, new))
+    draws = pd.DataFrame(teach(predictor, known, new))
     lines = [
         f"`{predictor.config['name']}`, trained on {len(predictor.class_names)} classes. {len(known.names)} validation "
         f"pictures of these, and all {len(new.names):,} pictures of {len(set(new.names))} others; cropped to their "
@@ -140,7 +138,7 @@ def measure(
             f"A network that was trained on all classes has {right:.1%} of the {count} validation pictures of the new "
             f"classes right (`{ceiling.name}`).",
         ]
-    lines += ["", "## Known after teaching", "", *taught_or_not(statistics, predictor, known, new)]
+    lines += ["", "## Known after teaching", "", *taught_or_not(predictor, known, new)]
     print("\n".join(lines))
     if out:
         save(curve(draws), out / "new_classes.svg")
@@ -202,7 +200,7 @@ def _logits(predictor: Predictor, pooled: Tensor) -> Tensor:
 SHOWN = ("new", "alone", "old", "taken", "all", "ece")  # columns of `teach` in the table
 
 
-def teach(statistics: ClassStatistics, names: list[str], known: Pictures, new: Pictures) -> list[dict]:
+def teach(predictor: Predictor, known: Pictures, new: Pictures) -> list[dict]:
     """Add all new classes from random photos, and count what is right on the others.
 
     Returns:
@@ -210,22 +208,21 @@ def teach(statistics: ClassStatistics, names: list[str], known: Pictures, new: P
         pictures right, `alone` of the new ones right with no other new class, `taken` of the old ones answered with a
         new class, `old_before` of them right before; and `ece` over all of them.
     """
-    added = sorted(set(new.names))
+    names, added = list(predictor.class_names), sorted(set(new.names))
     labels = {name: label for label, name in enumerate(names + added)}
     truth, new_truth = (torch.tensor([labels[name] for name in part.names]) for part in (known, new))
-    weight, bias = statistics.head()
-    before = known.plain @ weight.T + bias
+    before = _logits(predictor, known.plain)
     found = []
     for photos in PHOTOS:
         for draw in range(DRAWS):
             chosen = choose(new.names, photos, np.random.default_rng([photos, draw]))
             rest = torch.from_numpy(~chosen)
-            wide_weight, wide_bias = extended(statistics, new, added, chosen).head()
-            old = known.plain @ wide_weight.T + wide_bias
+            weight, bias = extended_head(predictor, new, added, chosen)
+            old = known.plain @ weight.T + bias
             right = new_truth[rest]
-            others = new.plain[rest] @ wide_weight.T + wide_bias
+            others = new.plain[rest] @ weight.T + bias
             own = others.gather(1, right[:, None])[:, 0]
-            logits, target = torch.cat([old, others]), torch.cat([truth, right])
+            logits, target = torch.cat([old, others]) / predictor.calibration.temperature, torch.cat([truth, right])
             confidence, guess = logits.softmax(1).max(1)
             found.append(
                 {
@@ -250,14 +247,16 @@ def choose(names: np.ndarray, photos: int, rng: np.random.Generator) -> np.ndarr
     return chosen
 
 
-def extended(statistics: ClassStatistics, new: Pictures, added: list[str], chosen: np.ndarray) -> ClassStatistics:
-    """The statistics with the new classes, in the order of `added`, from the chosen pictures."""
+def extended_head(predictor: Predictor, new: Pictures, added: list[str], chosen: np.ndarray) -> tuple[Tensor, Tensor]:
+    """The weights and biases of the model's head with the new classes, in the order of `added`, from chosen pictures."""
     groups = [new.example[torch.from_numpy(chosen & (new.names == name))] for name in added]
     means = torch.stack([group.mean(0) for group in groups])
-    return statistics.with_classes(means, torch.tensor([len(group) for group in groups]))
+    statistics = predictor.model.class_statistics.with_classes(means, torch.tensor([len(group) for group in groups]))
+    head = predictor.network.fc
+    return statistics.extend(head.weight.detach(), head.bias.detach())
 
 
-def taught_or_not(statistics: ClassStatistics, predictor: Predictor, known: Pictures, new: Pictures) -> list[str]:
+def taught_or_not(predictor: Predictor, known: Pictures, new: Pictures) -> list[str]:
     """Lines on how often pictures count as a known car, before and after half of the new classes were added."""
     added = sorted(set(new.names))
     rng, five = np.random.default_rng(0), 5
@@ -271,10 +270,10 @@ def taught_or_not(statistics: ClassStatistics, predictor: Predictor, known: Pict
         "taught classes": half.plain[~chosen],
         "classes that were not taught": new.plain[~is_taught],
     }
-    heads = [statistics.head(), extended(statistics, half, taught, chosen).head()]
+    weight, bias = extended_head(predictor, half, taught, chosen)
     scores = [
-        {name: energy(plain @ weight.T + bias, temperature).numpy() for name, plain in sides.items()}
-        for weight, bias in heads
+        {name: energy(_logits(predictor, plain), temperature).numpy() for name, plain in sides.items()},
+        {name: energy(plain @ weight.T + bias, temperature).numpy() for name, plain in sides.items()},
     ]
     threshold = np.quantile(scores[0]["old classes"], 1 - KNOWN)
     rows = [[name, *(f"{(each[name] >= threshold).mean():.1%}" for each in scores)] for name in sides]

@@ -16,7 +16,7 @@ Scenes = Annotated[int, typer.Option(min=20, help="Number of training scenes: ca
 
 @app.command("fit-head")
 def fit_head(model: Published = PUBLISHED, data: Data = Path("data")) -> None:
-    """Compute the last layer in closed form and keep what `add-classes` needs. Run it before the other fit commands."""
+    """Compute what `add-classes` needs, and a last layer in closed form if it is better. Run it before the others."""
     from twincar.data.table import load_table
     from twincar.modeling.hub import model_folder
     from twincar.modeling.publishing.fit_head import fit_head
@@ -27,12 +27,14 @@ def fit_head(model: Published = PUBLISHED, data: Data = Path("data")) -> None:
         had_open_set = published.open_set is not None
         result, figures = fit_head(published, load_table(data), command=evaluation_command(model))
         model_folder.save(published.cpu(), model)
-        show_scores(result)
+        if result is not None:
+            show_scores(result)
         echo(
-            f"Top-1 on {result.scores['pictures']} val pictures: {figures['top1_before']:.2%} with the trained head, "
-            f"{figures['top1']:.2%} in closed form. The new head is in {model}."
+            f"Top-1 on the val pictures: {figures['top1_before']:.2%} with the trained head, {figures['top1']:.2%} in "
+            f"closed form. The {'head in closed form' if result else 'trained head'} is in {model}, with the class "
+            "statistics that `add-classes` needs."
         )
-        if had_open_set:
+        if result is not None and had_open_set:
             echo("Open-set data and 8-bit ranges belonged to the old head: run `fit-open-set` and `quantize` again.")
 
 

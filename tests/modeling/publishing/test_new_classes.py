@@ -8,7 +8,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.linear_model import LogisticRegression
 from torch.nn.functional import cross_entropy
 from typer.testing import CliRunner
 
@@ -17,6 +19,7 @@ from tests.helpers.configs import config_of
 from twincar import Predictor
 from twincar.cli import app
 from twincar.config import TwinCarError
+from twincar.data.table import load_table
 from twincar.modeling.hub import model_folder
 from twincar.modeling.hub.model_folder import CarModel, ModelError
 from twincar.modeling.inference.new_classes import Framed, read_examples
@@ -24,6 +27,7 @@ from twincar.modeling.networks.closed_form_head import FILE, ClassStatistics
 from twincar.modeling.publishing import fit_head
 
 BEFORE, NEW = CLASSES[:4], CLASSES[4]  # the fifth is drawn in a color that none of the others has
+TWO_LAYERS = {"architecture": {"name": "resnet18", "head": "two_layer"}, "class_names": BEFORE, "input": {"size": 64}}
 
 
 def twincar(*arguments):
@@ -42,8 +46,7 @@ def fitted(tmp_path_factory):
     for seed in range(4):
         draw_car(4, seed).save(folder / "new" / NEW / f"{seed}.jpg")
     torch.manual_seed(0)
-    config = {"architecture": {"name": "resnet18", "head": "two_layer"}, "class_names": BEFORE, "input": {"size": 64}}
-    model_folder.save(CarModel(config), folder / "model")
+    model_folder.save(CarModel(TWO_LAYERS), folder / "model")
     assert twincar("prepare", folder / "cars", "--out", folder / "data").exit_code == 0
     done = twincar("fit-head", "--model", folder / "model", "--data", folder / "data")
     assert done.exit_code == 0, done.output
@@ -147,13 +150,41 @@ def test_refusals_are_one_sentence_and_nothing_is_written(fitted, monkeypatch, t
     assert not (tmp_path / "mine").exists()
 
 
+def test_a_trained_head_that_is_better_stays_and_takes_new_classes(fitted, tmp_path):
+    """The head is trained on the validation pictures too, so none in closed form can have a higher likelihood there."""
+    model = model_folder.load(fitted / "model")
+    predictor = Predictor(model, engine="torch:f32")
+    table = load_table(fitted / "data")
+    answers = predictor.batch(table["path"].tolist(), refine=False)
+    pooled = torch.stack([answer.features.float().mean((1, 2)) for answer in answers])
+    labels = [BEFORE.index(name) for name in table["class_name"]]
+    trained = LogisticRegression(C=1e4, max_iter=2000).fit(pooled, labels)
+    for parameter, value in zip(model.network.fc.parameters(), (trained.coef_, trained.intercept_), strict=True):
+        parameter.data = torch.from_numpy(value).half().float()
+    model.class_statistics = None
+    del model.config["class_statistics"]
+    folder = model_folder.save(model, tmp_path / "trained")
+    before = load_file(folder / "model.safetensors")
+    done = twincar("fit-head", "--model", folder, "--data", fitted / "data")
+    assert done.exit_code == 0 and "The trained head is in" in done.output, done.output
+    after = load_file(folder / "model.safetensors")
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert "computed from them in closed form" not in (folder / "README.md").read_text()
+    kept = Predictor.from_pretrained(folder)
+    wider = kept.with_classes({NEW: [draw_car(4, seed) for seed in range(4)]})
+    assert right(wider, 4, NEW) > 0.8
+    old = np.mean([[right(each, label, name) for label, name in enumerate(BEFORE)] for each in (kept, wider)], axis=1)
+    assert old[1] >= old[0] - 0.05
+
+
 def test_a_head_that_would_lose_accuracy_is_not_used(fitted, tmp_path, monkeypatch):
-    shutil.copytree(fitted / "model", tmp_path / "model")
-    monkeypatch.setattr("twincar.modeling.publishing.fit_head._top1", lambda logits, labels: float(logits.std() > 1e9))
-    monkeypatch.setattr("twincar.modeling.publishing.fit_head.MAX_TOP1_LOSS", -1.0)
-    done = twincar("fit-head", "--model", tmp_path / "model", "--data", fitted / "data")
+    folder = tmp_path / "model"
+    model_folder.save(CarModel(TWO_LAYERS), folder)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    monkeypatch.setattr("twincar.modeling.publishing.fit_head.MAX_TOP1_LOSS", -2.0)
+    done = twincar("fit-head", "--model", folder, "--data", fitted / "data")
     assert done.exit_code == 2 and "the model stays as it is" in done.output.replace("\n", " ")
-    assert (tmp_path / "model" / FILE).read_bytes() == (fitted / "model" / FILE).read_bytes()
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_damaged_statistics_are_refused_in_one_sentence(fitted, tmp_path):
@@ -208,11 +239,12 @@ def test_the_scale_is_right_for_classes_that_training_has_moved_far_apart(spread
     others += 4 * torch.randn(others.shape, generator=torch.Generator().manual_seed(2))  # or none would be wrong
     means = ClassStatistics.fit(x, y, 6).means
     statistics = ClassStatistics.fit(means[y] + spread * (x - means[y]), y, 6)
-    best = fit_head._best(statistics, others, y)
+    best, loss = fit_head._best(statistics, others, y)
     weight, bias = best.head()
     logits = others @ weight.T + bias
     losses = [float(cross_entropy(logits * factor, y)) for factor in np.geomspace(1e-3, 1e3, 200)]
-    assert float(cross_entropy(logits, y)) <= min(losses) * 1.001
+    assert loss == pytest.approx(float(cross_entropy(logits, y)), rel=1e-4)
+    assert loss <= min(losses) * 1.001
     assert spread == 1 or 1 / best.scale > 20
 
 

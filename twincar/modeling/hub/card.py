@@ -251,13 +251,14 @@ def _parts(config: dict) -> str:
 
 
 def _classes(config: dict, file: str) -> str:
-    """Describe the head in closed form, and list the classes that were added or removed."""
+    """Describe the class statistics, and list the classes that were added or removed."""
     figures = config["class_statistics"]
     text = (
-        f"The last layer is computed in closed form (linear discriminant analysis) from the features of "
-        f"{figures['pictures']:,} training pictures. `{file}` holds their class means and covariance, with which "
-        "`twincar add-classes` adds classes from a few photos each, without training."
+        f"`{file}` holds class means and the covariance of the features of {figures['pictures']:,} training pictures, "
+        "with which `twincar add-classes` adds classes from a few photos each, without training."
     )
+    if figures.get("replaced", True):
+        text += " The last layer is computed from them in closed form (linear discriminant analysis)."
     if added := config.get("added_classes"):
         listed = "; ".join(f"{name} ({facts['photos']} photos, {facts['date']})" for name, facts in added.items())
         text += f" Added in this way, and not part of the scores above: {listed}."

@@ -146,10 +146,9 @@ def add_classes(model: CarModel, examples: Sequence[Examples]) -> CarModel:
         raise TwinCarError(f"The class {twice[0]!r} is given twice.")
     means = torch.stack([each.mean for each in examples])
     statistics = before.with_classes(means, torch.tensor([each.count for each in examples]))
-    weight, bias = (part[-len(names) :] for part in statistics.head())
     head = model.network.fc
     assert isinstance(head, nn.Linear)  # `fit_head` makes it one
-    wider = _linear(torch.cat([head.weight, weight.to(head.weight)]), torch.cat([head.bias, bias.to(head.bias)]))
+    wider = _linear(*(part.to(head.weight) for part in statistics.extend(head.weight.detach(), head.bias.detach())))
     config = copy.deepcopy(model.config)
     config["class_names"] += names
     today = date.today().isoformat()

@@ -1,4 +1,4 @@
-"""A linear head in closed form, from class means and one covariance; new classes need no training.
+"""A linear head in closed form, or rows of one, from class means and one covariance; new classes need no training.
 
 Linear discriminant analysis on frozen features (its streaming form: Hayes & Kanan, CVPR Workshops 2020,
 arXiv:1909.01520). Features of a class are normal around its mean, with one covariance for all classes; the means
@@ -92,6 +92,28 @@ class ClassStatistics:
         weights = torch.linalg.solve_triangular(self._cholesky.T, z.T, upper=True).T
         bias = -z.square().sum(1) / 2 - weights @ self.center.double()
         return (self.scale * weights).float(), (self.scale * bias).float()
+
+    def extend(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """Append rows to a linear head that lacks the last of the classes.
+
+        The head may be a trained one. The mean of the logits over the trained classes, which a softmax ignores, differs
+        between it and the head in closed form, so the new rows are moved by this difference: a new class lies as far
+        above the mean of the trained classes as in the head in closed form.
+
+        Args:
+            weight: (M, D) weights of the first M classes.
+            bias: (M,) biases of them.
+
+        Returns:
+            (K, D) weights and (K,) biases; the first M are the given ones.
+        """
+        given, count = (weight.float().cpu(), bias.float().cpu()), len(weight)
+        trained = self.trained[:count]
+        rows = []
+        for old, own in zip(given, self.head(), strict=True):
+            shift = old[trained].mean(0) - own[:count][trained].mean(0) if trained.any() else 0.0
+            rows.append(torch.cat([old, own[count:] + shift]))
+        return rows[0], rows[1]
 
     def prepare(self) -> None:
         """Compute now what `head` needs and all statistics with more classes share: a second at 2,048 features."""

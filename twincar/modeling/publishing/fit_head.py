@@ -1,9 +1,10 @@
-"""Replace a published model's trained head by one in closed form, and keep the statistics that new classes need.
+"""Compute the statistics that new classes need, and a head in closed form where it is better than the trained one.
 
     twincar fit-head --model models/twincar --data data/
 
-See `networks/closed_form_head.py`. The backbone is not trained. The head is computed from the features of all training
-pictures; how far the covariance is shrunk is chosen by the likelihood of the validation pictures.
+See `networks/closed_form_head.py`. The backbone is not trained. The statistics are those of the features of all
+training pictures; how far the covariance is shrunk, and which head is kept, is chosen by the likelihood of the
+validation pictures.
 """
 
 from dataclasses import replace
@@ -30,11 +31,11 @@ MAX_TOP1_LOSS = 0.005
 
 def fit_head(
     model: CarModel, table: pd.DataFrame, *, command: str = "twincar evaluate", progress: bool = True
-) -> tuple[Evaluation, dict]:
-    """Replace the head of a model, in place, and calibrate and evaluate the model anew.
+) -> tuple[Evaluation | None, dict]:
+    """Give a model class statistics, in place, and a head in closed form if its trained one is worse or not linear.
 
-    Open-set data and 8-bit ranges were measured with the old head, and are removed: run `fit_open_set` and `quantize`
-    afterwards.
+    A new head is calibrated and evaluated. Open-set data and 8-bit ranges were measured with the old one, and are
+    removed then: run `fit_open_set` and `quantize` afterwards.
 
     Args:
         model: A published model.
@@ -43,11 +44,13 @@ def fit_head(
         progress: Whether to show progress bars.
 
     Returns:
-        The evaluation on the val pictures, and `config["class_statistics"]`: the number of train `pictures`, the chosen
-        `shrinkage`, `top1_before` and `top1` on the val pictures.
+        The evaluation on the val pictures with a new head, None if the trained one was kept; and
+        `config["class_statistics"]`: the number of train `pictures`, the chosen `shrinkage`, `top1_before` and `top1`
+        of both heads on the val pictures, and whether the head was `replaced`.
 
     Raises:
-        TwinCarError: The head's input is too wide, the table lacks pictures, or top-1 falls by more than MAX_TOP1_LOSS.
+        TwinCarError: The head's input is too wide, the table lacks pictures, or top-1 would fall by more than
+            MAX_TOP1_LOSS with a new head.
     """
     train, val = train_and_val(table)
     predictor = Predictor(model, engine=REFERENCE)
@@ -59,9 +62,23 @@ def fit_head(
         )
     x, y, _ = _pooled(predictor, train, "Reading training pictures", progress)
     val_x, val_y, before = _pooled(predictor, val, "Reading validation pictures", progress)
-    statistics = _best(ClassStatistics.fit(x, y, len(predictor.class_names)), val_x, val_y)
+    statistics, loss = _best(ClassStatistics.fit(x, y, len(predictor.class_names)), val_x, val_y)
     weight, bias = statistics.head()
     top1_before, top1 = (_top1(logits, val_y) for logits in (before, val_x @ weight.T + bias))
+    temperature, loss_before = _calibrated_loss(before, val_y)
+    replaced = type(model.network.fc) is not nn.Linear or loss < loss_before
+    figures = {
+        "pictures": len(y),
+        "shrinkage": statistics.shrinkage,
+        "top1_before": round(top1_before, 4),
+        "top1": round(top1, 4),
+        "replaced": replaced,
+    }
+    if not replaced:
+        # The logits of new classes are as large as those of the trained head, and calibrated with them.
+        model.class_statistics = replace(statistics, scale=statistics.scale * temperature)
+        model.config["class_statistics"] = figures
+        return None, figures
     if top1_before - top1 > MAX_TOP1_LOSS:
         raise TwinCarError(
             f"With a head in closed form, top-1 on {len(val_y)} val pictures would fall from {top1_before:.2%} to "
@@ -75,15 +92,10 @@ def fit_head(
     for stale in ("int8", "open_set"):
         model.config.pop(stale, None)
     model.config["architecture"] |= {"head": "linear", "dropout": 0.0, "input_dropout": 0.0}
-    model.config["class_statistics"] = {
-        "pictures": len(y),
-        "shrinkage": statistics.shrinkage,
-        "top1_before": round(top1_before, 4),
-        "top1": round(top1, 4),
-    }
     result = evaluate(Predictor(model, engine=REFERENCE), table, "val", progress=progress)
     set_scores(model.config, result, command)
-    return result, model.config["class_statistics"]
+    model.config["class_statistics"] = figures
+    return result, figures
 
 
 @torch.no_grad()
@@ -97,19 +109,23 @@ def _pooled(predictor: Predictor, rows: pd.DataFrame, text: str, progress: bool)
     return torch.stack(pooled), torch.tensor(found), torch.from_numpy(np.stack(logits))
 
 
-def _best(statistics: ClassStatistics, x: Tensor, y: Tensor) -> ClassStatistics:
-    """The statistics with the shrinkage of the highest likelihood on (N, D) features, and its scale."""
+def _best(statistics: ClassStatistics, x: Tensor, y: Tensor) -> tuple[ClassStatistics, float]:
+    """The statistics with the shrinkage of the highest likelihood on (N, D) features, their scale, and that loss."""
     candidates = []
     for shrinkage in SHRINKAGES:
         tried = replace(statistics, shrinkage=shrinkage)
         weight, bias = tried.head()
-        logits = x @ weight.T + bias
-        # Classes that training has moved far apart have logits in the hundreds, beyond the bounds of a temperature.
-        unit = max(float(logits.std()), 1e-9)
-        temperature = unit * fit_temperature(logits / unit, y)
-        loss = float(nn.functional.cross_entropy(logits / temperature, y))
-        candidates.append((loss, replace(tried, scale=1 / temperature)))
-    return min(candidates, key=lambda candidate: candidate[0])[1]
+        temperature, loss = _calibrated_loss(x @ weight.T + bias, y)
+        candidates.append((replace(tried, scale=1 / temperature), loss))
+    return min(candidates, key=lambda candidate: candidate[1])
+
+
+def _calibrated_loss(logits: Tensor, labels: Tensor) -> tuple[float, float]:
+    """The temperature of (N, K) logits, and the mean negative log-likelihood of the labels with it."""
+    # Classes that training has moved far apart have logits in the hundreds, beyond the bounds of a temperature.
+    unit = max(float(logits.std()), 1e-9)
+    temperature = unit * fit_temperature(logits / unit, labels)
+    return temperature, float(nn.functional.cross_entropy(logits / temperature, labels))
 
 
 def _top1(logits: Tensor, labels: Tensor) -> float:
