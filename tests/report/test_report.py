@@ -12,11 +12,13 @@ import pytest
 import torch
 
 from tests.cli.test_cli import twincar
+from tests.conftest import draw_car
 from twincar.config import CHECKOUT
 from twincar.data.table import load_table, prepare
 from twincar.modeling.hub import model_folder
 from twincar.modeling.training.recipes import RECIPES
 from twincar.report import report, tables
+from twincar.report.report import variants
 
 REPORTS = CHECKOUT / "reports"
 NAMES = ["Citroen 2CV Sedan 1948", "Lada Niva SUV 1977", "Trabant 601 Sedan 1964"]
@@ -65,6 +67,17 @@ def written(data, run, tmp_path_factory) -> Path:
     done = twincar("report", "--model", model, "--data", data, "--out", out / "reports", "--run", run)
     assert done.exit_code == 0, done.output
     return out / "reports" / "flagship"
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_augmentation_of_every_recipe_can_be_shown(name):
+    columns = [
+        variants(draw_car(0), RECIPES[name], 0, backgrounds, count=12)
+        for backgrounds in ([], [np.zeros((60, 80, 3), np.uint8)], [np.full((60, 80, 3), 255, np.uint8)])
+    ]
+    for pictures in columns:
+        assert len(pictures) == 13 and {picture.size for picture in pictures[1:]} == {(RECIPES[name].sizes[-1][1],) * 2}
+    assert (columns[1] == columns[2]) == (RECIPES[name].paste == 0), "the photo behind the car can be seen"
 
 
 def test_recipes_and_data_statistics_are_written_too(written, data):

@@ -49,6 +49,9 @@ def report(
     out_folder: Annotated[Path, typer.Option("--out", help="Folder of all reports, one per recipe.")] = Path("reports"),
     run: Annotated[Path | None, typer.Option(help="Folder of the training run, to copy its log.")] = None,
     split: Annotated[str, typer.Option(help="train, val, test or holdout.")] = "val",
+    not_cars: Annotated[
+        Path | None, typer.Option(help="Folder of photos without cars, to show the pasting of a recipe that pastes.")
+    ] = None,
     redraw: Annotated[
         bool,
         typer.Option("--redraw", help="Only draw figures and pages from the tables in OUT, without model and data."),
@@ -75,6 +78,6 @@ def report(
         table = load_table(data)
         predictor = Predictor.from_pretrained(model, engine=REFERENCE)
         folder = out_folder / reporting.folder_name(predictor.config)
-        show_scores(reporting.report(predictor, table, folder, run=run, split=split))
+        show_scores(reporting.report(predictor, table, folder, run=run, split=split, not_cars=not_cars))
         reporting.report_around(out_folder, table)
         echo(f"Written to {folder}.")

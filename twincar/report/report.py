@@ -11,8 +11,8 @@ The folder contains the tables `scores.json`, `predictions.csv`, `per_class.csv`
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from PIL import Image
 from twincar.config import TwinCarError, parse_class_name
 from twincar.data import statistics
 from twincar.data.listing import BOX
+from twincar.features.backgrounds import load_backgrounds
 from twincar.features.photo import load_photo
 from twincar.features.transforms import augmentation, squash
 from twincar.files import atomic_write, write_csv, write_json
@@ -104,6 +105,7 @@ def report(
     *,
     run: Path | None = None,
     split: str = "val",
+    not_cars: Path | None = None,
     progress: bool = True,
 ) -> Evaluation:
     """Evaluate a model on a split and write all tables, all figures and the page to the folder `out`.
@@ -114,20 +116,23 @@ def report(
         out: The folder to write to.
         run: The folder of the training run, whose log is copied to `out`; by default a log already in `out` is used.
         split: The split to evaluate on.
+        not_cars: A folder of photos without cars, onto which the recipe pasted pictures; without it the figure of the
+            augmentation shows everything but that.
         progress: Show a progress bar.
 
     Raises:
-        TwinCarError: As raised by `evaluate`, or `run` contains no log.
+        TwinCarError: As raised by `evaluate` and `load_backgrounds`, or `run` contains no log.
     """
     if run and (missing := [name for name in LOG if not (run / name).is_file()]):
         raise TwinCarError(f"{run} contains no {missing[0]}: pass a folder that `twincar train` wrote.")
+    backgrounds = load_backgrounds(not_cars) if not_cars else []
     result = evaluate(predictor, table, split, progress=progress)
     if run:
         for name in LOG:
             with atomic_write(out / name) as temporary:
                 shutil.copyfile(run / name, temporary)
     write_tables(predictor, result, table, out)
-    for file, figure in photo_figures(predictor, result, table):
+    for file, figure in photo_figures(predictor, result, table, backgrounds):
         save(figure, out / "figures" / file)
     redraw(out)
     return result
@@ -264,7 +269,9 @@ def save(figure: Figure, path: Path) -> Path:
     return path
 
 
-def photo_figures(predictor: Predictor, result: Evaluation, table: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
+def photo_figures(
+    predictor: Predictor, result: Evaluation, table: pd.DataFrame, backgrounds: Sequence[np.ndarray]
+) -> Iterator[tuple[str, Figure]]:
     """Draw the figures with photos, and yield (file name, figure); those with nothing to show are left out."""
     rows = table.set_index("path")
     readable = table[~table["path"].isin([path for path, _ in result.unreadable])]
@@ -295,7 +302,7 @@ def photo_figures(predictor: Predictor, result: Evaluation, table: pd.DataFrame)
     if settings and len(train):
         paths = train["path"].iloc[np.unique(np.linspace(0, len(train) - 1, 6).round().astype(int))]
         recipe = Recipe(**settings)
-        columns = [variants(photo(path), recipe, seed) for seed, path in enumerate(paths)]
+        columns = [variants(photo(path), recipe, seed, backgrounds) for seed, path in enumerate(paths)]
         yield "augmentation.jpg", photos.augmentation(columns, recipe.name, bool(recipe.mix_probability))
 
 
@@ -314,17 +321,21 @@ def evidence(predictor: Predictor, photo: Image.Image, row: dict) -> dict:
     return card | {"true_evidence": answer.overlay(card["true"]), "true_probability": of[card["true"]]}
 
 
-def variants(photo: Image.Image, recipe: Recipe, seed: int, count: int = 4) -> list[Image.Image]:
+def variants(
+    photo: Image.Image, recipe: Recipe, seed: int, backgrounds: Sequence[np.ndarray] = (), count: int = 4
+) -> list[Image.Image]:
     """Make a column for `plots.photos.augmentation`: a photo, then augmented variants of it.
 
     Args:
         photo: The photo.
         recipe: The recipe, whose last image size is used.
         seed: Seed of the augmentation.
+        backgrounds: Photos without cars, for a recipe that pastes pictures onto them; without any it does not.
         count: How many variants to make.
     """
     picture = torch.from_numpy(squash(photo, CACHE_SIZE).copy()).permute(2, 0, 1)
-    transform = augmentation(recipe, recipe.sizes[-1][1])
+    recipe = recipe if backgrounds else replace(recipe, paste=0.0)
+    transform = augmentation(recipe, recipe.sizes[-1][1], backgrounds)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         augmented = [transform(picture).permute(1, 2, 0).numpy() for _ in range(count)]
