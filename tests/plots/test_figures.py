@@ -181,6 +181,7 @@ def test_training_curves_of_one_epoch_and_of_many():
         log = log.assign(epoch=range(epochs), image_size=[64] + [96] * (epochs - 1), lr_body=0.1, lr_fc=0.2)
         assert f"Epoch {epochs} of {epochs} was best" in text_of(drawn(figures.training(log)))
         assert "Epoch 1 of" in text_of(drawn(figures.training(log, "val_loss", "min")))  # the loss rises from there
+        assert f"Epoch {epochs} of {epochs} was kept" in text_of(drawn(figures.training(log, "epoch")))
         figure = text_of(drawn(figures.top_k(log)))
         assert "learning rate (fc)" in figure
         assert ("96 px" in figure) == (epochs > 1)

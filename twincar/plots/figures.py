@@ -119,15 +119,15 @@ def training(log: pd.DataFrame, monitor: str = "val_f1_macro", best_is: str = "m
 
     Args:
         log: A run's `metrics.csv`, one row per epoch.
-        monitor: The column that selects the best epoch.
+        monitor: The column that selects the best epoch; "epoch" selects the last one.
         best_is: "max" if the best epoch has the highest value, "min" if the lowest.
     """
     best = _best(log, monitor, best_is)
     figure = canvas(
         7.2,
-        f"Epoch {best['epoch'] + 1:.0f} of {len(log)} was best: accuracy {percent(best['val_top1'])}, "
-        f"macro F1 {best['val_f1_macro']:.3f}",
-        "Dots mark the best epoch, whose weights were kept. Training metrics are measured on augmented and possibly "
+        f"Epoch {best['epoch'] + 1:.0f} of {len(log)} was {'kept' if monitor == 'epoch' else 'best'}: "
+        f"accuracy {percent(best['val_top1'])}, macro F1 {best['val_f1_macro']:.3f}",
+        "Dots mark the epoch whose weights were kept. Training metrics are measured on augmented and possibly "
         "mixed pictures, so they can be worse than validation metrics. Overfitting would show as a rising validation "
         "loss.",
     )

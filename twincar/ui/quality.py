@@ -344,7 +344,9 @@ def _tiles(scores: dict, calibration: dict, missing: list[str]) -> str:
     on = f"On {pictures:,} {SPLITS.get(split, split)} pictures never used in training. " if pictures else ""
     on += "The frame around the car is given here, so these figures compare recipes and classes."
     if split == "val":
-        on += " The best epoch was chosen on the same pictures, so these figures are slightly optimistic."
+        on += (
+            " The epoch or the picture size was chosen on the same pictures, so these figures are slightly optimistic."
+        )
     note = f'<p class="note">{with_code(lacking)}</p>' if lacking else ""
     return f'<p class="note">{escape(on)}</p><ul class="tiles">{"".join(shown)}</ul>{note}'
 

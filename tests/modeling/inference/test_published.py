@@ -13,8 +13,6 @@ from twincar import Predictor
 from twincar.config import CHECKOUT, PUBLISHED, STANFORD_CARS
 from twincar.modeling.hub.card import model_card
 
-REPORTS = CHECKOUT / "reports" / "flagship"
-
 
 @pytest.fixture(scope="module")
 def config() -> dict:
@@ -37,13 +35,14 @@ def test_the_file_is_small_and_in_half_precision():
 
 def test_card_and_reports_agree_with_the_config(config):
     assert (PUBLISHED / "README.md").read_text() == model_card(config, timm=True)
-    scores = json.loads((REPORTS / "scores.json").read_text())
+    reports = CHECKOUT / "reports" / config["recipe"]["name"]
+    scores = json.loads((reports / "scores.json").read_text())
     assert {name: config["scores"][name] for name in scores} == scores
-    predictions = pd.read_csv(REPORTS / "predictions.csv")
+    predictions = pd.read_csv(reports / "predictions.csv")
     assert len(predictions) == scores["pictures"] == 815
     assert predictions["correct"].mean() == pytest.approx(scores["top1"], abs=1e-6)
-    log = pd.read_csv(REPORTS / "metrics.csv")
-    recipe = json.loads((REPORTS / "recipe.json").read_text())
+    log = pd.read_csv(reports / "metrics.csv")
+    recipe = json.loads((reports / "recipe.json").read_text())
     assert len(log) == recipe["epochs"] == config["training"]["epochs"]
     assert recipe == config["recipe"]
 
