@@ -248,7 +248,7 @@ def choose(names: np.ndarray, photos: int, rng: np.random.Generator) -> np.ndarr
 
 
 def extended_head(predictor: Predictor, new: Pictures, added: list[str], chosen: np.ndarray) -> tuple[Tensor, Tensor]:
-    """The weights and biases of the model's head with the new classes, in the order of `added`, from chosen pictures."""
+    """Weights and biases of the model's head with the new classes, in the order of `added`, from chosen pictures."""
     groups = [new.example[torch.from_numpy(chosen & (new.names == name))] for name in added]
     means = torch.stack([group.mean(0) for group in groups])
     statistics = predictor.model.class_statistics.with_classes(means, torch.tensor([len(group) for group in groups]))

@@ -166,8 +166,8 @@ TWINCAR = Recipe(
 FLAGSHIP = Recipe(
     name="flagship",
     summary=(
-        "The published ResNet50: high learning rates, progressive picture sizes, MixUp and CutMix, evaluated above its "
-        "training size."
+        "A ResNet50: high learning rates, progressive picture sizes, MixUp and CutMix, evaluated above its training "
+        "size."
     ),
     frozen=("conv1", "bn1", "layer1"),
     conv_rms=0.4,
@@ -261,8 +261,8 @@ FLAGSHIP_ROBUST = replace(
     FLAGSHIP,
     name="flagship_robust",
     summary=(
-        "Continues the flagship: larger pictures, corrupted ones, cars pasted onto other photos, averaged weights. "
-        "Started with `--init <model folder of the flagship>`."
+        "The published model: continues the flagship with larger pictures, corrupted ones, cars pasted onto other "
+        "photos, averaged weights. Started with `--init <model folder of the flagship>`."
     ),
     frozen=("conv1", "bn1", "layer1", "layer2"),
     conv_rms=None,  # the initial weights have been rescaled
@@ -290,7 +290,7 @@ LITE = replace(
 LITE_ROBUST = replace(
     FLAGSHIP_ROBUST,
     name="lite_robust",
-    summary=FLAGSHIP_ROBUST.summary.replace("flagship", "lite"),
+    summary=FLAGSHIP_ROBUST.summary.replace("The published model: c", "C").replace("flagship", "lite"),
     architecture=LITE.architecture,
     frozen=LITE.frozen,
     learning_rates=(("fc", 0.02), ("", 0.01)),
