@@ -43,7 +43,7 @@ def fit_detector(
     not_cars: NotCars,
     model: Published = PUBLISHED,
     data: Data = Path("data"),
-    scenes: Scenes = 3200,
+    scenes: Scenes = 5600,
 ) -> None:
     """Fit the detector, which finds the cars in a photo. Predictions for cropped pictures do not change."""
     from twincar.data.table import load_table

@@ -37,7 +37,7 @@ def fit_detector(
     table: pd.DataFrame,
     not_cars: str | Path,
     *,
-    scenes: int = 3200,
+    scenes: int = 5600,
     seed: int = 0,
     progress: bool = True,
 ) -> tuple[Detector, dict]:
