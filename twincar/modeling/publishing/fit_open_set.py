@@ -3,10 +3,10 @@
     twincar fit-open-set --model models/twincar --data data/ --not-cars photos/
 
 The network itself is not trained. Class means are computed from its features of the training pictures; the log-odds of
-"a car" are fitted on the same pictures against photos without cars and random parts of them, because `decision.decide`
-judges every box of the detector by a pass over this part of the photo. The threshold of "a known car" and the
-confusions come from the validation pictures, which nothing else is fitted on; that of "a car" from photos without cars
-that are left out of the fit in turn.
+"a car" are fitted on the same pictures against photos without cars, the boxes that the detector finds in these and
+random parts of them, because `decision.decide` judges every box of the detector by a pass over this part of the photo.
+The threshold of "a known car" and the confusions come from the validation pictures, which nothing else is fitted on;
+that of "a car" from photos without cars that are left out of the fit in turn.
 """
 
 from pathlib import Path
@@ -35,7 +35,7 @@ from twincar.modeling.publishing.scenes import train_and_val
 
 FALSE_ALARMS = 0.05  # fraction of known cars that each threshold may reject
 ACCEPTED = 0.02  # fraction of photos without cars that may count as photos of a car, where FALSE_ALARMS allows it
-PARTS = 5  # random parts of each photo without cars
+PARTS = 12  # random parts of each photo without cars
 MIN_PART, MAX_PART = 0.06, 0.8  # area of such a part, as a fraction of the photo
 FOLDS = 4
 REGULARIZATION = 0.1  # of the log-odds of "a car", scikit-learn's C
@@ -74,7 +74,7 @@ def fit_open_set(
 
     means, cars = _training(predictor, train, progress)
     empty, logits, pooled = _read_empty(predictor, backgrounds, seed, progress)
-    weight, bias = _fit_car_score(cars, empty.cars[empty.fitted])
+    weight, bias = _fit_car_score(cars, empty.cars)
 
     val_cars, val_pooled, val_logits, val_labels = _validation(predictor, val, progress)
     temperature = predictor.calibration.temperature
@@ -122,13 +122,11 @@ class _Empty(NamedTuple):
     Attributes:
         cars: (N, C) their `car_features`.
         photo: (N,) index of the photo.
-        fitted: (N,) whether the part is for fitting: the whole photo, and random parts.
         judged: (N,) whether a Predictor judges the part: the whole photo, and the boxes of the detector.
     """
 
     cars: np.ndarray
     photo: np.ndarray
-    fitted: np.ndarray
     judged: np.ndarray
 
 
@@ -147,11 +145,11 @@ def _read_empty(
             [squash(photo.crop(to_pixels(part, photo.size)), predictor.size) for part in boxes + parts]
         )
         cars.append(car_features(torch.cat([output.features, again.features])))
-        rows += [(place, True, True), *[(place, False, True)] * len(boxes), *[(place, True, False)] * PARTS]
+        rows += [(place, True)] * (1 + len(boxes)) + [(place, False)] * PARTS
         logits.append(whole_logits.cpu())
         pooled.append(output.features.float().cpu().mean((2, 3)))
-    photos, fitted, judged = (np.array(column) for column in zip(*rows, strict=True))
-    return _Empty(torch.cat(cars).numpy(), photos, fitted, judged), torch.cat(logits), torch.cat(pooled)
+    photos, judged = (np.array(column) for column in zip(*rows, strict=True))
+    return _Empty(torch.cat(cars).numpy(), photos, judged), torch.cat(logits), torch.cat(pooled)
 
 
 def _random_part(size: tuple[int, int], rng: np.random.Generator) -> Box:
@@ -195,7 +193,7 @@ def _cross_validated(cars: np.ndarray, empty: _Empty, val: np.ndarray) -> tuple[
     photo_scores, val_scores = np.full(empty.photo.max() + 1, -np.inf), np.zeros(len(val))
     for k in range(FOLDS):
         out = empty.photo % FOLDS == k
-        weight, bias = _fit_car_score(cars, empty.cars[empty.fitted & ~out])
+        weight, bias = _fit_car_score(cars, empty.cars[~out])
         judged = out & empty.judged
         np.maximum.at(photo_scores, empty.photo[judged], empty.cars[judged] @ weight + bias)
         val_scores += (val @ weight + bias) / FOLDS
