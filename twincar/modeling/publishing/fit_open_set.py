@@ -34,7 +34,7 @@ from twincar.modeling.open_set.open_set import OpenSet, Threshold, car_features,
 from twincar.modeling.publishing.scenes import train_and_val
 
 FALSE_ALARMS = 0.05  # fraction of known cars that each threshold may reject
-ACCEPTED = 0.02  # fraction of photos without cars that may count as photos of a car, where FALSE_ALARMS allows it
+ACCEPTED = 0.03  # fraction of photos without cars that may count as photos of a car, where FALSE_ALARMS allows it
 PARTS = 12  # random parts of each photo without cars
 MIN_PART, MAX_PART = 0.06, 0.8  # area of such a part, as a fraction of the photo
 FOLDS = 4
