@@ -150,7 +150,7 @@ def training(log: pd.DataFrame, monitor: str = "val_f1_macro", best_is: str = "m
         if title not in ("Loss", F1):
             percents(axes.yaxis)
         if len(lines) > 1:
-            axes.legend(loc="upper right" if title == "Loss" else "lower right")
+            axes.legend()
     return figure
 
 
