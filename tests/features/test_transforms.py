@@ -3,6 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
@@ -65,3 +68,15 @@ def test_random_parameters_depend_on_the_seed_and_stay_in_range():
         )
     assert (results[0] == results[1]).all()
     assert results[0].shape == CAR.shape and results[0].dtype == torch.uint8
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 900), st.integers(1, 900), st.sampled_from([32, 65, 208]), st.integers(0, 9))
+def test_squash_gives_what_pillow_gives(width, height, size, seed):
+    """Other programs that load the model resize with Pillow; `calling.md` promises them the same answer."""
+    rng = np.random.default_rng(seed)
+    image = Image.fromarray(rng.integers(0, 256, (height, width, 3), np.uint8))
+    expected = np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=3.0)).astype(int)
+    found = transforms.squash(image, size)
+    assert found.shape == (size, size, 3) and found.dtype == np.uint8 and found.flags.c_contiguous
+    assert np.abs(found - expected).max() <= 2

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
+from torchvision.transforms.v2.functional import resize
 
 from twincar.config import IMAGENET_MEAN, IMAGENET_STD
 from twincar.features.copy_paste import ASPECT, ASPECT_SPREAD, INSET, Car, copy_paste
@@ -22,11 +23,15 @@ if TYPE_CHECKING:
 Values = Sequence[float] | Tensor  # one per channel
 
 
+GAP = 3.0  # how many times too large an image remains after box-averaging
+
+
 def squash(image: Image.Image, size: int) -> np.ndarray:
     """Resize an RGB image to a square, without keeping its aspect ratio (timm's crop mode "squash").
 
-    Bicubic, antialiased. An image more than six times too large is first box-averaged to three times the size, which is
-    several times faster and hardly changes the result.
+    Bicubic, antialiased: Pillow's filter in torchvision's implementation, which differs by at most two gray levels and
+    takes a third of the time. An image more than six times too large is left to Pillow, which first box-averages it to
+    three times the size; that is several times faster and hardly changes the result.
 
     Args:
         image: The image, in RGB.
@@ -35,7 +40,11 @@ def squash(image: Image.Image, size: int) -> np.ndarray:
     Returns:
         (size, size, 3) uint8.
     """
-    return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=3.0))
+    if max(image.size) >= 2 * GAP * size:
+        return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=GAP))
+    pixels = torch.from_numpy(np.array(image))
+    resized = resize(pixels.permute(2, 0, 1), [size, size], v2.InterpolationMode.BICUBIC, antialias=True)
+    return resized.permute(1, 2, 0).contiguous().numpy()
 
 
 def to_batch(pictures: list[np.ndarray], mean: Values = IMAGENET_MEAN, std: Values = IMAGENET_STD) -> Tensor:
