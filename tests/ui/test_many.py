@@ -225,6 +225,7 @@ def test_a_row_of_a_zip_shows_its_evidence(page, trip):
     expect(page.locator("#detail .top-list li").first).to_contain_text(name)
     expect(page.locator(f"{ROWS}.selected td.file")).to_have_attribute("title", "trip.zip/summer/1.jpg")
     handle = page.locator("#detail-slider").get_by_role("slider")
+    expect(handle).not_to_have_attribute("aria-valuenow", "0")  # until it stands beside the bright part
     handle.focus()
     left = int(handle.get_attribute("aria-valuenow"))
     page.keyboard.press("ArrowRight")
