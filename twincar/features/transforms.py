@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from twincar.modeling.training.recipes import Recipe
 
 Values = Sequence[float] | Tensor  # one per channel
-
-
 GAP = 3.0  # how many times too large an image remains after box-averaging
 
 
