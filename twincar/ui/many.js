@@ -141,9 +141,13 @@ element.addEventListener("closed", () => {
   row?.scrollIntoView({ block: "nearest" });
   row?.querySelector("button")?.focus({ preventScroll: true });
 });
+// Heard here and not at the button, which Gradio draws before a listener of its own would be there.
+document.addEventListener("click", (event) => {
+  if (event.target.closest("#detail-close button")) trigger("collapse");
+});
 document.addEventListener("keydown", (event) => {
-  const close = document.querySelector("#detail-close button");
-  if (event.key === "Escape" && !event.defaultPrevented && close?.getClientRects().length && !document.fullscreenElement) close.click();
+  const open = document.querySelector("#detail")?.getClientRects().length;
+  if (event.key === "Escape" && !event.defaultPrevented && open && !document.fullscreenElement) trigger("collapse");
 });
 new ResizeObserver(([{ contentRect: { width } }]) => {
   element.querySelector("table").className = width > 760 ? "wide" : width > 540 ? "middle" : "narrow";

@@ -58,7 +58,6 @@ aria-label="Minimum confidence in per cent"></label><label>Search <input type="s
 <p class="none" hidden><span></span> <button type="button">Show all rows</button></p></div>"""
 CLOSE = """<button type="button" class="close"><span class="wide">Close</span><span class="narrow">Back to table</span>
 </button>"""
-ON_CLOSE = "element.querySelector('button').addEventListener('click', () => trigger('click'))"
 OPENED = """() => setTimeout(() => {
     if (matchMedia("(max-width: 820px)").matches) document.querySelector("#detail")?.scrollIntoView();
     document.querySelector("#detail-close button")?.focus({ preventScroll: true });
@@ -110,7 +109,7 @@ def tab(cars: AddedCars, added: gr.State, keep_for: float) -> None:
         with gr.Column(elem_classes="side"):
             table = scripted({"rows": []}, TABLE, "many.js", "table")
         with gr.Column(elem_classes="main", visible=False, elem_id="detail") as detail:
-            close = gr.HTML(CLOSE, js_on_load=ON_CLOSE, apply_default_css=False, elem_id="detail-close")
+            gr.HTML(CLOSE, apply_default_css=False, elem_id="detail-close")
             headline = gr.HTML(elem_id="detail-headline")
             slider = gr.ImageSlider(
                 label="Photo and evidence", show_label=False, type="filepath", format="jpeg", interactive=False,
@@ -210,7 +209,8 @@ def tab(cars: AddedCars, added: gr.State, keep_for: float) -> None:
     shown = [detail, headline, slider, legend, top5]
     chosen = table.select(show, [kept, added], shown, trigger_mode="always_last", **private)
     chosen.then(None, None, None, js=OPENED)
-    close.click(lambda: gr.Column(visible=False), None, detail, queue=False, **private).then(None, js=CLOSED)
+    closed = table.collapse(lambda: gr.Column(visible=False), None, detail, queue=False, **private)
+    closed.then(None, js=CLOSED)
     sent, rows = gr.File(file_count="multiple", visible=False, label="photos"), gr.JSON(visible=False, label="rows")
     described: dict[str, Any] = {"api_name": "many", "api_description": tool_description(answer_many)}
     gr.on([], answer_many, sent, rows, preprocess=False, concurrency_id="many", **described)
