@@ -51,6 +51,22 @@ def test_boxes_are_those_of_the_cars(judge, expected):
 
 
 @pytest.mark.parametrize(
+    ("box", "label", "cars"),
+    [
+        ((0.42, 0.5, 0.8, 0.95), 1, 1),  # a part of the large car
+        ((0.42, 0.5, 0.8, 0.95), 0, 2),  # another car before it
+        ((0.1, 0.5, 0.7, 0.95), 1, 2),  # half of it beside the large car
+    ],
+)
+def test_a_second_box_on_a_car_is_no_second_car(box, label, cars):
+    large, other = (Pass(torch.zeros(1, 1, 1), torch.eye(2)[index], part) for index, part in ((1, LARGE), (label, box)))
+    found = decide(a_pass(), [(LARGE, large), (box, other)], lambda read: KNOWN)
+    assert boxes(found) == [LARGE, box][:cars]
+    not_a_car = decide(a_pass(), [(LARGE, large), (box, other)], lambda read: NONE if read is large else KNOWN)
+    assert boxes(not_a_car) == [box]  # then the part is all that was found
+
+
+@pytest.mark.parametrize(
     ("box", "verdict"),
     [(WHOLE, KNOWN), ((0.35, 0.3, 1, 1), KNOWN), ((0.45, 0.45, 0.9, 0.95), KNOWN), ((0, 0, 0.3, 0.4), CAR),
      ((0.5, 0, 1, 0.35), NONE)],

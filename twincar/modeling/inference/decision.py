@@ -15,7 +15,7 @@ from twincar.modeling.detection.boxes import Box, intersection, iou
 from twincar.modeling.open_set.open_set import OpenSet, Verdict
 
 SAME_CAR = 0.5  # IoU from which on a given box shows a detected car
-INSIDE = 0.8  # fraction of a detected car inside a given box from which on the box shows it
+INSIDE = 0.8  # fraction of a detected car inside another box from which on this one may show it as well
 
 
 class Pass(NamedTuple):
@@ -71,11 +71,14 @@ def decide(whole: Pass, detected: Sequence[tuple[Box, Pass]], judge: Judge) -> l
         judge: Computes the verdicts.
 
     Returns:
-        The detected boxes that show a car, in the given order. Where there are none, one decision about the whole
-        photo, with `box` None.
+        The detected boxes that show a car, in the given order, each car once. Where there are none, one decision about
+        the whole photo, with `box` None.
     """
-    decisions = (Decision(box, read, judge(read)) for box, read in detected)
-    cars = [decision for decision in decisions if decision.verdict.is_car is not False]
+    cars: list[Decision] = []
+    for box, read in detected:
+        verdict = judge(read)
+        if verdict.is_car is not False and not any(_shows_part_of(car, box, read) for car in cars):
+            cars.append(Decision(box, read, verdict))
     return cars or [Decision(None, whole, judge(whole))]
 
 
@@ -93,7 +96,19 @@ def decide_given(read: Pass, box: Box, found: Sequence[tuple[Box, Verdict]], jud
     """
     verdict = judge(read)
     for car, before in found:
-        if iou(box, car) >= SAME_CAR or intersection(box, car) >= INSIDE * max(intersection(car, car), 1e-12):
+        if iou(box, car) >= SAME_CAR or _is_inside(car, box):
             verdict = verdict.or_better(before)
             break
     return Decision(box, read, verdict)
+
+
+def _shows_part_of(car: Decision, box: Box, read: Pass) -> bool:
+    """Whether a box lies inside that of a larger car and has the same class: a second box on the same car.
+
+    A car that stands before another lies inside its box as well, but is rarely of the same class.
+    """
+    return car.box is not None and _is_inside(box, car.box) and bool(read.logits.argmax() == car.read.logits.argmax())
+
+
+def _is_inside(box: Box, other: Box) -> bool:
+    return intersection(box, other) >= INSIDE * max(intersection(box, box), 1e-12)
