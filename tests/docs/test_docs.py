@@ -17,19 +17,23 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from mcp import ClientSession
 from mcp.client.streamable_http import streamable_http_client
 from typer.testing import CliRunner
 
-from tests.conftest import draw_car
+from tests.conftest import CLASSES, draw_car
 from tests.helpers.hub_server import TOKEN
 from tests.helpers.visit import served
 from twincar import Predictor
 from twincar.cli import app
 from twincar.config import CHECKOUT, PUBLISHED
+from twincar.modeling.hub import model_folder
+from twincar.modeling.networks.closed_form_head import ClassStatistics
 from twincar.modeling.training import recipes
 
-LONG = ("README.md", "adding-a-recipe.md", "calling.md", "your-own-cars.md")  # pages that train, export or serve
+# Pages that train, export or serve
+LONG = ("README.md", "adding-a-recipe.md", "calling.md", "teaching.md", "your-own-cars.md")
 PAGES = [*sorted(CHECKOUT.glob("*.md")), *sorted((CHECKOUT / "docs").glob("*.md"))]
 # Tested elsewhere: the page, cropping (which needs boxes), Ray, 8 bits, fitting the detector and open-set data.
 NOT_RUN = (
@@ -55,11 +59,8 @@ MADE = {  # files that the commands of a page write
     "speed.md": ("answers.csv",),
     "README.md": ("why.png", "predictions.csv", "runs/flagship/model/README.md", "models/copy/config.json", "car.onnx"),
     "calling.md": ("car.onnx",),
-    "your-own-cars.md": (
-        "data/cars.csv",
-        "runs/mine/model/model.safetensors",
-        "models/mine/class_statistics.safetensors",
-    ),
+    "teaching.md": ("models/mine/class_statistics.safetensors",),
+    "your-own-cars.md": ("data/cars.csv", "runs/mine/model/class_statistics.safetensors"),
     "adding-a-recipe.md": ("runs/gentle/recipe.json", "runs/gentle/model/model.safetensors"),
 }
 
@@ -69,24 +70,34 @@ def address(site):
     return site[0]
 
 
+@pytest.fixture(scope="module")
+def model(tiny_model, tmp_path_factory) -> Path:
+    """The tiny model, with class statistics."""
+    made, labels = model_folder.load(tiny_model), torch.arange(40) % len(CLASSES)
+    made.class_statistics = ClassStatistics.fit(torch.randn(40, 512), labels, len(CLASSES))
+    made.config["class_statistics"] = {"pictures": 40}
+    return model_folder.save(made, tmp_path_factory.mktemp("model") / "with_statistics")
+
+
 @pytest.fixture
-def here(tmp_path, tiny_model, car_photo, hub, monkeypatch) -> Path:
+def here(tmp_path, model, car_photo, hub, monkeypatch) -> Path:
     """A reader's folder: a checkout, some photos, and an account on the Hub."""
     folder = tmp_path / "here"
     (folder / "folder").mkdir(parents=True)
     (folder / "models").mkdir()
     for name in ("docs", "twin_car_testing.py"):
         (folder / name).symlink_to(CHECKOUT / name)
-    (folder / "models" / "twincar").symlink_to(tiny_model)
+    (folder / "models" / "twincar").symlink_to(model)
     shutil.copy(car_photo, folder / "photo.jpg")
     shutil.copy(car_photo, folder / "folder" / "1.jpg")
     for label, name in enumerate(("Citroen 2CV Sedan 1948", "Lada Niva SUV 1977", "a third")):
         (folder / "photos" / name).mkdir(parents=True)
         for seed in range(10):
             draw_car(label, seed).save(folder / "photos" / name / f"{seed}.jpg")
-    (folder / "new" / "Tesla Model 3 Sedan 2021").mkdir(parents=True)
-    for seed in range(3):
-        draw_car(3, seed).save(folder / "new" / "Tesla Model 3 Sedan 2021" / f"{seed}.jpg")
+    for label, name in ((3, "new/Tesla Model 3 Sedan 2021"), (4, "model_y")):
+        (folder / name).mkdir(parents=True)
+        for seed in range(3):
+            draw_car(label, seed).save(folder / name / f"{seed}.jpg")
     (folder / "labels.csv").write_text("file,class_name\n1.jpg,BMW M3 Coupe 2012\n")
     monkeypatch.chdir(folder)
     monkeypatch.setenv("HF_TOKEN", TOKEN)

@@ -1,9 +1,9 @@
 """Unknown classes and new classes on the Semantic Shift Benchmark's split of Stanford Cars.
 
-    python -m benchmarks.new_classes split --data data --classes ssb_stanford_cars.json --out data_known
+    python -m benchmarks.teaching split --data data --classes ssb_stanford_cars.json --out data_known
     twincar train --recipe flagship --data data_known --init WEIGHTS --out runs/known
     twincar fit-head --model runs/known/model --data data_known
-    python -m benchmarks.new_classes measure runs/known/model --data data --classes ssb_stanford_cars.json --out reports
+    python -m benchmarks.teaching measure runs/known/model --data data --classes ssb_stanford_cars.json --out reports
 
 A network is trained on the 98 known classes only. Then, on pictures that it never saw: how well each OOD score
 separates known from unknown classes, by difficulty; and how many pictures are right after the unknown classes were
@@ -86,7 +86,7 @@ def measure(
     ceiling: Annotated[
         Path | None, typer.Option(help="Model folder that was trained on all classes, to compare with.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder to write new_classes.md, .csv and .svg to.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to write teaching.md, .csv and .svg to.")] = None,
 ) -> None:
     """Measure unknown and new classes with pictures that the network never saw."""
     predictor = Predictor.from_pretrained(model, engine=REFERENCE)
@@ -141,11 +141,11 @@ def measure(
     lines += ["", "## Known after teaching", "", *taught_or_not(predictor, known, new)]
     print("\n".join(lines))
     if out:
-        save(curve(draws), out / "new_classes.svg")
-        command = f"new_classes measure {model.name} --data data --classes {classes.name}"
-        lines += ["", "![Accuracy by number of photos](new_classes.svg)"]
+        save(curve(draws), out / "teaching.svg")
+        command = f"teaching measure {model.name} --data data --classes {classes.name}"
+        lines += ["", "![Accuracy by number of photos](teaching.svg)"]
         summary = draws.groupby("photos").mean().reset_index().round(4)
-        write_report(out / "new_classes.md", "Unknown and new classes", command, lines, summary)
+        write_report(out / "teaching.md", "Teaching new classes", command, lines, summary)
 
 
 def _read(path: Path) -> dict[str, list[str]]:
