@@ -10,7 +10,6 @@ let sorted = { key: "place", descending: false }, selected = null, only = null;
 const ORDER = ["car", "model", "make", "unsure", "unknown_car", "no_car", "unreadable"];
 
 const make = (tag, text, className = "") => Object.assign(document.createElement(tag), { textContent: text, className });
-const percent = (p) => (p >= 0.995 ? "over 99" : p < 0.005 ? "under 1" : Math.round(100 * p)) + "\u00a0%";
 
 const stateOf = (row) => (row.error ? "unreadable" : row.state);
 const labelOf = (row) => (row.error ? "Unreadable" : row.short);
@@ -40,7 +39,7 @@ const drawn = (row, place) => {
   if (!row.error && row.probability !== null) {
     const bar = make("i", "");
     bar.style.setProperty("--fraction", row.probability);
-    sure.append(make("span", percent(row.probability)), bar);
+    sure.append(make("span", row.percent), bar);
     if (row.probability < 0.5) sure.classList.add("unsure");
   }
   tr.append(picture, file, state, name, sure, make("td", row.make ?? "", "make"), make("td", row.year ?? "", "year"));

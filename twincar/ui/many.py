@@ -20,7 +20,7 @@ from twincar.batch import archive
 from twincar.batch.results import as_csv, table_rows
 from twincar.features.photo import PhotoError
 from twincar.modeling.detection.boxes import Box, iou
-from twincar.modeling.inference.describe import SHORT, as_dict, describe
+from twincar.modeling.inference.describe import SHORT, as_dict, describe, percent
 from twincar.modeling.inference.explain import overlay
 from twincar.modeling.inference.prediction import Prediction
 from twincar.text import count
@@ -233,7 +233,8 @@ def _shown_rows(name: str, photo: int, answer: Prediction | PhotoError) -> list[
     for row, car in zip(rows, answer.cars or [answer], strict=True):
         described = describe(car)
         extra = {"photo": photo, "bounds": car.bounds, "thumbnail": _thumbnail(car, alone=len(rows) == 1)}
-        shown.append(row | extra | {"label": described.label, "short": SHORT[described.state]})
+        sure = None if row["probability"] is None else percent(row["probability"])
+        shown.append(row | extra | {"label": described.label, "short": SHORT[described.state], "percent": sure})
     return shown
 
 

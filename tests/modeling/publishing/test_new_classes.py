@@ -185,6 +185,9 @@ def test_a_head_that_would_lose_accuracy_is_not_used(fitted, tmp_path, monkeypat
     done = twincar("fit-head", "--model", folder, "--data", fitted / "data")
     assert done.exit_code == 2 and "the model stays as it is" in done.output.replace("\n", " ")
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    linear = shutil.copytree(fitted / "model", tmp_path / "linear")  # takes new classes with the head that it has
+    done = twincar("fit-head", "--model", linear, "--data", fitted / "data")
+    assert done.exit_code == 0 and "The trained head is in" in done.output, done.output
 
 
 def test_damaged_statistics_are_refused_in_one_sentence(fitted, tmp_path):

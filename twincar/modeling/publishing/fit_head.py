@@ -26,7 +26,7 @@ from twincar.modeling.publishing.scenes import train_and_val
 
 SHRINKAGES = (0.1, 0.3, 0.5, 0.7, 0.9)
 MAX_WIDTH = 8192  # numbers in the pooled features of a picture; their covariance has the square of it
-MAX_TOP1_LOSS = 0.005
+MAX_TOP1_LOSS = 0.005  # that a new head may cost
 
 
 def fit_head(
@@ -49,8 +49,8 @@ def fit_head(
         of both heads on the val pictures, and whether the head was `replaced`.
 
     Raises:
-        TwinCarError: The head's input is too wide, the table lacks pictures, or top-1 would fall by more than
-            MAX_TOP1_LOSS with a new head.
+        TwinCarError: The head's input is too wide, the table lacks pictures, or the trained head is not linear and
+            top-1 would fall by more than MAX_TOP1_LOSS with a new one.
     """
     train, val = train_and_val(table)
     predictor = Predictor(model, engine=REFERENCE)
@@ -66,7 +66,13 @@ def fit_head(
     weight, bias = statistics.head()
     top1_before, top1 = (_top1(logits, val_y) for logits in (before, val_x @ weight.T + bias))
     temperature, loss_before = _calibrated_loss(before, val_y)
-    replaced = type(model.network.fc) is not nn.Linear or loss < loss_before
+    linear, loses = type(model.network.fc) is nn.Linear, top1_before - top1 > MAX_TOP1_LOSS
+    if loses and not linear:  # which cannot take new classes
+        raise TwinCarError(
+            f"With a head in closed form, top-1 on {len(val_y)} val pictures would fall from {top1_before:.2%} to "
+            f"{top1:.2%}: the model stays as it is."
+        )
+    replaced = not linear or (loss < loss_before and not loses)
     figures = {
         "pictures": len(y),
         "shrinkage": statistics.shrinkage,
@@ -79,11 +85,6 @@ def fit_head(
         model.class_statistics = replace(statistics, scale=statistics.scale * temperature)
         model.config["class_statistics"] = figures
         return None, figures
-    if top1_before - top1 > MAX_TOP1_LOSS:
-        raise TwinCarError(
-            f"With a head in closed form, top-1 on {len(val_y)} val pictures would fall from {top1_before:.2%} to "
-            f"{top1:.2%}: the model stays as it is."
-        )
     head = nn.Linear(*weight.T.shape)
     head.weight.data, head.bias.data = weight, bias
     model.network.fc = head
