@@ -73,6 +73,7 @@ def address(site):
 @pytest.fixture(scope="module")
 def model(tiny_model, tmp_path_factory) -> Path:
     """The tiny model, with class statistics."""
+    torch.manual_seed(0)
     made, labels = model_folder.load(tiny_model), torch.arange(40) % len(CLASSES)
     made.class_statistics = ClassStatistics.fit(torch.randn(40, 512), labels, len(CLASSES))
     made.config["class_statistics"] = {"pictures": 40}

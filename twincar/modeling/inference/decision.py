@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from twincar.modeling.detection.boxes import Box, intersection, iou
+from twincar.modeling.detection.boxes import Box, area, intersection, iou
 from twincar.modeling.open_set.open_set import OpenSet, Verdict
 
 SAME_CAR = 0.5  # IoU from which on a given box shows a detected car
@@ -111,4 +111,4 @@ def _shows_part_of(car: Decision, box: Box, read: Pass) -> bool:
 
 
 def _is_inside(box: Box, other: Box) -> bool:
-    return intersection(box, other) >= INSIDE * max(intersection(box, box), 1e-12)
+    return intersection(box, other) >= INSIDE * max(area(box), 1e-12)

@@ -67,7 +67,7 @@ def fit_head(
     top1_before, top1 = (_top1(logits, val_y) for logits in (before, val_x @ weight.T + bias))
     temperature, loss_before = _calibrated_loss(before, val_y)
     linear, loses = type(model.network.fc) is nn.Linear, top1_before - top1 > MAX_TOP1_LOSS
-    if loses and not linear:  # which cannot take new classes
+    if loses and not linear:  # only a linear head can take new classes, so there is nothing to keep
         raise TwinCarError(
             f"With a head in closed form, top-1 on {len(val_y)} val pictures would fall from {top1_before:.2%} to "
             f"{top1:.2%}: the model stays as it is."
