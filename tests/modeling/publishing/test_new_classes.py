@@ -217,6 +217,19 @@ def test_the_head_is_that_of_linear_discriminant_analysis():
     assert same.mean() > 0.97
 
 
+@pytest.mark.parametrize("photos", [1, 2, 5, 20])
+def test_a_class_from_few_photos_is_no_likelier_elsewhere_than_the_others(photos):
+    """The mean of few photos is moved towards the center, from where every picture would look like the new class."""
+    x, y, _ = gaussians(classes=60, size=40, photos=40, seed=3)
+    old, new = y < 30, y >= 30
+    statistics = ClassStatistics.fit(x[old], y[old], 30, shrinkage=0.1)
+    examples = x[new].unflatten(0, (30, -1))[:, :photos].mean(1)
+    weight, bias = statistics.with_classes(examples, torch.full((30,), photos)).head()
+    lengths, logits = weight.norm(dim=1), (x[old] @ weight.T + bias).mean(0)
+    assert float(lengths[30:].mean()) == pytest.approx(float(lengths[:30].mean()), rel=0.3)
+    assert float(logits[30:].mean()) == pytest.approx(float(logits[:30].mean()), rel=0.3)
+
+
 @given(st.integers(2, 8), st.integers(2, 20), st.integers(0, 1000), st.integers(1, 4), st.sampled_from([1, 1e-4, 1e6]))
 def test_added_classes_change_no_other_logit_and_survive_the_file(tmp_path_factory, classes, size, seed, added, unit):
     x, y, _ = gaussians(classes, size, photos=5, seed=seed)
