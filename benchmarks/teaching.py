@@ -114,7 +114,7 @@ def measure(
         "## New classes from a few photos",
         "",
         f"Means of {DRAWS} draws of the photos, and in brackets the lowest and the highest. All new classes are added "
-        "at once; “alone” is the mean over adding each of them alone.",
+        "at once; “alone” is the mean over adding each of them alone. An old picture is lost that was right before.",
         "",
         table(
             [
@@ -123,6 +123,7 @@ def measure(
                 "new right, alone",
                 "old right",
                 "old taken for new",
+                "old lost, alone",
                 "all right",
                 "ECE",
             ],
@@ -197,7 +198,7 @@ def _logits(predictor: Predictor, pooled: Tensor) -> Tensor:
     return predictor.network.fc(pooled.to(next(predictor.network.fc.parameters()).device)).float().cpu()
 
 
-SHOWN = ("new", "alone", "old", "taken", "all", "ece")  # columns of `teach` in the table
+SHOWN = ("new", "alone", "old", "taken", "lost", "all", "ece")  # columns of `teach` in the table
 
 
 def teach(predictor: Predictor, known: Pictures, new: Pictures) -> list[dict]:
@@ -206,12 +207,14 @@ def teach(predictor: Predictor, known: Pictures, new: Pictures) -> list[dict]:
     Returns:
         One dict for each number of photos and draw: `photos`, and fractions (0-1): `new`, `old` and `all` of the
         pictures right, `alone` of the new ones right with no other new class, `taken` of the old ones answered with a
-        new class, `old_before` of them right before; and `ece` over all of them.
+        new class, `lost` of them right before and answered with a new class that is added alone, `old_before` of them
+        right before; and `ece` over all of them.
     """
     names, added = list(predictor.class_names), sorted(set(new.names))
     labels = {name: label for label, name in enumerate(names + added)}
     truth, new_truth = (torch.tensor([labels[name] for name in part.names]) for part in (known, new))
     before = _logits(predictor, known.plain)
+    was_right = before.argmax(1) == truth
     found = []
     for photos in PHOTOS:
         for draw in range(DRAWS):
@@ -232,7 +235,10 @@ def teach(predictor: Predictor, known: Pictures, new: Pictures) -> list[dict]:
                     "old": _mean(old.argmax(1) == truth),
                     "taken": _mean(old.argmax(1) >= len(names)),
                     "all": _mean(guess == target),
-                    "old_before": _mean(before.argmax(1) == truth),
+                    "lost": _mean(
+                        was_right[:, None] & (old[:, len(names) :] > old[:, : len(names)].amax(1, keepdim=True))
+                    ),
+                    "old_before": _mean(was_right),
                     "ece": ece(confidence.double().numpy(), (guess == target).numpy()),
                 }
             )
@@ -320,7 +326,7 @@ def _mean(right: Tensor) -> float:
 
 
 def _range(part: pd.DataFrame, column: str) -> str:
-    form = "{:.3f}" if column == "ece" else "{:.1%}"
+    form = {"ece": "{:.3f}", "lost": "{:.2%}"}.get(column, "{:.1%}")
     low, mean, high = (form.format(value) for value in (part[column].min(), part[column].mean(), part[column].max()))
     return f"{mean} ({low} to {high})"
 
