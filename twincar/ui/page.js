@@ -175,14 +175,15 @@
     const handle = slider.querySelector(".outer");
     if (!handle || handle.tabIndex === 0) return;
     const attributes = { role: "slider", "aria-label": "Boundary between photo and evidence, in per cent",
-      "aria-valuemin": "0", "aria-valuemax": "100", "aria-valuenow": "50" };
+      "aria-valuemin": "0", "aria-valuemax": "100" };
     Object.entries(attributes).forEach(([name, value]) => handle.setAttribute(name, value));
     handle.tabIndex = 0;
     const updateValue = () => {
       const box = handle.getBoundingClientRect(), frame = handle.parentElement.getBoundingClientRect();
-      const left = (box.left + box.width / 2 - frame.left) / frame.width;
+      const left = frame.width ? (box.left + box.width / 2 - frame.left) / frame.width : 0;
       handle.setAttribute("aria-valuenow", Math.round(100 * Math.min(Math.max(left, 0), 1)));
     };
+    updateValue();
     handle.addEventListener("focus", updateValue);
     // The picture's size, the mouse and the keys all move the handle through its style, sometimes with a delay.
     new MutationObserver(() => requestAnimationFrame(updateValue)).observe(handle, { attributeFilter: ["style"] });
