@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from playwright.sync_api import Browser, BrowserContext, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
 from twincar.config import CHECKOUT
 
@@ -73,3 +73,18 @@ def visiting(browser: Browser | BrowserContext, site: tuple[str, Path], at: str 
     page.close()
     assert not foreign and not errors, (foreign, errors)
     assert "Traceback" not in site[1].read_text()[before:]
+
+
+def settled(handle: Locator) -> int:
+    """The position of a slider in per cent, once it stands beside the bright part of its evidence.
+
+    Until the pictures have their size it is at 0, and Gradio moves it more than once.
+    """
+    before = 0
+    for _ in range(WAIT // 500):
+        now = int(handle.get_attribute("aria-valuenow") or 0)
+        if now and now == before:
+            return now
+        before = now
+        handle.page.wait_for_timeout(500)
+    raise AssertionError("The slider does not come to rest.")

@@ -120,6 +120,7 @@ def test_a_car_is_added_from_drawings_and_known_in_this_visit_only(
     page.get_by_text("Why this car and not another?").click()
     expect(page.locator("#verdict")).to_contain_text("times as likely")
     page.get_by_role("tab", name="Many photos").click()
+    expect(page.locator("#many-welcome h2")).to_be_visible()  # an earlier upload may be lost
     page.set_input_files("#files input[type=file]", photos / "21.jpg")
     expect(page.locator("#table tbody td.name button")).to_have_text(NEW)
 
