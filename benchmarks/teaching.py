@@ -114,7 +114,7 @@ def measure(
         "## New classes from a few photos",
         "",
         f"Means of {DRAWS} draws of the photos, and in brackets the lowest and the highest. All new classes are added "
-        "at once; “alone” is the mean over adding each of them alone. An old picture is lost that was right before.",
+        "at once; “alone” is the mean over adding each of them alone. A lost picture was right before.",
         "",
         table(
             [

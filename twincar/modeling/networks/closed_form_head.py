@@ -27,8 +27,8 @@ from twincar.config import TwinCarError
 from twincar.modeling.networks.weights import load_tensors, save_tensors
 
 FILE = "class_statistics.safetensors"
-# Fraction of a new mean's posterior variance that its bias takes into account, chosen with the features of
-# `benchmarks/teaching.py`: with 0.5 more pictures of new classes are right, with 1 more of the others.
+# Fraction of a new mean's posterior variance that its bias takes into account, chosen among 0.25, 0.5, 0.75 and 1 with
+# the pictures of reports/teaching.md: with 0.5 more of those of new classes are right, with 1 more of the others.
 VARIANCE_IN_BIAS = 0.75
 
 
