@@ -142,6 +142,23 @@ def test_the_second_stage_continues_a_published_model(data, tmp_path):
     assert torch.allclose(published, after["network.layer4.1.conv1.weight"], atol=1e-3), "not the best epoch, the last"
 
 
+def test_a_model_names_all_that_it_continues_and_keeps_the_notice_of_the_first_weights(data, tmp_path):
+    weights = tmp_path / "resnet50_imagenet_pqf.safetensors"  # by its name; its licence asks for the notice
+    for number in range(3):
+        recipe = small("flagship", epochs=number + 1, sizes=((0.0, 32),), eval_size=32, batch_size=18)
+        run(recipe, data, tmp_path / f"run{number}", init=str(tmp_path / f"model{number - 1}") if number else "none")
+        if not number:
+            facts = json.loads((tmp_path / "run0/run.json").read_text()) | {"init": weights.name}
+            (tmp_path / "run0/run.json").write_text(json.dumps(facts))
+        publish(tmp_path / f"run{number}", load_table(data), tmp_path / f"model{number}", progress=False)
+        config = model_folder.load(tmp_path / f"model{number}").config
+        assert "Permute, Quantize, and Fine-tune" in config["notice"]
+    assert config["training"]["start"] == (
+        "It was initialized with the weights of TwinCar after 2 epochs of recipe `flagship`, after 1 epoch of recipe "
+        "`flagship`, from `resnet50_imagenet_pqf.safetensors`."
+    )
+
+
 def test_twincar_freezes_its_stages(data):
     recipe = RECIPES["twincar"]
     network = architectures.build(num_classes=3, **recipe.network())

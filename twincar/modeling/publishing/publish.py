@@ -22,6 +22,7 @@ from twincar.modeling.inference.predictor import REFERENCE, Predictor
 from twincar.modeling.networks import weights
 from twincar.modeling.publishing.quantize import quantize
 from twincar.modeling.training.recipes import Recipe
+from twincar.text import count
 
 PQF = (
     "This model is a derivative, changed by training on {date}, of the product-quantized ResNet50 of "
@@ -86,7 +87,7 @@ def publish(
         "recipe": recipe,
         "training": _training(recipe, facts, log, names),
     }
-    imagenet = facts.get("parent", {}).get("init", facts["init"])
+    imagenet = str([facts, *_ancestors(facts)][-1].get("init"))
     notices = [PQF.format(date=facts["date"])] if imagenet.startswith("resnet50_imagenet_pqf") else []
     if tuple(names) == STANFORD_CARS:
         notices.append(STANFORD)
@@ -155,6 +156,11 @@ def _relative(folder: Path) -> str:
     return (folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else Path(folder.name)).as_posix()
 
 
+def _ancestors(facts: dict) -> list[dict]:
+    """The models that a run continues, as `run.json` has them: the last one first, its own ancestors after it."""
+    return [parent, *_ancestors(parent)] if (parent := facts.get("parent")) else []
+
+
 def _training(recipe: dict, facts: dict, log: pd.DataFrame, names: tuple[str, ...]) -> dict:
     pictures = facts["pictures"]["train"]
     hours = float(log["epoch_seconds"].sum() / 3600)
@@ -168,10 +174,11 @@ def _training(recipe: dict, facts: dict, log: pd.DataFrame, names: tuple[str, ..
     start = {"none": "It was initialized at random."}.get(
         facts["init"], f"It was initialized with the ImageNet weights `{facts['init']}`."
     )
-    if parent := facts.get("parent"):
+    if ancestors := _ancestors(facts):
+        stages = ", after ".join(f"{count(each['epochs'], 'epoch')} of recipe `{each['recipe']}`" for each in ancestors)
         start = (
-            f"It was initialized with the weights of {parent['name']}, recipe `{parent['recipe']}`, "
-            f"{parent['epochs']} epochs from `{parent['init']}`."
+            f"It was initialized with the weights of {ancestors[0]['name']} after {stages}, from "
+            f"`{ancestors[-1]['init']}`."
         )
     held_out = facts["pictures"].get("holdout", 0)
     return {

@@ -158,9 +158,12 @@ def run_config(
 
 
 def _parent(config: dict) -> dict:
-    """What a run records of the model that it continues: where that one came from, and which weights it has."""
+    """What a run records of the model that it continues: where that one came from, and which weights it has.
+
+    If that model continued another one itself, it has a "parent", too.
+    """
     training = config.get("training", {})
-    kept = {key: training[key] for key in ("init", "epochs", "hours") if key in training}
+    kept = {key: training[key] for key in ("init", "epochs", "hours", "parent") if key in training}
     recipe = config.get("recipe", {}).get("name")
     return {"name": config.get("name"), "recipe": recipe, **kept, "weights_sha256": config.get("weights_sha256")}
 
