@@ -1,8 +1,12 @@
 """Copy-paste scenes, boxes from detections, and a detector trained to find the pasted cars."""
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from tests.conftest import draw_car
@@ -114,6 +118,22 @@ def test_boxes_of_one_car_are_averaged():
     found = find_boxes(cells_of(*one), 0.5)
     assert len(found) == 1
     assert found[0].box == pytest.approx((0.1, 0.1, 0.51, 0.5))
+
+
+def test_averaged_boxes_of_one_car_are_one_box():
+    one, other = (0.9, (0.1, 0.1, 0.5, 0.5)), (0.6, (0.25, 0.1, 0.65, 0.5))
+    assert len(find_boxes(cells_of(one, other), 0.55)) == 2
+    between = (0.5, (0.2, 0.1, 0.6, 0.5))  # moves the other box onto the first
+    assert [each.score for each in find_boxes(cells_of(one, other, between), 0.55)] == pytest.approx([0.9])
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_no_two_boxes_overlap_by_more_than_half(seed):
+    rng = np.random.default_rng(seed)
+    corners, sides = rng.uniform(0, 0.5, (2, 30)), rng.uniform(0.2, 0.5, (2, 30))
+    cells = np.concatenate([rng.uniform(0, 1, (1, 30)), corners, corners + sides])[:, None].astype(np.float32)
+    found = find_boxes(cells, 0.3)
+    assert all(iou(one.box, other.box) <= 0.501 for one, other in combinations(found, 2))
 
 
 def test_boxes_end_at_the_edge_and_are_limited():

@@ -270,5 +270,9 @@ def find_boxes(cells: np.ndarray, threshold: float, limit: int = MAX_CARS) -> li
     agree = box_iou(boxes[best], boxes) > VOTING_IOU
     weights = agree * scores
     means = (weights @ boxes) / weights.sum(1, keepdim=True)
-    found = [Detection(tuple(box), score) for box, score in zip(means.tolist(), scores[best].tolist(), strict=True)]
+    apart = nms(means, scores[best], NMS_IOU)  # voting can move two boxes onto the same car
+    found = [
+        Detection(tuple(box), score)
+        for box, score in zip(means[apart].tolist(), scores[best][apart].tolist(), strict=True)
+    ]
     return sorted(found, key=lambda detection: area(detection.box), reverse=True)
