@@ -54,6 +54,19 @@ def test_complete_and_shortened_runs_are_distinguished(tmp_path):
     assert "top-1 79.1 %" in lines[4]
 
 
+def test_a_run_that_continues_one_of_the_same_recipe_counts_with_it(tmp_path):
+    measured(tmp_path / "flagship_robust", replace(RECIPES["flagship_robust"], epochs=6), 6, 0.9)
+    run = json.loads((tmp_path / "flagship_robust/run.json").read_text())
+    first = {"recipe": "flagship", "epochs": 36, "hours": 1.0}
+    parent = {"recipe": "flagship_robust", "epochs": 10, "hours": 2.0, "parent": first}
+    for run["parent"], shown in (
+        (parent, "complete: 16 epochs, 192 px, 1,600 samples; 2.1 h"),
+        (first, "**shortened**: 6 of 10 epochs, 192 px, 600 samples; 0.1 h"),
+    ):
+        (tmp_path / "flagship_robust/run.json").write_text(json.dumps(run))
+        assert shown in comparison.as_markdown(comparison.compare(tmp_path))
+
+
 def test_the_command_writes_the_table_and_prints_it(tmp_path):
     measured(tmp_path / "twincar", RECIPES["twincar"], 3, 0.5)
     done = CliRunner().invoke(app, ["compare", "--reports", str(tmp_path)])

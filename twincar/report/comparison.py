@@ -29,6 +29,7 @@ def compare(reports: str | Path) -> pd.DataFrame:
         headline score, with <score>_low and <score>_high, its 95 % bootstrap interval; pictures, split; train_size,
         train_size_planned, eval_size (pixels); epochs, epochs_planned, train_pictures, pictures_seen; hours; hardware;
         precision; init; date; original_<score> and original_note, as reported by the authors of the original system.
+        Epochs, pictures seen and hours include earlier runs of the same recipe that the run continues.
 
     Raises:
         TwinCarError: No recipe has been measured.
@@ -55,9 +56,12 @@ def _row(folder: Path) -> dict:
     scores, recipe, run = (json.loads((folder / file).read_text(encoding="utf-8")) for file in FILES)
     log = pd.read_csv(folder / "metrics.csv")
     as_run, planned = Recipe(**recipe), RECIPES[recipe["name"]]
+    earlier = _earlier_runs(run, recipe["name"])
+    epochs = len(log) + sum(each["epochs"] for each in earlier)
+    hours = log["epoch_seconds"].sum() / 3600 + sum(each["hours"] for each in earlier)
     row: dict = {
         "recipe": recipe["name"],
-        "status": "complete" if is_complete(as_run, planned, len(log)) else "shortened",
+        "status": "complete" if is_complete(as_run, planned, epochs) else "shortened",
     }
     for name in HEADLINES:
         row[name] = scores[name]
@@ -69,21 +73,33 @@ def _row(folder: Path) -> dict:
         "train_size": int(log["image_size"].max()),
         "train_size_planned": planned.sizes[-1][1],
         "eval_size": as_run.eval_size,
-        "epochs": len(log),
+        "epochs": epochs,
         "epochs_planned": planned.epochs,
         "train_pictures": train,
-        "pictures_seen": len(log) * train,
-        "hours": round(float(log["epoch_seconds"].sum() / 3600), 2),
+        "pictures_seen": epochs * train,
+        "hours": round(float(hours), 2),
         **{key: run[key] for key in ("hardware", "precision", "init", "date")},
     }
     return row | {f"original_{key}": value for key, value in ORIGINAL_RESULTS.get(recipe["name"], {}).items()}
 
 
+def _earlier_runs(run: dict, recipe: str) -> list[dict]:
+    """The runs of the same recipe that a run continues, as `run.json` has them."""
+    parent = run.get("parent", {})
+    return [parent, *_earlier_runs(parent, recipe)] if parent.get("recipe") == recipe else []
+
+
 def is_complete(as_run: Recipe, planned: Recipe, epochs: int) -> bool:
-    """Return whether a run used its recipe's image sizes and ran to the last epoch or to early stopping."""
+    """Return whether a run used its recipe's image sizes and ran to the last epoch or to early stopping.
+
+    Args:
+        as_run: The recipe with the settings of the run.
+        planned: The recipe.
+        epochs: Number of epochs that were run, with those of earlier runs of the recipe that it continues.
+    """
     sizes = [[float(start), int(size)] for start, size in as_run.sizes]
-    same = sizes == [[float(start), int(size)] for start, size in planned.sizes] and as_run.epochs == planned.epochs
-    return same and (epochs == planned.epochs or planned.patience is not None)
+    same = sizes == [[float(start), int(size)] for start, size in planned.sizes]
+    return same and (epochs >= planned.epochs or (planned.patience is not None and as_run.epochs >= planned.epochs))
 
 
 def as_markdown(table: pd.DataFrame) -> str:
