@@ -1,4 +1,4 @@
-"""Random image corruptions for training: noise, blur, low resolution, JPEG, darkness, haze.
+"""Random image corruptions for training: noise, blur, low resolution, JPEG, darkness, haze, rain and snow.
 
 They stand for what phones do to photos at dusk, in motion and in messengers. They follow the kinds of Hendrycks &
 Dietterich (ICLR 2019, arXiv:1903.12261), but with random strengths; `benchmarks/corruptions.py` tests with other,
@@ -30,13 +30,7 @@ def blur(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def motion_blur(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Blur along a line of 2 % to 11 % of the width, in any direction but mostly near the horizontal."""
-    length = max(rng.uniform(0.02, 0.11) * image.shape[1], 2.0)
-    angle = rng.normal(0, np.pi / 6)
-    side = int(np.ceil(length)) | 1  # odd, so that the kernel has a center
-    kernel = np.zeros((side, side), np.float32)
-    half = np.array([np.cos(angle), np.sin(angle)]) * (length - 1) / 2
-    start, end = (np.round((side - 1) / 2 + sign * half).astype(int) for sign in (-1, 1))
-    cv2.line(kernel, [int(v) for v in start], [int(v) for v in end], 1.0)
+    kernel = _line(max(rng.uniform(0.02, 0.11) * image.shape[1], 2.0), rng.normal(0, np.pi / 6))
     return cv2.filter2D(image, -1, kernel / kernel.sum(), borderType=cv2.BORDER_REFLECT)
 
 
@@ -81,7 +75,26 @@ def haze(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return _bytes(image * (1 - opacity) + rng.uniform(170, 255) * opacity)
 
 
-CORRUPTIONS: tuple[Corruption, ...] = (noise, blur, motion_blur, low_resolution, jpeg, darkness, haze)
+def precipitation(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Rain or snow: bright streaks of 1 % to 14 % of the width, mostly near the vertical, over 1 % to 50 % of it.
+
+    Random pixels of random strength are blurred along a line, as in the snow of ImageNet-C.
+    """
+    height, width = image.shape[:2]
+    length = np.exp(rng.uniform(np.log(0.01), np.log(0.14))) * width
+    share = np.exp(rng.uniform(np.log(0.01), np.log(0.5))) / max(length, 1)  # of pixels with a streak's center
+    drops = rng.random((height, width), dtype=np.float32)
+    drops = np.where(drops < share, 0.4 + 0.6 * drops / np.float32(share), np.float32(0))
+    kernel = _line(length, rng.normal(np.pi / 2, np.pi / 10), thickness=int(rng.integers(1, 3)))
+    streaks = cv2.filter2D(drops, -1, kernel, borderType=cv2.BORDER_REFLECT)
+    streaks = cv2.GaussianBlur(streaks.clip(0, 1), (0, 0), rng.uniform(0.001, 0.005) * width)
+    opacity = rng.uniform(0.4, 0.9) * streaks[..., None]
+    return _bytes(image * (1 - opacity) + rng.uniform(180, 255) * opacity)
+
+
+CORRUPTIONS: tuple[Corruption, ...] = (
+    noise, blur, motion_blur, low_resolution, jpeg, darkness, haze, precipitation,
+)  # fmt: skip
 
 
 class RandomCorruption(v2.Transform):
@@ -107,6 +120,16 @@ def _add_noise(image: np.ndarray, deviation: float, rng: np.random.Generator) ->
     else:
         grain = rng.standard_normal(image.shape, dtype=np.float32)
     return _bytes(image + deviation * grain)
+
+
+def _line(length: float, angle: float, thickness: int = 1) -> np.ndarray:
+    """A convolution kernel that is 1 on a line through its center and 0 elsewhere; the angle is in radians."""
+    side = int(np.ceil(length)) | 1  # odd, so that the kernel has a center
+    kernel = np.zeros((side, side), np.float32)
+    half = np.array([np.cos(angle), np.sin(angle)]) * (length - 1) / 2
+    start, end = (np.round((side - 1) / 2 + sign * half).astype(int) for sign in (-1, 1))
+    cv2.line(kernel, [int(v) for v in start], [int(v) for v in end], 1.0, thickness)
+    return kernel
 
 
 def _bytes(image: np.ndarray) -> np.ndarray:
