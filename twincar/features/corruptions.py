@@ -76,9 +76,10 @@ def haze(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def precipitation(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Rain or snow: bright streaks of 1 % to 14 % of the width, mostly near the vertical, over 1 % to 50 % of it.
+    """Rain or snow: bright streaks, 1 % to 14 % of the width long and one or two pixels wide, mostly near the vertical.
 
-    Random pixels of random strength are blurred along a line, as in the snow of ImageNet-C.
+    Those of one pixel cover about 1 % to 50 % of the picture. Random pixels of random strength are blurred along a
+    line, as in the snow of ImageNet-C.
     """
     height, width = image.shape[:2]
     length = np.exp(rng.uniform(np.log(0.01), np.log(0.14))) * width

@@ -4,6 +4,7 @@
 """
 
 import json
+from itertools import takewhile
 from pathlib import Path
 
 import pandas as pd
@@ -11,7 +12,7 @@ import pandas as pd
 from twincar.config import TwinCarError
 from twincar.files import write_csv
 from twincar.modeling.hub.card import HEADLINES
-from twincar.modeling.training.recipes import ORIGINAL_RESULTS, RECIPES, Recipe
+from twincar.modeling.training.recipes import ORIGINAL_RESULTS, RECIPES, Recipe, ancestors
 
 SHOWN = {"top1": "top-1", "top5": "top-5", "f1_macro": "macro F1", "balanced_accuracy": "balanced accuracy"}
 FILES = ("scores.json", "recipe.json", "run.json")
@@ -56,7 +57,7 @@ def _row(folder: Path) -> dict:
     scores, recipe, run = (json.loads((folder / file).read_text(encoding="utf-8")) for file in FILES)
     log = pd.read_csv(folder / "metrics.csv")
     as_run, planned = Recipe(**recipe), RECIPES[recipe["name"]]
-    earlier = _earlier_runs(run, recipe["name"])
+    earlier = list(takewhile(lambda each: each["recipe"] == recipe["name"], ancestors(run)))
     epochs = len(log) + sum(each["epochs"] for each in earlier)
     hours = log["epoch_seconds"].sum() / 3600 + sum(each["hours"] for each in earlier)
     row: dict = {
@@ -81,12 +82,6 @@ def _row(folder: Path) -> dict:
         **{key: run[key] for key in ("hardware", "precision", "init", "date")},
     }
     return row | {f"original_{key}": value for key, value in ORIGINAL_RESULTS.get(recipe["name"], {}).items()}
-
-
-def _earlier_runs(run: dict, recipe: str) -> list[dict]:
-    """The runs of the same recipe that a run continues, as `run.json` has them."""
-    parent = run.get("parent", {})
-    return [parent, *_earlier_runs(parent, recipe)] if parent.get("recipe") == recipe else []
 
 
 def is_complete(as_run: Recipe, planned: Recipe, epochs: int) -> bool:

@@ -143,12 +143,12 @@ def test_the_second_stage_continues_a_published_model(data, tmp_path):
 
 
 def test_a_model_names_all_that_it_continues_and_keeps_the_notice_of_the_first_weights(data, tmp_path):
-    weights = tmp_path / "resnet50_imagenet_pqf.safetensors"  # by its name; its licence asks for the notice
+    weights = "resnet50_imagenet_pqf.safetensors"  # known by this name; its licence asks for the notice
     for number in range(3):
         recipe = small("flagship", epochs=number + 1, sizes=((0.0, 32),), eval_size=32, batch_size=18)
         run(recipe, data, tmp_path / f"run{number}", init=str(tmp_path / f"model{number - 1}") if number else "none")
         if not number:
-            facts = json.loads((tmp_path / "run0/run.json").read_text()) | {"init": weights.name}
+            facts = json.loads((tmp_path / "run0/run.json").read_text()) | {"init": weights}
             (tmp_path / "run0/run.json").write_text(json.dumps(facts))
         publish(tmp_path / f"run{number}", load_table(data), tmp_path / f"model{number}", progress=False)
         config = model_folder.load(tmp_path / f"model{number}").config

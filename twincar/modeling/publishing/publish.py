@@ -21,7 +21,7 @@ from twincar.modeling.inference import calibration
 from twincar.modeling.inference.predictor import REFERENCE, Predictor
 from twincar.modeling.networks import weights
 from twincar.modeling.publishing.quantize import quantize
-from twincar.modeling.training.recipes import Recipe
+from twincar.modeling.training.recipes import Recipe, ancestors
 from twincar.text import count
 
 PQF = (
@@ -87,7 +87,7 @@ def publish(
         "recipe": recipe,
         "training": _training(recipe, facts, log, names),
     }
-    imagenet = str([facts, *_ancestors(facts)][-1].get("init"))
+    imagenet = [facts, *ancestors(facts)][-1].get("init", "")
     notices = [PQF.format(date=facts["date"])] if imagenet.startswith("resnet50_imagenet_pqf") else []
     if tuple(names) == STANFORD_CARS:
         notices.append(STANFORD)
@@ -156,11 +156,6 @@ def _relative(folder: Path) -> str:
     return (folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else Path(folder.name)).as_posix()
 
 
-def _ancestors(facts: dict) -> list[dict]:
-    """The models that a run continues, as `run.json` has them: the last one first, its own ancestors after it."""
-    return [parent, *_ancestors(parent)] if (parent := facts.get("parent")) else []
-
-
 def _training(recipe: dict, facts: dict, log: pd.DataFrame, names: tuple[str, ...]) -> dict:
     pictures = facts["pictures"]["train"]
     hours = float(log["epoch_seconds"].sum() / 3600)
@@ -174,11 +169,10 @@ def _training(recipe: dict, facts: dict, log: pd.DataFrame, names: tuple[str, ..
     start = {"none": "It was initialized at random."}.get(
         facts["init"], f"It was initialized with the ImageNet weights `{facts['init']}`."
     )
-    if ancestors := _ancestors(facts):
-        stages = ", after ".join(f"{count(each['epochs'], 'epoch')} of recipe `{each['recipe']}`" for each in ancestors)
+    if earlier := ancestors(facts):
+        stages = ", after ".join(f"{count(each['epochs'], 'epoch')} of recipe `{each['recipe']}`" for each in earlier)
         start = (
-            f"It was initialized with the weights of {ancestors[0]['name']} after {stages}, from "
-            f"`{ancestors[-1]['init']}`."
+            f"It was initialized with the weights of {earlier[0]['name']} after {stages}, from `{earlier[-1]['init']}`."
         )
     held_out = facts["pictures"].get("holdout", 0)
     return {

@@ -145,6 +145,11 @@ def monitor_mode(monitor: str) -> Literal["min", "max"]:
     return "min" if monitor.endswith("loss") else "max"
 
 
+def ancestors(run: dict) -> list[dict]:
+    """The models that a run continues, as its `run.json` has them: the last one first, its own ancestors after it."""
+    return [parent, *ancestors(parent)] if (parent := run.get("parent")) else []
+
+
 TWINCAR = Recipe(
     name="twincar",
     summary="The original TwinCar: ResNet50 with conv1 to layer2 frozen, a two-layer head, class-balanced sampling.",
