@@ -58,10 +58,10 @@ def test_a_run_that_continues_one_of_the_same_recipe_counts_with_it(tmp_path):
     measured(tmp_path / "flagship_robust", replace(RECIPES["flagship_robust"], epochs=6), 6, 0.9)
     run = json.loads((tmp_path / "flagship_robust/run.json").read_text())
     first = {"recipe": "flagship", "epochs": 36, "hours": 1.0}
-    parent = {"recipe": "flagship_robust", "epochs": 10, "hours": 2.0, "parent": first}
+    parent = {"recipe": "flagship_robust", "epochs": 10, "hours": 2.0, "hardware": "8 cores", "parent": first}
     for run["parent"], shown in (
-        (parent, "complete: 16 epochs, 192 px, 1,600 samples; 2.1 h"),
-        (first, "**shortened**: 6 of 10 epochs, 192 px, 600 samples; 0.1 h"),
+        (parent, "complete: 16 epochs, 192 px, 1,600 samples; 2.1 h on 8 cores and 1 core |"),
+        (first, "**shortened**: 6 of 10 epochs, 192 px, 600 samples; 0.1 h on 1 core |"),
     ):
         (tmp_path / "flagship_robust/run.json").write_text(json.dumps(run))
         assert shown in comparison.as_markdown(comparison.compare(tmp_path))

@@ -30,7 +30,7 @@ def compare(reports: str | Path) -> pd.DataFrame:
         headline score, with <score>_low and <score>_high, its 95 % bootstrap interval; pictures, split; train_size,
         train_size_planned, eval_size (pixels); epochs, epochs_planned, train_pictures, pictures_seen; hours; hardware;
         precision; init; date; original_<score> and original_note, as reported by the authors of the original system.
-        Epochs, pictures seen and hours include earlier runs of the same recipe that the run continues.
+        Epochs, pictures seen, hours and hardware include earlier runs of the same recipe that the run continues.
 
     Raises:
         TwinCarError: No recipe has been measured.
@@ -60,6 +60,7 @@ def _row(folder: Path) -> dict:
     earlier = list(takewhile(lambda each: each["recipe"] == recipe["name"], ancestors(run)))
     epochs = len(log) + sum(each["epochs"] for each in earlier)
     hours = log["epoch_seconds"].sum() / 3600 + sum(each["hours"] for each in earlier)
+    machines = [each["hardware"] for each in reversed(earlier) if "hardware" in each] + [run["hardware"]]
     row: dict = {
         "recipe": recipe["name"],
         "status": "complete" if is_complete(as_run, planned, epochs) else "shortened",
@@ -79,7 +80,8 @@ def _row(folder: Path) -> dict:
         "train_pictures": train,
         "pictures_seen": epochs * train,
         "hours": round(float(hours), 2),
-        **{key: run[key] for key in ("hardware", "precision", "init", "date")},
+        "hardware": " and ".join(dict.fromkeys(machines)),
+        **{key: run[key] for key in ("precision", "init", "date")},
     }
     return row | {f"original_{key}": value for key, value in ORIGINAL_RESULTS.get(recipe["name"], {}).items()}
 

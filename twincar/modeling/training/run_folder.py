@@ -163,7 +163,7 @@ def _parent(config: dict) -> dict:
     If that model continued another one itself, it has a "parent", too.
     """
     training = config.get("training", {})
-    kept = {key: training[key] for key in ("init", "epochs", "hours", "parent") if key in training}
+    kept = {key: training[key] for key in ("init", "epochs", "hours", "hardware", "parent") if key in training}
     recipe = config.get("recipe", {}).get("name")
     return {"name": config.get("name"), "recipe": recipe, **kept, "weights_sha256": config.get("weights_sha256")}
 
