@@ -29,7 +29,7 @@ FOUND = 0.5  # IoU above which a car counts as found
 HELD_OUT = 4  # every fourth photo without cars is held out from the fit
 CORNER = 0.75  # sides of the four corners of a photo that are read beside the whole photo, as a fraction of its sides
 THRESHOLDS = np.arange(0.1, 0.9, 0.02)  # of the score
-BETA = 2  # of the F-score that chooses one: `decide` rejects a wrong box later, but finds no missed car
+BETA = 1.5  # of the F-score that chooses one: `decide` rejects many wrong boxes, but finds no missed car
 
 
 def fit_detector(
