@@ -60,7 +60,7 @@ def _row(folder: Path) -> dict:
     earlier = list(takewhile(lambda each: each["recipe"] == recipe["name"], ancestors(run)))
     epochs = len(log) + sum(each["epochs"] for each in earlier)
     hours = log["epoch_seconds"].sum() / 3600 + sum(each["hours"] for each in earlier)
-    machines = [each["hardware"] for each in reversed(earlier) if "hardware" in each] + [run["hardware"]]
+    machines = [each["hardware"] for each in (*reversed(earlier), run) if "hardware" in each]  # old records lack it
     row: dict = {
         "recipe": recipe["name"],
         "status": "complete" if is_complete(as_run, planned, epochs) else "shortened",
