@@ -56,8 +56,8 @@ def main(
         low, high = binomtest(round(accuracy[-1] * count), count).proportion_ci(0.95, method="wilson")
         rows.append([value, *(f"{share:.1%}" for share in accuracy), f"{low:.1%} to {high:.1%}"])
     lines = [
-        f"Recipe `{recipe}` at {size} px, {epochs} epochs from {Path(init).name}, one seed: top-1 accuracy on {count} "
-        f"validation pictures. {run['hardware']}, {run['precision']}.",
+        f"Recipe `{recipe}` at {size} px, epochs: {epochs}, initial weights: {Path(init).name}, one seed. Top-1 "
+        f"accuracy on {count} validation pictures. {run['hardware']}, {run['precision']}.",
         "",
         table(columns, rows),
     ]
