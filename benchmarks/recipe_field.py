@@ -18,13 +18,14 @@ import typer
 from scipy.stats import binomtest
 
 from benchmarks.common import table, write_report
+from twincar.cli.train import RecipeName
 from twincar.data.table import load_table
 from twincar.modeling.training.recipes import RECIPES, Recipe
 from twincar.modeling.training.train import train
 
 
 def main(
-    recipe: Annotated[str, typer.Argument(help="Name of the recipe.")],
+    recipe: Annotated[RecipeName, typer.Argument(help="Name of the recipe.")],
     field: Annotated[str, typer.Argument(help="Field of `Recipe`.")],
     values: Annotated[list[str], typer.Argument(help="Its values, as Python literals; other words are text.")],
     data: Annotated[Path, typer.Option(help="Folder that `twincar prepare` wrote.")] = Path("data"),
@@ -35,29 +36,25 @@ def main(
     out: Annotated[Path | None, typer.Option(help="Markdown file to write.")] = None,
 ) -> None:
     """Train RECIPE once for each value of FIELD and compare the validation accuracy of every epoch."""
-    if recipe not in RECIPES:
-        raise typer.BadParameter(f"there is no recipe {recipe!r}: choose from {', '.join(RECIPES)}.")
     if field not in {own.name for own in fields(Recipe)}:
         raise typer.BadParameter(f"a recipe has no field {field!r}.")
     pictures = load_table(data)
     short = replace(RECIPES[recipe], sizes=((0.0, size),), eval_size=size, epochs=epochs)
-    logs = {}
+    count = int((pictures["split"] == "val").sum())
+    rows, machines = [], []
     for value in values:
         folder = runs / f"{recipe}-{field}-{value}"
         changed = replace(short, **{field: _literal(value)})
         train(changed, pictures, folder, init=init, cache=data / "cache", progress=False)
-        logs[value] = pd.read_csv(folder / "metrics.csv")
-        run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    count = int((pictures["split"] == "val").sum())
-    columns = [f"`{field}`", *(f"epoch {epoch + 1}" for epoch in range(epochs)), "95 % interval (Wilson)"]
-    rows = []
-    for value, log in logs.items():
-        accuracy = log["val_top1"].tolist()
+        accuracy = pd.read_csv(folder / "metrics.csv")["val_top1"].tolist()
         low, high = binomtest(round(accuracy[-1] * count), count).proportion_ci(0.95, method="wilson")
         rows.append([value, *(f"{share:.1%}" for share in accuracy), f"{low:.1%} to {high:.1%}"])
+        run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        machines.append(f"{run['hardware']}, {run['precision']}")
+    columns = [f"`{field}`", *(f"epoch {epoch + 1}" for epoch in range(epochs)), "95 % interval (Wilson)"]
     lines = [
         f"Recipe `{recipe}` at {size} px, epochs: {epochs}, initial weights: {Path(init).name}, one seed. Top-1 "
-        f"accuracy on {count} validation pictures. {run['hardware']}, {run['precision']}.",
+        f"accuracy on {count} validation pictures. {' and '.join(dict.fromkeys(machines))}.",
         "",
         table(columns, rows),
     ]
