@@ -157,7 +157,7 @@ def confusion_makes(counts: pd.DataFrame, names: Sequence[str], most: int = 4) -
         labels = [f"{short(name.removeprefix(make).strip() or name, 28)}  {i}" for i, name in enumerate(mine, 1)]
         axes.set_yticks(range(len(mine)), labels, size=size)
         axes.set_xticks(range(len(mine) + 1), [*range(1, len(mine) + 1), "other"], size=size * 0.9)
-        axes.set_title(f"{short(make, 20)}: {totals[make]:,} errors within the make, {other.sum():,} outside")
+        axes.set_title(f"{short(make, 20)}: {totals[make]:,} errors within the make,\n{other.sum():,} outside")
     for axes in figure.axes[len(shown) :]:
         axes.set_axis_off()
     return figure
