@@ -38,6 +38,9 @@ def train(
     size: Annotated[
         int | None, typer.Option(min=32, help="Image size in all epochs.", show_default="the recipe's")
     ] = None,
+    progressive: Annotated[
+        bool, typer.Option("--progressive", help="Smaller pictures for 86 % of the epochs: a third of the time.")
+    ] = False,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Batch size.", show_default="the recipe's")] = None,
     backbone: Annotated[
         str | None, typer.Option(help="timm backbone, such as vit_small_patch16_224.", show_default="the recipe's")
@@ -75,6 +78,7 @@ def train(
     changes |= {"head": "cosine"} if margin else {}
     changes |= {"sizes": ((0.0, size),), "eval_size": size} if size else {}
     chosen = replace(chosen, **{key: value for key, value in changes.items() if value})
+    chosen = chosen.progressive() if progressive else chosen
     run = out_folder or Path("runs") / chosen.name
     with user_errors():
         table = load_table(data)

@@ -135,6 +135,17 @@ class Recipe:
         """Side of the training pictures in an epoch, counted from 0, in pixels."""
         return [size for start, size in self.sizes if epoch >= start * self.epochs][-1]
 
+    def progressive(self) -> "Recipe":
+        """Return the recipe with smaller training pictures in most epochs, at about a third of the time of one size.
+
+        At an `eval_size` of 224: 96 px, from 60 % of the epochs 128 px, from 86 % 192 px. The pictures of an epoch are
+        validated, as in all recipes, at a size in proportion, the last ones at `eval_size` (progressive resizing, as
+        in EfficientNetV2, arXiv:2104.00298, but with the recipe's own regularization throughout).
+        """
+        last = 1 - 1 / self.epochs  # a run of few epochs also ends with the largest pictures
+        shares = ((0.0, 3 / 7), (min(0.6, last), 4 / 7), (min(0.86, last), 6 / 7))
+        return replace(self, sizes=tuple((start, round(share * self.eval_size)) for start, share in shares))
+
     def eval_size_at(self, epoch: int) -> int:
         """Side of the validation pictures after an epoch: `eval_size` scaled like the training pictures, in pixels."""
         return round(self.eval_size * self.size_at(epoch) / self.sizes[-1][1])
