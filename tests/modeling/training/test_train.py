@@ -219,6 +219,25 @@ def test_early_stopping(data, tmp_path):
     assert len(log) < recipe.epochs
 
 
+def test_only_epochs_of_the_last_size_stop_the_training_and_are_published(data, tmp_path):
+    """Nothing is learned, so every epoch is as good as the first: each size would stop after `patience` epochs."""
+    recipe = small("scratch", epochs=12, patience=2, min_delta=100.0, learning_rates=(("", 0.0),), eval_size=64)
+    recipe = replace(recipe, sizes=((0.0, 32), (0.5, 64)))
+    best = run(recipe, data, tmp_path / "run")
+    log = pd.read_csv(tmp_path / "run" / "metrics.csv")
+    assert log["image_size"].tolist() == [32] * 6 + [64] * (1 + recipe.patience)
+    assert torch.load(best, weights_only=True)["epoch"] >= 6
+    publish(tmp_path / "run", load_table(data), tmp_path / "model", progress=False)
+    assert model_folder.load(tmp_path / "model").config["input"]["size"] == 64
+
+
+def test_a_run_that_has_not_reached_its_last_size_is_published_at_its_size_so_far(data, tmp_path):
+    recipe = small("scratch", epochs=2, sizes=((0.0, 32), (0.9, 64)), eval_size=64)
+    run(recipe, data, tmp_path / "run")
+    publish(tmp_path / "run", load_table(data), tmp_path / "model", progress=False)
+    assert model_folder.load(tmp_path / "model").config["input"]["size"] == 32
+
+
 @pytest.mark.slow
 def test_two_processes_give_one_log_and_one_model(data, tmp_path):
     """Lightning's DDP on two CPU processes, started from the command line."""

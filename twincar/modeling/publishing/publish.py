@@ -57,7 +57,7 @@ def publish(
         table: The prepared table that the run was trained on.
         out: The model folder; it is created, or its files are replaced.
         name: Name of the model.
-        size: Side of the network's input in pixels; by default the recipe's.
+        size: Side of the network's input in pixels; by default the recipe's at the best epoch.
         flip: Whether to average the logits with those of the mirror image; by default as in the recipe.
         progress: Whether to show progress bars.
 
@@ -72,6 +72,7 @@ def publish(
     if not best.is_file():
         raise TwinCarError(f"{run} has no checkpoints/best.ckpt: train at least one epoch first.")
     recipe, facts = (json.loads((run / file).read_text()) for file in ("recipe.json", "run.json"))
+    epoch = torch.load(best, "cpu", weights_only=True, mmap=True)["epoch"]
     log = pd.read_csv(run / "metrics.csv")
     names = class_names(table)
 
@@ -80,7 +81,7 @@ def publish(
         "architecture": Recipe(**recipe).network(),
         "class_names": list(names),
         "input": {
-            "size": size or recipe["eval_size"],
+            "size": size or Recipe(**recipe).eval_size_at(epoch),
             "flip": recipe["eval_flip"] if flip is None else flip,
             "resize": "squash, bicubic with antialiasing",
         },

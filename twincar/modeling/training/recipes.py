@@ -60,8 +60,10 @@ class Recipe:
         cycle_momentum: Whether "one_cycle" also cycles the momentum.
         plateau_factor: Factor of the learning rate on a plateau.
         plateau_patience: Epochs without improvement before that.
-        monitor: Column of the training log that selects the best epoch; "epoch" selects the last one.
-        patience: Epochs without improvement of `monitor` before the training stops; None never stops early.
+        monitor: Column of the training log that selects the best epoch among those with the last of `sizes`; "epoch"
+            selects the last one.
+        patience: Epochs without improvement of `monitor`, at the last of `sizes`, before the training stops; None never
+            stops early.
         min_delta: Smallest change of `monitor` that counts as an improvement for `patience`.
         epochs: Maximum number of epochs.
         batch_size: Number of pictures in a step.
@@ -136,14 +138,15 @@ class Recipe:
         return [size for start, size in self.sizes if epoch >= start * self.epochs][-1]
 
     def progressive(self) -> "Recipe":
-        """Return the recipe with smaller training pictures in most epochs, in about two fifths of the time.
+        """Return the recipe with smaller training pictures in most epochs, in about half the time.
 
-        Sides are half of `eval_size`, from 60 % of the epochs two thirds, from 90 % the whole of it. Every epoch is
-        validated at the size of its training pictures. EfficientNetV2 grows its pictures in a similar way
-        (arXiv:2104.00298), but also its regularization, which stays as it is here.
+        Sides are half of `eval_size`, from 38 % of the epochs two thirds, from 70 % the whole of it, when the learning
+        rates of one cycle are still high enough to adapt to larger pictures. Every epoch is validated at the size of
+        its training pictures. EfficientNetV2 grows its pictures in a similar way (arXiv:2104.00298), but also its
+        regularization, which stays as it is here.
         """
         last = 1 - 1 / self.epochs  # a run of few epochs also ends with the largest pictures
-        shares = ((0.0, 1 / 2), (min(0.6, last), 2 / 3), (min(0.9, last), 1))
+        shares = ((0.0, 1 / 2), (min(0.38, last), 2 / 3), (min(0.7, last), 1))
         return replace(self, sizes=tuple((start, round(share * self.eval_size)) for start, share in shares))
 
     def eval_size_at(self, epoch: int) -> int:

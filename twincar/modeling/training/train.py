@@ -10,13 +10,13 @@ import errno
 import logging
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
 import pandas as pd
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar, WeightAveraging
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
@@ -88,7 +88,7 @@ def train(
         progress: Whether to show a progress bar instead of printing a line per epoch.
 
     Returns:
-        Path of the checkpoint of the best epoch.
+        Path of the checkpoint of the best epoch, see `SelectAtLastSize`.
 
     Raises:
         TwinCarError: `out` contains another run or is in use by one, the table lacks train or val pictures or a second
@@ -165,6 +165,27 @@ def train(
     return out / "checkpoints" / "best.ckpt"
 
 
+class SelectAtLastSize(Callback):
+    """Select the best epoch among those with the recipe's last picture size, and stop early only in these.
+
+    Metrics at different sizes cannot be compared: they fall with the first epoch of a larger size, and may recover.
+    Until then, the latest epoch counts as the best.
+    """
+
+    def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Forget the epoch before if its pictures were smaller."""
+        recipe = cast(CarClassifier, module).recipe
+        if trainer.current_epoch == 0 or recipe.size_at(trainer.current_epoch - 1) == recipe.sizes[-1][1]:
+            return
+        for checkpoint in trainer.checkpoint_callbacks:
+            if isinstance(checkpoint, ModelCheckpoint) and checkpoint.monitor:
+                checkpoint.best_k_models.clear()
+        for stopping in trainer.early_stopping_callbacks:
+            if isinstance(stopping, EarlyStopping):
+                stopping.wait_count = 0
+                stopping.best_score = torch.tensor(-torch.inf if stopping.mode == "max" else torch.inf)
+
+
 def _callbacks(recipe: Recipe, out: Path, progress: bool) -> list[Callback]:
     """Checkpoints of the best and the last epoch, progress bar, early stopping."""
     mode = monitor_mode(recipe.monitor)
@@ -176,6 +197,7 @@ def _callbacks(recipe: Recipe, out: Path, progress: bool) -> list[Callback]:
     if recipe.ema_decay:  # all tensors in one operation: Lightning's EMAWeightAveraging takes them one by one
         callbacks.append(WeightAveraging(multi_avg_fn=get_ema_multi_avg_fn(recipe.ema_decay)))
     callbacks += [
+        SelectAtLastSize(),
         ModelCheckpoint(filename="best", monitor=recipe.monitor, mode=mode, **saving),
         ModelCheckpoint(filename="last", **saving),
     ]
