@@ -78,9 +78,9 @@ def train(
     changes |= {"head": "cosine"} if margin else {}
     changes |= {"sizes": ((0.0, size),), "eval_size": size} if size else {}
     chosen = replace(chosen, **{key: value for key, value in changes.items() if value})
-    chosen = chosen.progressive() if progressive else chosen
     run = out_folder or Path("runs") / chosen.name
     with user_errors():
+        chosen = chosen.progressive() if progressive else chosen
         table = load_table(data)
         training.train(
             chosen,

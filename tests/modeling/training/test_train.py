@@ -263,6 +263,8 @@ def test_refusals(data, tmp_path):
         run(small("twincar"), data, tmp_path / "run2", init="nowhere.safetensors")
     with pytest.raises(TwinCarError, match="train at least one epoch"):
         publish(tmp_path, table, tmp_path / "model")
+    with pytest.raises(TwinCarError, match="at one size, without `--progressive`"):
+        small("bilinear").progressive()
 
 
 def test_cached_pictures_are_cropped_squashed_and_reused(tmp_path):

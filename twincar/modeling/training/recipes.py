@@ -6,6 +6,8 @@ On the command line: `twincar train --recipe flagship --data data/ --init imagen
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from twincar.config import TwinCarError
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -144,7 +146,15 @@ class Recipe:
         rates of one cycle are still high enough to adapt to larger pictures. Every epoch is validated at the size of
         its training pictures. EfficientNetV2 grows its pictures in a similar way (arXiv:2104.00298), but also its
         regularization, which stays as it is here.
+
+        Raises:
+            TwinCarError: The learning rates fall on a plateau of the metrics, which cannot be compared across sizes.
         """
+        if self.schedule == "plateau":
+            raise TwinCarError(
+                f"The learning rates of the recipe {self.name} fall when validation stops improving, which a change of "
+                "the picture size disturbs: train it at one size, without `--progressive`."
+            )
         last = 1 - 1 / self.epochs  # a run of few epochs also ends with the largest pictures
         shares = ((0.0, 1 / 2), (min(0.38, last), 2 / 3), (min(0.7, last), 1))
         return replace(self, sizes=tuple((start, round(share * self.eval_size)) for start, share in shares))
