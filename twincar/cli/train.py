@@ -39,7 +39,7 @@ def train(
         int | None, typer.Option(min=32, help="Image size in all epochs.", show_default="the recipe's")
     ] = None,
     progressive: Annotated[
-        bool, typer.Option("--progressive", help="Smaller pictures for 70 % of the epochs: half the time.")
+        bool, typer.Option("--progressive", help="Smaller pictures for 70 % of the epochs: three fifths of the time.")
     ] = False,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Batch size.", show_default="the recipe's")] = None,
     backbone: Annotated[

@@ -140,7 +140,7 @@ class Recipe:
         return [size for start, size in self.sizes if epoch >= start * self.epochs][-1]
 
     def progressive(self) -> "Recipe":
-        """Return the recipe with smaller training pictures in most epochs, in about half the time.
+        """Return the recipe with smaller training pictures in most epochs, in three fifths of the time.
 
         Sides are half of `eval_size`, from 38 % of the epochs two thirds, from 70 % the whole of it, when the learning
         rates of one cycle are still high enough to adapt to larger pictures. Every epoch is validated at the size of

@@ -168,7 +168,7 @@ def train(
 class SelectAtLastSize(Callback):
     """Select the best epoch among those with the recipe's last picture size, and stop early only in these.
 
-    Metrics at different sizes cannot be compared: they fall with the first epoch of a larger size, and may recover.
+    Metrics at different sizes cannot be compared: a change of the size alone may raise or lower them.
     Until then, the latest epoch counts as the best.
     """
 
@@ -181,9 +181,8 @@ class SelectAtLastSize(Callback):
             if isinstance(checkpoint, ModelCheckpoint) and checkpoint.monitor:
                 checkpoint.best_k_models.clear()
         for stopping in trainer.early_stopping_callbacks:
-            if isinstance(stopping, EarlyStopping):
-                stopping.wait_count = 0
-                stopping.best_score = torch.tensor(-torch.inf if stopping.mode == "max" else torch.inf)
+            stopping.wait_count = 0
+            stopping.best_score = torch.tensor(-torch.inf if stopping.mode == "max" else torch.inf)
 
 
 def _callbacks(recipe: Recipe, out: Path, progress: bool) -> list[Callback]:
