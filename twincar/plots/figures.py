@@ -155,8 +155,9 @@ def training(log: pd.DataFrame, monitor: str = "val_f1_macro", best_is: str = "m
 
 
 def _best(log: pd.DataFrame, monitor: str, best_is: str) -> pd.Series:
-    """The row of the best epoch."""
-    return log.loc[log[monitor].idxmin() if best_is == "min" else log[monitor].idxmax()]
+    """The row of the best epoch among those with the last picture size, as the training selects it."""
+    last = log.loc[log["image_size"] == log["image_size"].iloc[-1], monitor]
+    return log.loc[last.idxmin() if best_is == "min" else last.idxmax()]
 
 
 @styled
