@@ -149,8 +149,8 @@ def training(log: pd.DataFrame, monitor: str = "val_f1_macro", best_is: str = "m
         axes.set_ylim(0, None if title == "Loss" else 1)
         if title not in ("Loss", F1):
             percents(axes.yaxis)
-        if len(lines) > 1:  # loss falls and the others rise: away from the last epochs, which matter most
-            axes.legend(loc="upper right" if title == "Loss" else "lower right")
+        if len(lines) > 1:  # "best" avoids the lines but not their dots, which are high in all panels but the loss
+            axes.legend(loc="best" if title == "Loss" else "lower right")
     return figure
 
 
