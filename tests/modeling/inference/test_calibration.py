@@ -21,13 +21,18 @@ from twincar.modeling.inference.calibration import (
 )
 
 
-@pytest.mark.parametrize("true", [0.3, 1.0, 2.5])
+@pytest.mark.parametrize("true", [0.001, 0.3, 1.0, 2.5, 400.0])
 def test_finds_the_temperature(true):
-    generator = torch.Generator().manual_seed(0)
-    logits = 2 * torch.randn(20000, 6, generator=generator)
-    labels = torch.multinomial(logits.softmax(1), 1, generator=generator)[:, 0]
+    logits, labels = drawn(20000)
     assert fit_temperature(logits * true, labels) == pytest.approx(true, rel=0.05)
     assert fit_temperature((logits * true).log_softmax(1), labels) == pytest.approx(true, rel=0.05)
+
+
+@pytest.mark.parametrize("logits", [[[2.0]], [[1.0, 1.0, 1.0]], [[0.0, 5.0, -5.0]], [[-3e-3, 0.0, 3e-3]]])
+def test_finds_a_temperature_for_a_single_picture(logits):
+    temperature = fit_temperature(torch.tensor(logits), torch.tensor([0]))
+    assert 0 < temperature < math.inf
+    assert torch.isfinite(Calibration(temperature)(torch.tensor(logits))).all()
 
 
 def test_predictor_applies_it_and_keeps_the_ranking(car_photo):

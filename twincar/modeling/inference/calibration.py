@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-LOWEST, HIGHEST = 0.05, 20.0  # bounds of the temperature
+LOWEST, HIGHEST = 0.05, 20.0  # bounds of the temperature, in standard deviations of the logits
 PRIOR_STD = 1.0  # of the normal prior on slope and intercept, so that a few pictures change them little
 MAX_LOSS = 0.99  # fraction of its lead that the top class may lose: it stays first, in single precision as well
 MAX_PROBABILITY = 1 - 1e-6  # probabilities are clipped to this before their log-odds are taken
@@ -84,19 +84,25 @@ def _log_odds(logits: Tensor) -> Tensor:
     return best.log() - torch.log1p(-best)
 
 
-def fit_temperature(log_probabilities: Tensor, labels: Tensor) -> float:
-    """The temperature in 0.05-20 that minimizes the negative log-likelihood.
+def fit_temperature(logits: Tensor, labels: Tensor) -> float:
+    """The temperature that minimizes the negative log-likelihood, for logits of any scale.
 
     Args:
-        log_probabilities: (N, K) logits, or log-probabilities, which differ from them by a constant per row.
+        logits: (N, K) finite logits, or log-probabilities, which differ from them by a constant per row.
         labels: (N,) true classes, 0 to K-1.
     """
     from scipy.optimize import minimize_scalar
 
-    def loss(temperature: float) -> float:
-        return float(torch.nn.functional.cross_entropy(log_probabilities.double() / temperature, labels))
+    logits = logits.double()
+    logits = logits - logits.mean(1, keepdim=True)
+    # A head in closed form has logits in the hundreds where training has moved the classes far apart.
+    spread = float(logits.std(correction=0))
+    scale = spread if spread > 1e-9 else 1.0  # equal logits have no scale, and any temperature is as good
 
-    return float(minimize_scalar(loss, bounds=(LOWEST, HIGHEST), method="bounded", options={"xatol": 1e-4}).x)
+    def loss(temperature: float) -> float:
+        return float(torch.nn.functional.cross_entropy(logits / (scale * temperature), labels))
+
+    return scale * float(minimize_scalar(loss, bounds=(LOWEST, HIGHEST), method="bounded", options={"xatol": 1e-5}).x)
 
 
 def cross_fitted(logits: Tensor, labels: Tensor, folds: int = 10, repeats: int = 5, seed: int = 0) -> Tensor:

@@ -123,9 +123,7 @@ def _best(statistics: ClassStatistics, x: Tensor, y: Tensor) -> tuple[ClassStati
 
 def _calibrated_loss(logits: Tensor, labels: Tensor) -> tuple[float, float]:
     """The temperature of (N, K) logits, and the mean negative log-likelihood of the labels with it."""
-    # Classes that training has moved far apart have logits in the hundreds, beyond the bounds of a temperature.
-    unit = max(float(logits.std()), 1e-9)
-    temperature = unit * fit_temperature(logits / unit, labels)
+    temperature = fit_temperature(logits, labels)
     return temperature, float(nn.functional.cross_entropy(logits / temperature, labels))
 
 

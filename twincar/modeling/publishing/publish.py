@@ -130,7 +130,7 @@ def set_scores(config: dict, result: Evaluation, command: str, fitted: calibrati
         fitted: The calibration; by default it is fitted on the logits of `result`.
     """
     fitted = fitted or calibration.fit(torch.from_numpy(result.logits), result.labels)
-    config["calibration"] = {key: round(value, 4) for key, value in fitted.as_dict().items()}
+    config["calibration"] = {key: float(f"{value:.4g}") for key, value in fitted.as_dict().items()}
     monitor = config.get("recipe", {}).get("monitor", "macro F1")
     selected = (
         f"The epoch was selected by its {MONITORS.get(monitor, monitor)} on these same pictures, so the scores are "
