@@ -1,6 +1,6 @@
 """Size and latency of several published models.
 
-    python benchmarks/compare_models.py models/twincar runs/lite/model --photo photo.jpg
+    python -m benchmarks.compare_models models/twincar runs/lite/model --photo photo.jpg
 
 Each model predicts the same decoded photo in turn, with and without the Grad-CAM++ overlay, so that other load on the
 machine affects all of them equally. Prints medians over the rounds.

@@ -17,11 +17,12 @@ from matplotlib.figure import Figure
 from scipy.stats import binomtest
 from tqdm import tqdm
 
+from benchmarks.common import write_report
 from benchmarks.corruptions import CORRUPTIONS, SEVERITIES, Corruption
 from twincar import Predictor
 from twincar.data.table import load_table
 from twincar.features.transforms import squash
-from twincar.files import atomic_write, write_csv
+from twincar.files import write_csv
 from twincar.modeling.evaluation.evaluate import load_crops
 from twincar.plots.figures import canvas, percents, styled
 from twincar.plots.palette import GREY, VIOLET
@@ -154,16 +155,17 @@ def main(
         save(figure(found, len(rows)), out / "corruption_robustness.svg")
         save(sheet(pictures[0]), out / "corruption_robustness.jpg")
         write_csv(found[["corruption", "severity", "accuracy"]], out / "corruption_robustness.csv", decimals=3)
-        command = "python -m benchmarks.corruption_robustness models/twincar --data data --out reports"
-        with atomic_write(out / "corruption_robustness.md") as temporary:
-            text = [
-                f"# Robustness to corruptions\n\n`{command}`\n",
-                "![Accuracy by severity](corruption_robustness.svg)\n",
-                *lines,
-                "\nThe corruptions and severities, on one picture:\n",
-                "![Every corruption and severity](corruption_robustness.jpg)",
-            ]
-            temporary.write_text("\n".join(text) + "\n", encoding="utf-8")
+        text = [
+            "![Accuracy by severity](corruption_robustness.svg)",
+            "",
+            *lines,
+            "",
+            "The corruptions and severities, on one picture:",
+            "",
+            "![Every corruption and severity](corruption_robustness.jpg)",
+        ]
+        command = f"corruption_robustness {model} --data data --out reports"
+        write_report(out / "corruption_robustness.md", "Robustness to corruptions", command, text)
 
 
 if __name__ == "__main__":
