@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 # Each of several test processes gets one core: threads of all of them on all cores slow each other down.
@@ -67,6 +67,16 @@ def draw_car(label: int, seed: int = 0, size: tuple[int, int] = (160, 120)) -> I
         radius = height // 10
         draw.ellipse((x - radius, bottom - radius, x + radius, bottom + radius), fill=(15, 15, 15))
     return picture
+
+
+def draw_folders(root: Path, names: Sequence[str]) -> Path:
+    """Write `train/<class>/*.jpg` with 8 pictures of each class."""
+    for label, name in enumerate(names):
+        folder = root / "train" / folder_name(name)
+        folder.mkdir(parents=True)
+        for seed in range(8):
+            draw_car(label, seed).save(folder / f"{label}{seed:04d}.jpg")
+    return root
 
 
 # Small sources in the layouts of Stanford Cars; their pictures are noise of 60 by 40 pixels
@@ -140,13 +150,8 @@ def car_photo(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def car_folders(tmp_path_factory) -> Path:
     """`train/<class>/*.jpg`: 8 pictures of each of three cars that Stanford Cars does not have."""
-    root = tmp_path_factory.mktemp("cars")
-    for label, name in enumerate(("Citroen 2CV Sedan 1948", "Lada Niva SUV 1977", "Trabant 601 Sedan 1964")):
-        folder = root / "train" / name
-        folder.mkdir(parents=True)
-        for seed in range(8):
-            draw_car(label, seed).save(folder / f"{label}{seed:04d}.jpg")
-    return root
+    names = ("Citroen 2CV Sedan 1948", "Lada Niva SUV 1977", "Trabant 601 Sedan 1964")
+    return draw_folders(tmp_path_factory.mktemp("cars"), names)
 
 
 @pytest.fixture(scope="session")

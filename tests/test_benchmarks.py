@@ -17,7 +17,7 @@ from PIL import Image
 from benchmarks import corruption_robustness
 from benchmarks.corruptions import CORRUPTIONS, SEVERITIES
 from benchmarks.every_car import HEIGHT, beside
-from tests.conftest import CLASSES, draw_car
+from tests.conftest import CLASSES, draw_car, draw_folders
 from twincar import Predictor
 from twincar.config import CHECKOUT
 from twincar.data.table import load_table, prepare
@@ -71,12 +71,7 @@ def test_corruptions_damage_more_with_severity_and_alike_each_time(name, label, 
 
 
 def test_accuracy_without_corruption_is_that_of_evaluate(tiny_model, tmp_path):
-    for label, name in enumerate(CLASSES[:3]):
-        folder = tmp_path / "cars" / "train" / name.replace("/", "-")
-        folder.mkdir(parents=True)
-        for seed in range(8):
-            draw_car(label, seed).save(folder / f"{label}{seed:04d}.jpg")
-    prepare(tmp_path / "cars", tmp_path / "data", val_size=0.5, progress=False)
+    prepare(draw_folders(tmp_path / "cars", CLASSES[:3]), tmp_path / "data", val_size=0.5, progress=False)
     corruption_robustness.main(tiny_model, tmp_path / "data", tmp_path)
     table = pd.read_csv(tmp_path / "corruption_robustness.csv")
     assert len(table) == 1 + len(CORRUPTIONS) * SEVERITIES
