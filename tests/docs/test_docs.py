@@ -144,7 +144,7 @@ def javascript(text: str, here: Path) -> None:
     "page", [pytest.param(page, id=page.name, marks=[pytest.mark.slow] if page.name in LONG else []) for page in PAGES]
 )
 def test_every_line_works_as_printed(page, here, address, capsys):
-    names: dict = {}  # common to the Python blocks of a page
+    names: dict = {"__name__": "__main__"}  # common to the Python blocks of a page
     for language, text in blocks(page):
         text = text.replace("http://127.0.0.1:7860", address)
         for word, instead in INSTEAD:

@@ -6,6 +6,7 @@ Real processes are killed, forked from a server that has already imported torch.
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -316,6 +317,16 @@ def test_ctrl_c_is_a_clean_end(data, tmp_path):
     assert all(line.startswith("epoch ") for line in log)
     assert ended(_commanded, [*words, "400"], said) == 2
     assert "epochs 500 instead of 400" in " ".join(said.read_text().split())
+
+
+def test_the_worker_processes_of_a_killed_run_end(data, tmp_path):
+    command = [sys.executable, "-m", "twincar", "train", "--recipe", "flagship", "--data", data, "--init", "none"]
+    command += ["--out", tmp_path / "run", "--size", "32", "--backbone", "lcnet_035", "--accelerator", "cpu"]
+    command += ["--workers", "2", "--epochs", "500"]
+    with subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        until((tmp_path / "run" / "checkpoints" / "last.ckpt").exists)
+        process.kill()
+        process.communicate(timeout=WAIT)  # its output ends with the last process that inherited it
 
 
 def test_a_folder_that_cannot_be_resumed_is_one_sentence(data, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -25,6 +26,7 @@ from twincar.modeling.evaluation.evaluate import evaluate
 from twincar.modeling.hub import model_folder
 from twincar.modeling.networks import architectures
 from twincar.modeling.publishing.publish import publish
+from twincar.modeling.training.data_module import PictureDataset
 from twincar.modeling.training.lightning_module import CarClassifier
 from twincar.modeling.training.recipes import RECIPES
 from twincar.modeling.training.train import train
@@ -342,15 +344,54 @@ def test_progressive_sizes_are_in_proportion_to_the_size(data, tmp_path):
     assert model_folder.load(tmp_path / "model").config["input"]["size"] == 96
 
 
-def test_training_in_a_process_that_has_used_opencv(data, tmp_path):
-    """The loaders' processes are forked from it, with its pool of threads but without the threads."""
+def test_training_does_not_fork_its_process(data, tmp_path):
+    """A fork would keep locks that other threads hold, here OpenCV's, and could wait for them forever."""
     script = (
-        "import cv2, numpy, sys; from twincar.cli import main;"
+        "import cv2, numpy, os, sys; from twincar.cli import main;"
         "photo = numpy.zeros((3000, 4000, 3), numpy.uint8);"
         "[cv2.GaussianBlur(photo, (0, 0), 5) for _ in range(3)];"
+        "os.register_at_fork(before=lambda: print('forked'));"
         "sys.argv[1:] = sys.argv[1].split('|'); main()"
     )
     options = ["train", "--recipe", "flagship", "--data", str(data), "--init", "none", "--out", str(tmp_path / "run")]
-    options += ["--epochs", "1", "--size", "32", "--batch-size", "4", "--accelerator", "cpu"]
+    options += ["--epochs", "1", "--size", "32", "--batch-size", "4", "--accelerator", "cpu", "--workers", "1"]
     done = subprocess.run([sys.executable, "-c", script, "|".join(options)], capture_output=True, timeout=180)
     assert done.returncode == 0, done.stderr.decode()
+    assert b"forked" not in done.stdout
+
+
+def test_worker_processes_do_not_change_the_weights(data, tmp_path):
+    recipe = small("scratch", epochs=2)
+    for workers in (0, 2):
+        run(recipe, data, tmp_path / str(workers), workers=workers)
+    without, with_workers = (
+        torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        for name in ("0", "2")
+    )
+    assert all(torch.equal(value, with_workers[key]) for key, value in without.items())
+
+
+def test_a_script_that_its_workers_cannot_import_is_told_so(data, tmp_path):
+    (tmp_path / "script.py").write_text(
+        "from pathlib import Path\n"
+        "from twincar.data.table import load_table\n"
+        "from twincar.modeling.training.recipes import RECIPES\n"
+        "from twincar.modeling.training.train import train\n"
+        f"table = load_table(Path({str(data)!r}))\n"
+        "train(RECIPES['scratch'], table, Path('run'), init='none', accelerator='cpu', progress=False)\n"
+    )
+    done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=180)
+    assert done.returncode == 1
+    assert 'call `train` below `if __name__ == "__main__":`, or with `workers=0`.' in done.stderr
+
+
+@pytest.mark.parametrize("mapped", [True, False])
+def test_worker_processes_map_the_cache_themselves(data, tmp_path, mapped):
+    pictures, _ = cached_pictures(load_table(data), 64, tmp_path, progress=False)
+    pictures = pictures if mapped else pictures[:4]
+    dataset = PictureDataset(pictures, np.arange(4), np.arange(4), size=64)
+    pickled = pickle.dumps(dataset)
+    assert (len(pickled) < 4 * 64 * 64 * 3) == mapped
+    again = pickle.loads(pickled)
+    assert [item[1:] for item in again] == [item[1:] for item in dataset]
+    assert all(torch.equal(one[0], two[0]) for one, two in zip(again, dataset, strict=True))

@@ -1,9 +1,16 @@
 """Lightning data module: loaders of the training and validation pictures, from the cache of `features/cache.py`."""
 
+import mmap
+import multiprocessing
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.context import BaseContext
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
+import cv2
 import numpy as np
 import pandas as pd
 import torch
@@ -25,7 +32,7 @@ class PictureDataset(Dataset):
     """Cached pictures as (image, label) with a transform, as (image, label, row) without; (3, size, size) uint8 images.
 
     Args:
-        pictures: (rows, side, side, 3) uint8 cache.
+        pictures: (rows, side, side, 3) uint8 cache, in memory or mapped.
         rows: (N,) rows of this dataset.
         labels: (N,) their labels.
         transform: Augmentation of (3, side, side) uint8; None resizes to `size`.
@@ -48,6 +55,18 @@ class PictureDataset(Dataset):
     def __len__(self) -> int:
         return len(self.rows)
 
+    def __getstate__(self) -> dict:
+        """For worker processes: the path of a mapped cache instead of its pictures, a gigabyte."""
+        state = self.__dict__.copy()
+        if isinstance(self.pictures, np.memmap) and isinstance(self.pictures.base, mmap.mmap):  # the whole file
+            state["pictures"] = self.pictures.filename
+        return state
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+        if not isinstance(self.pictures, np.ndarray):
+            self.pictures = np.load(self.pictures, mmap_mode="r")
+
     def __getitem__(self, index: int):
         row, label = int(self.rows[index]), int(self.labels[index])
         picture = np.array(self.pictures[row])
@@ -64,6 +83,35 @@ def collate(items: list[tuple]) -> list[Tensor]:
     pictures, *others = zip(*items, strict=True)
     batch = torch.stack([picture.permute(1, 2, 0) for picture in pictures]).permute(0, 3, 1, 2)
     return [batch, *map(torch.tensor, others)]
+
+
+def _worker_context() -> BaseContext:
+    """How worker processes are started: not as forks of this process.
+
+    A fork keeps the locks that other threads (a progress bar, OpenVINO, a server) hold at that moment, and may wait for
+    them forever. A fork server runs nothing but the imports of this module, once for all workers.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():  # Windows
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
+
+
+def _start_worker(worker: int) -> None:
+    """Keep OpenCV to one thread, as torch keeps itself, and end with the process that trains, even if it is killed.
+
+    The loader's own check for that sees the fork server, which in turn lives as long as its workers.
+    """
+    cv2.setNumThreads(1)  # the worker processes are the parallelism
+    trainer = multiprocessing.parent_process()
+    assert trainer is not None
+
+    def follow() -> None:
+        trainer.join()
+        os._exit(1)
+
+    Thread(target=follow, daemon=True).start()
 
 
 class _ReseededSampler(Sampler[int]):
@@ -134,6 +182,17 @@ class CarData(LightningDataModule):
             raise TwinCarError(f"None of the {name} pictures can be read: run `twincar prepare` again.")
         return PictureDataset(self.pictures, rows, self.table["label"].to_numpy()[rows], **options)
 
+    @property
+    def _loading(self) -> dict[str, Any]:
+        """What both loaders have in common."""
+        return {
+            "num_workers": self.workers,
+            "multiprocessing_context": _worker_context() if self.workers else None,
+            "worker_init_fn": _start_worker,
+            "collate_fn": collate,
+            "pin_memory": torch.cuda.is_available(),
+        }
+
     def train_dataloader(self) -> DataLoader:
         """Loader of augmented training pictures for the current epoch."""
         epoch = self._epoch
@@ -150,13 +209,11 @@ class CarData(LightningDataModule):
             self.recipe.batch_size,
             sampler=sampler,
             generator=torch.Generator().manual_seed(seed),  # otherwise the loader would use the generator of MixUp
-            num_workers=self.workers,
-            collate_fn=collate,
-            pin_memory=torch.cuda.is_available(),
             drop_last=len(data) >= self.recipe.batch_size,  # batch norm fails on a batch of one picture
+            **self._loading,
         )
 
     def val_dataloader(self) -> DataLoader:
         """Loader of validation pictures, with their rows."""
         data = self._split("val", size=self.recipe.eval_size_at(self._epoch))
-        return DataLoader(data, 64, num_workers=self.workers, collate_fn=collate, pin_memory=torch.cuda.is_available())
+        return DataLoader(data, 64, **self._loading)

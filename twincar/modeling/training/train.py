@@ -8,11 +8,11 @@ command resumes the run after its last complete epoch, and ends with the same we
 
 import errno
 import logging
+import multiprocessing
 import warnings
 from pathlib import Path
 from typing import Any, cast
 
-import cv2
 import numpy as np
 import pandas as pd
 import torch
@@ -79,7 +79,8 @@ def train(
         not_cars: Folder of photos without cars, for a recipe that pastes pictures onto them.
         resume: Whether to resume; False refuses a folder that contains a run.
         seed: Random seed of the run.
-        workers: Number of processes that read pictures.
+        workers: Number of processes that read pictures. They import the script that calls this function, which must
+            therefore do so below `if __name__ == "__main__":`.
         cache: Folder of the cached pictures; by default in `out`.
         precision: Lightning's name, such as "bf16-mixed"; by default the fastest.
         accelerator: Lightning's name, such as "cpu".
@@ -92,12 +93,18 @@ def train(
 
     Raises:
         TwinCarError: `out` contains another run or is in use by one, the table lacks train or val pictures or a second
-            class, the device or the network does not suit the recipe (see `checks.py`), or the disk is full.
+            class, the device or the network does not suit the recipe (see `checks.py`), the disk is full, or a worker
+            process called it.
         WeightsError: The initial weights do not fit the network.
         ModelError: The model folder of the initial weights cannot be used.
         DivergedError: The loss or the logits became NaN or infinite.
         KeyboardInterrupt: The user stopped it; the message says how to resume.
     """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):  # a worker process importing the script
+        raise TwinCarError(
+            "The worker processes of a training import the script that starts it: call `train` below "
+            '`if __name__ == "__main__":`, or with `workers=0`.'
+        )
     out = Path(out)
     counts = table["split"].value_counts()
     for split in ("train", "val"):
@@ -208,13 +215,7 @@ def _callbacks(recipe: Recipe, out: Path, progress: bool) -> list[Callback]:
 
 
 def _fit(trainer: Trainer, module: CarClassifier, data: CarData, last: Path | None) -> None:
-    """Call `trainer.fit` and turn an interruption or a full disk into a message for the user.
-
-    Meanwhile OpenCV has one thread, also in the loaders' processes, which are the parallelism. It is set before they
-    are forked: in a fork of a process that has used OpenCV's threads, setting it never returns.
-    """
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)
+    """Call `trainer.fit` and turn an interruption or a full disk into a message for the user."""
     try:
         trainer.fit(module, data, ckpt_path=last, weights_only=True)
     except (KeyboardInterrupt, SystemExit) as stop:  # Lightning turns the first into the second
@@ -227,5 +228,3 @@ def _fit(trainer: Trainer, module: CarClassifier, data: CarData, last: Path | No
             f"Writing to {trainer.default_root_dir} failed in epoch {trainer.current_epoch + 1} ({error.strerror}): "
             "all earlier files are complete. Free some space, then run the same command to resume."
         ) from error
-    finally:
-        cv2.setNumThreads(threads)
