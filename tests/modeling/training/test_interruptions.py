@@ -320,7 +320,13 @@ def test_ctrl_c_is_a_clean_end(data, tmp_path):
     assert "epochs 500 instead of 400" in " ".join(said.read_text().split())
 
 
-def test_the_worker_processes_of_a_killed_run_end(data, tmp_path):
+def test_workers_do_not_change_the_end(data, tmp_path):
+    for workers in (0, 2):
+        run(small(), data, tmp_path / str(workers), workers=workers)
+    assert_same_end(tmp_path / "0", tmp_path / "2")
+
+
+def test_workers_do_not_outlive_their_training(data, tmp_path):
     command = [sys.executable, "-m", "twincar", "train", "--recipe", "flagship", "--data", data, "--init", "none"]
     command += ["--out", tmp_path / "run", "--size", "32", "--backbone", "lcnet_035", "--accelerator", "cpu"]
     command += ["--workers", "2", "--epochs", "500"]

@@ -360,17 +360,6 @@ def test_training_does_not_fork_its_process(data, tmp_path):
     assert b"forked" not in done.stdout
 
 
-def test_worker_processes_do_not_change_the_weights(data, tmp_path):
-    recipe = small("scratch", epochs=2)
-    for workers in (0, 2):
-        run(recipe, data, tmp_path / str(workers), workers=workers)
-    without, with_workers = (
-        torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
-        for name in ("0", "2")
-    )
-    assert all(torch.equal(value, with_workers[key]) for key, value in without.items())
-
-
 def test_a_script_that_its_workers_cannot_import_is_told_so(data, tmp_path):
     (tmp_path / "script.py").write_text(
         "from pathlib import Path\n"
